@@ -1,0 +1,15 @@
+//! Tidegate's runtime: what happens to a reading between the socket and the dashboard.
+//!
+//! A reading flows through this crate in the order of its files:
+//! `reading` (what the edge hands in) → `runtime` (the per-core loop that owns the device) → `device`
+//! (`DeviceActor::on_reading`: admit → journal → handle → fold → publish) → `journal` (durable, group commit) →
+//! `script` (the seam to the operators' handlers) → `fold` (pure) → `fanout` (viewers) and `checkpoint` → `store`.
+//!
+//! This crate opens no socket and names no JavaScript engine: the edge is `node`, the engine is `scripts`.
+
+pub mod clock;
+pub mod ids;
+pub mod limits;
+pub mod reading;
+pub mod script;
+pub mod state;

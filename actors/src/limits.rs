@@ -1,0 +1,112 @@
+//! Every limit of first resort, by name. What happens at each limit stands beside it; a refusal names the limit in these words.
+
+use std::time::Duration;
+
+// ---- devices and readings
+
+/// Longest device id, in bytes; longer: refused.
+pub const DEVICE_ID_BYTES: usize = 256;
+/// Largest payload of one reading, in bytes; larger: refused.
+pub const READING_BYTES: usize = 256 * 1024;
+/// Deepest nesting of a reading's JSON; deeper: refused. (serde_json's own bound is 128.)
+pub const JSON_DEPTH: usize = 64;
+/// Readings in one HTTP body or one ThingsBoard array; more: refused.
+pub const READINGS_PER_REQUEST: usize = 10_000;
+
+// ---- queues of the runtime
+
+/// Messages that wait for one loop, from other loops and threads; full: the sender keeps its batch and stops reading its sockets.
+pub const LOOP_INBOX: usize = 1_024;
+/// Readings that one loop may have between admission and fold; full: the loop stops reading its sockets (HTTP: 503).
+pub const LOOP_IN_FLIGHT: usize = 32_768;
+/// Readings of one device that may wait for their handlers; full: the device's connection is not read.
+pub const DEVICE_IN_FLIGHT: usize = 4_096;
+/// Batches that wait for the journal thread; full: the loops keep their batch and stop reading.
+pub const JOURNAL_QUEUE: usize = 64;
+/// Bytes of records that one loop collects before it must hand them over; full: the loop stops reading.
+pub const JOURNAL_BATCH_BYTES: usize = 1024 * 1024;
+/// Batches of states that wait for the checkpoint thread; full: the loop keeps its dirty states and tries later.
+pub const CHECKPOINT_QUEUE: usize = 64;
+/// Messages an actor handles before it yields its loop.
+pub const YIELD_AFTER: usize = 64;
+
+// ---- journal and store
+
+/// Size at which a journal segment is closed, in bytes.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest wait for company of a commit that nobody waits for.
+pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(5);
+/// Time between two checkpoints of the latest states.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Largest body of a journal record, in bytes: what a decoder may allocate.
+pub const RECORD_BYTES: usize = 4 * 1024 * 1024;
+/// Parked readings that are kept; more: the oldest is dropped, counted.
+pub const PARKED_READINGS: usize = 10_000;
+
+// ---- blocking pool
+
+/// Threads of the shared blocking pool.
+pub const BLOCKING_THREADS: usize = 4;
+/// Jobs that wait for the blocking pool; full: the job is refused by name.
+pub const BLOCKING_JOBS: usize = 1_024;
+
+// ---- scripts
+
+/// Largest source of one handler file, in bytes.
+pub const SCRIPT_SOURCE_BYTES: usize = 256 * 1024;
+/// Deepest nesting of brackets in a handler's source.
+pub const SCRIPT_NESTING: usize = 64;
+/// Most handler files.
+pub const SCRIPTS: usize = 64;
+/// CPU time of one call of a handler.
+pub const SCRIPT_CALL_CPU: Duration = Duration::from_millis(50);
+/// Wall time of one call of a handler; longer: its worker is killed, the reading parked.
+pub const SCRIPT_CALL_WALL: Duration = Duration::from_millis(500);
+/// Largest JSON that goes into or comes out of a handler, in bytes.
+pub const SCRIPT_VALUE_BYTES: usize = 1024 * 1024;
+/// Heap of one script worker, in bytes.
+pub const SCRIPT_HEAP_BYTES: u64 = 128 * 1024 * 1024;
+/// Failures in a row after which a script's breaker opens.
+pub const SCRIPT_BREAKER_FAILURES: u32 = 3;
+/// Time for which a script's breaker stays open before it lets one reading through.
+pub const SCRIPT_BREAKER_OPEN: Duration = Duration::from_secs(60);
+/// Runs that wait for the script workers; full: the loop keeps its runs and, at `LOOP_IN_FLIGHT`, stops reading.
+pub const SCRIPT_QUEUE: usize = 256;
+/// Readings that go to a worker in one batch.
+pub const SCRIPT_BATCH: usize = 256;
+/// `ctx.emit` calls of one call of a handler; more: the call fails.
+pub const SCRIPT_EMITS: usize = 100;
+
+// ---- MQTT
+
+/// Largest MQTT packet, in bytes; larger: closed with 0x95.
+pub const MQTT_PACKET_BYTES: usize = 1024 * 1024;
+/// Largest packet before the CONNECT was accepted, in bytes.
+pub const MQTT_PRE_AUTH_BYTES: usize = 64 * 1024;
+/// Time that a connection has to send its CONNECT.
+pub const MQTT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Levels of a topic or filter.
+pub const MQTT_TOPIC_LEVELS: usize = 128;
+/// Unacknowledged QoS 1 messages in each direction of one connection (v5: Receive Maximum).
+pub const MQTT_INFLIGHT: u16 = 32;
+/// Subscriptions of one connection; more: SUBACK 0x97.
+pub const MQTT_SUBSCRIPTIONS: usize = 1_024;
+/// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
+pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
+
+// ---- HTTP and viewers
+
+/// Largest HTTP body, in bytes; larger: 413.
+pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
+/// Time that a client has to send its request head.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of updates that wait for one viewer one by one; more: conflated to the latest of each device.
+pub const VIEWER_BUFFER_BYTES: usize = 256 * 1024;
+/// Time after which a viewer that does not read is dropped.
+pub const VIEWER_STALL: Duration = Duration::from_secs(30);
+/// Device ids and prefixes of one viewer's filter.
+pub const VIEWER_FILTERS: usize = 1_000;
+/// Viewers of one node; more: 503.
+pub const VIEWERS: usize = 2_000;
+/// Devices of one page of `GET /devices`.
+pub const PAGE_DEVICES: usize = 1_000;
