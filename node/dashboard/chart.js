@@ -11,7 +11,7 @@ const LEFT = 58;
 const RIGHT = 14;
 const TOP = 8;
 const BOTTOM = 24;
-const LANE_GAP = 14;
+const LANE_GAP = 20;
 const SLIDE_MS = 50; // The window slides this often; a data point is painted in the next frame.
 
 export class Chart {
@@ -68,8 +68,7 @@ export class Chart {
     const width = this.canvas.clientWidth;
     const height = this.canvas.clientHeight;
     if (!width || !height) return;
-    fitCanvas(this.canvas, width, height);
-    const c = this.canvas.getContext('2d');
+    const c = fitCanvas(this.canvas, width, height);
     c.clearRect(0, 0, width, height);
     const shown = this.series.filter((s) => s.shown);
     const newest = shown.reduce((t, s) => Math.max(t, s.times[s.times.length - 1] ?? 0), 0);

@@ -76,11 +76,13 @@ export class Feed {
   }
 
   drop() {
-    if (!this.socket) return;
-    this.socket.onclose = null;
-    this.socket.onmessage = null;
-    this.socket.close();
+    const { socket } = this;
+    if (!socket) return;
     this.socket = null;
+    socket.onclose = null;
+    socket.onmessage = null;
+    // Closing a socket that is still connecting makes the browser log a warning; let it open first.
+    if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(); else socket.close();
   }
 
   become(status) {

@@ -8,7 +8,7 @@ import { bytes, compact, count, duration, millis } from './format.js';
 import { nextFrame } from './frame.js';
 import { icon } from './icons.js';
 import { sumReasons } from './overview.js';
-import { drawSparkline } from './sparkline.js';
+import { drawArea } from './sparkline.js';
 import { DeviceTable } from './table.js';
 import { colours } from './theme.js';
 
@@ -181,7 +181,7 @@ function figure(label, testid, withLine = false) {
     set(text, below, tone = 'plain') { setText(value, text); setText(note, below); note.title = below; setAttr(element, 'data-tone', tone); },
     line(values) {
       const { clientWidth, clientHeight } = canvas;
-      if (clientWidth) drawSparkline(canvas, clientWidth, clientHeight, values, colours().accent, true, true);
+      if (clientWidth) drawArea(canvas, clientWidth, clientHeight, values, colours().accent);
     },
   };
 }

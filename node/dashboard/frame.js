@@ -23,13 +23,13 @@ function run(now) {
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 export const reducedMotion = () => still.matches;
 
-/** Sizes a canvas for the screen's density; true if it changed (and is therefore blank). */
+/** Sizes a canvas for the screen's density and returns its context, in CSS pixels. */
 export function fitCanvas(canvas, width, height) {
   const density = Math.min(3, devicePixelRatio || 1);
   const w = Math.max(1, Math.round(width * density));
   const h = Math.max(1, Math.round(height * density));
-  const changed = canvas.width !== w || canvas.height !== h;
-  if (changed) { canvas.width = w; canvas.height = h; }
-  canvas.getContext('2d').setTransform(w / width, 0, 0, h / height, 0, 0);
-  return changed;
+  if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
+  const context = canvas.getContext('2d');
+  context.setTransform(w / width, 0, 0, h / height, 0, 0);
+  return context;
 }

@@ -5,16 +5,15 @@ import { nodeNow } from './clock.js';
 import { h, setAttr, setText } from './dom.js';
 import { STATUS_WORDS, leadingFields, samplesOf, statusOf } from './fleet-store.js';
 import { ago, count, dateTime, number, value } from './format.js';
-import { nextFrame, reducedMotion } from './frame.js';
+import { fitCanvas, nextFrame, reducedMotion } from './frame.js';
 import { deviceHref, navigate } from './router.js';
-import { drawSparkline } from './sparkline.js';
+import { strokeLine } from './sparkline.js';
 import { colours } from './theme.js';
 
 const OVERSCAN = 8; // Rows kept ready above and below, for the compositor scrolls ahead of us.
 const CHIPS = 4;
+const GLYPH = 9; // Pixels a character takes at most, for plain ASCII in the table's size.
 const FLASH_GAP_MS = 350; // A row flashes at most this often.
-const SPARK_WIDTH = 96;
-const SPARK_HEIGHT = 22;
 const narrow = matchMedia('(max-width: 720px)');
 
 export class DeviceTable {
@@ -30,7 +29,7 @@ export class DeviceTable {
     this.measure();
     new ResizeObserver(() => { this.measure(); nextFrame(this.paint); }).observe(this.element);
     narrow.addEventListener('change', () => { this.measure(); nextFrame(this.paint); });
-    addEventListener('tidegate:theme', () => { for (const row of this.pool) row.sparkVersion = -1; nextFrame(this.paint); });
+    addEventListener('tidegate:theme', () => { this.sparksStale = true; nextFrame(this.paint); });
   }
 
   /** Shows these records. The selected device stays selected wherever it moved. */
@@ -70,12 +69,16 @@ export class DeviceTable {
     const sortable = (key, label, cls) => h(`div.${cls}`, { role: 'columnheader', 'data-sort': key, 'aria-sort': 'none' },
       h('button.sort', { type: 'button', onclick: () => onSort(key), 'data-testid': `sort-${key}` }, label));
     this.heads = [sortable('id', 'Device', 'c-id'), sortable('seen', 'Last seen', 'c-seen')];
+    this.stateHead = h('div.c-state', { role: 'columnheader' }, 'State');
     this.head = h('div.t-head', { role: 'row', 'aria-rowindex': '1' },
       h('div.c-dot', { role: 'columnheader', 'aria-label': 'Status' }), this.heads[0],
-      h('div.c-state', { role: 'columnheader' }, 'State'),
+      this.stateHead,
       h('div.c-spark', { role: 'columnheader' }, 'Trend'), this.heads[1],
       h('div.c-version', { role: 'columnheader' }, 'Version'));
     this.spacer = h('div.t-body', { role: 'rowgroup' });
+    // One canvas for every line in sight. One a row would be forty compositor layers.
+    this.sparks = h('canvas.sparks', { 'aria-hidden': 'true' });
+    this.spacer.append(this.sparks);
     this.element = h('div.table', { role: 'grid', tabindex: '0', 'aria-label': 'Devices', 'aria-rowcount': '1', 'data-testid': 'fleet-table' },
       h('div.t-headgroup', { role: 'rowgroup' }, this.head), this.spacer);
     this.element.addEventListener('scroll', () => { this.scrolledAt = performance.now(); nextFrame(this.paint); }, { passive: true });
@@ -91,10 +94,15 @@ export class DeviceTable {
     this.viewport = Math.max(0, this.element.clientHeight - (this.head.offsetHeight || 32));
     this.spacer.style.height = `${this.rows.length * this.rowHeight}px`;
     const wanted = Math.ceil(this.viewport / this.rowHeight) + 2 * OVERSCAN;
-    while (this.pool.length < wanted) this.pool.push(this.spacer.appendChild(makeRow()));
+    while (this.pool.length < wanted) this.pool.push(this.spacer.insertBefore(makeRow(), this.sparks));
     while (this.pool.length > wanted) this.pool.pop().remove();
     // Another pool size puts every index in another row: bind all of them anew.
     for (const row of this.pool) { row.index = -1; row.record = null; }
+    // How many characters surely fit, so that only what is longer gets a clip: clips are dear to scroll.
+    this.idRoom = (this.heads[0].offsetWidth - 16) / GLYPH;
+    this.chipRoom = narrow.matches ? 0 : (this.stateHead.offsetWidth / CHIPS - 20) / GLYPH;
+    this.sparkBox = null;
+    this.sparksStale = true;
   }
 
   /** Row i lives in element i mod pool, so scrolling by one row touches one element. */
@@ -106,9 +114,10 @@ export class DeviceTable {
       const index = first + n;
       const row = this.pool[index % this.pool.length];
       const record = this.rows[index] ?? null;
-      if (!record) { if (row.record !== null || !row.hidden) { row.record = null; row.index = -1; row.hidden = true; } continue; }
+      if (!record) { if (row.record !== null || !row.hidden) { row.record = null; row.index = -1; row.hidden = true; this.sparksStale = true; } continue; }
       this.bind(row, record, index, now);
     }
+    if (this.sparksStale) { this.sparksStale = false; this.drawSparks(first); }
     const chosen = this.selected >= 0 ? this.pool.find((r) => r.index === this.selected && !r.hidden) : null;
     setAttr(this.element, 'aria-activedescendant', chosen ? chosen.id : null);
   }
@@ -117,7 +126,8 @@ export class DeviceTable {
     if (row.index !== index || row.top !== index * this.rowHeight) {
       row.index = index;
       row.top = index * this.rowHeight;
-      row.style.transform = `translateY(${row.top}px)`;
+      this.sparksStale = true;
+      row.style.top = `${row.top}px`; // Not a transform: that would be a node of the compositor's tree for each row.
       setAttr(row, 'aria-rowindex', index + 2);
       row.hidden = false;
     }
@@ -127,11 +137,12 @@ export class DeviceTable {
       row.record = record;
       row.needle = this.needle;
       fillId(p.id, record, this.needle);
+      setAttr(p.id, 'data-tight', fits(record.id, this.idRoom) ? null : '');
     }
     if (fresh || row.version !== record.version) {
       const live = !fresh && record.version > row.version;
       row.version = record.version;
-      fillChips(p.chips, record);
+      fillChips(p.chips, record, this.chipRoom);
       setText(p.version, count(record.version));
       if (live) flash(row);
     }
@@ -140,12 +151,28 @@ export class DeviceTable {
     const status = statusOf(record, now);
     if (row.status !== status) { row.status = status; p.dot.dataset.status = status; p.dot.title = STATUS_WORDS[status]; setAttr(p.dot, 'aria-label', STATUS_WORDS[status]); }
     if (setText(p.seen, ago(now - record.receivedTime))) p.seen.title = dateTime(record.receivedTime);
-    if (row.sparkSlot !== record.slot || row.sparkVersion !== record.samples) {
-      row.sparkSlot = record.slot;
-      row.sparkVersion = record.samples;
+    if (fresh || row.samples !== record.samples) { row.samples = record.samples; this.sparksStale = true; }
+  }
+
+  /** Draws the lines of the rows in the window, the first of which is `first`. */
+  drawSparks(first) {
+    this.sparkBox ??= boxOf(this.pool.find((row) => !row.hidden));
+    const box = this.sparkBox;
+    this.sparks.hidden = !box?.width;
+    if (!box?.width) return;
+    const height = this.pool.length * this.rowHeight;
+    this.sparks.style.width = `${box.width}px`;
+    this.sparks.style.height = `${height}px`;
+    this.sparks.style.left = `${box.left}px`;
+    this.sparks.style.top = `${first * this.rowHeight}px`;
+    const c = fitCanvas(this.sparks, box.width, height);
+    c.clearRect(0, 0, box.width, height);
+    const { accent } = colours();
+    for (const row of this.pool) {
+      if (!row.record?.keys.length) continue;
       const values = [];
-      if (record.keys.length) samplesOf(record, 0, (_, v) => values.push(v));
-      drawSparkline(p.spark, SPARK_WIDTH, SPARK_HEIGHT, values, colours().accent);
+      samplesOf(row.record, 0, (_, v) => values.push(v));
+      strokeLine(c, 0, (row.index - first) * this.rowHeight + box.top, box.width, box.height, values, accent);
     }
   }
 
@@ -168,6 +195,15 @@ export class DeviceTable {
   }
 }
 
+/** Where the line is in a row; the same for all rows. */
+function boxOf(row) {
+  if (!row) return null;
+  const spark = row.parts.spark;
+  const at = spark.getBoundingClientRect();
+  const from = row.getBoundingClientRect();
+  return { left: at.left - from.left, top: at.top - from.top, width: spark.offsetWidth, height: spark.offsetHeight };
+}
+
 let rowNumber = 0;
 
 function makeRow() {
@@ -180,15 +216,14 @@ function makeRow() {
   });
   const dot = h('i.dot', { role: 'img' });
   const id = h('a.id', { tabindex: '-1' });
-  const spark = h('canvas.spark', { 'aria-hidden': 'true' });
+  const spark = h('div.spark');
   const seen = h('span');
   const version = h('span');
-  const glow = h('div.glow', { 'aria-hidden': 'true' });
-  const row = h('div.row', { role: 'row', id: `row-${rowNumber += 1}`, 'data-testid': 'fleet-row' }, glow,
+  const row = h('div.row', { role: 'row', id: `row-${rowNumber += 1}`, 'data-testid': 'fleet-row' },
     h('div.c-dot', { role: 'gridcell' }, dot), h('div.c-id', { role: 'gridcell' }, id),
     h('div.c-state', { role: 'gridcell' }, chips), h('div.c-spark', { role: 'gridcell' }, spark),
     h('div.c-seen', { role: 'gridcell' }, seen), h('div.c-version', { role: 'gridcell' }, version));
-  row.parts = { dot, id, chips, spark, seen, version, glow };
+  row.parts = { dot, id, chips, spark, seen, version };
   row.hidden = true;
   row.record = null;
   return row;
@@ -204,7 +239,10 @@ function fillId(link, record, needle) {
   link.replaceChildren(id.slice(0, at), h('mark', null, id.slice(at, at + needle.length)), id.slice(at + needle.length));
 }
 
-function fillChips(chips, record) {
+/** Whether a text surely fits into `room` characters; one with wide glyphs may not. */
+function fits(text, room) { return text.length <= room && /^[ -~µ°–…]*$/.test(text); }
+
+function fillChips(chips, record, room) {
   const fields = leadingFields(record.state, CHIPS);
   for (let i = 0; i < CHIPS; i += 1) {
     const chip = chips[i];
@@ -212,8 +250,11 @@ function fillChips(chips, record) {
     if (chip.hidden !== (key === undefined)) chip.hidden = key === undefined;
     if (key === undefined) continue;
     const v = record.state[key];
-    setText(chip.parts.k, key.length > 40 ? `${key.slice(0, 39)}…` : key);
-    setText(chip.parts.v, typeof v === 'number' ? number(v) : value(v));
+    const name = key.length > 40 ? `${key.slice(0, 39)}…` : key;
+    const shown = typeof v === 'number' ? number(v) : value(v);
+    setText(chip.parts.k, name);
+    setText(chip.parts.v, shown);
+    setAttr(chip, 'data-tight', fits(name + shown, room) ? null : '');
   }
 }
 
@@ -221,5 +262,6 @@ function flash(row) {
   const now = performance.now();
   if (reducedMotion() || now - (row.flashedAt ?? 0) < FLASH_GAP_MS) return;
   row.flashedAt = now;
-  row.parts.glow.animate([{ opacity: 1 }, { opacity: 0 }], { duration: 700, easing: 'ease-out' });
+  // A colour in a few steps, not a fading overlay: an animated opacity makes the row and all it overlaps into layers.
+  row.animate([{ backgroundColor: colours().glow }, {}], { duration: 720, easing: 'steps(6)' });
 }

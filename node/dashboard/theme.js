@@ -22,7 +22,7 @@ export function colours() {
   const read = (name) => css.getPropertyValue(name).trim();
   palette = {
     text: read('--text'), muted: read('--muted'), line: read('--line'), grid: read('--grid'),
-    accent: read('--accent'), panel: read('--panel'),
+    accent: read('--accent'), panel: read('--panel'), glow: read('--glow'),
     series: Array.from({ length: 8 }, (_, i) => read(`--series-${i + 1}`)),
   };
   return palette;
