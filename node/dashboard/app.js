@@ -69,7 +69,7 @@ function tick() {
   const now = performance.now();
   const perSecond = ((store.updates - rate.updates) * 1000) / (now - rate.at);
   rate = { at: now, updates: store.updates, perSecond };
-  view.tick();
+  view.tick?.();
   drawFeed();
 }
 

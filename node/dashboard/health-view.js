@@ -22,8 +22,6 @@ export class HealthView {
 
   hide() { this.visible = false; clearTimeout(this.timer); }
 
-  tick() {}
-
   build() {
     this.heading = h('h1', { tabindex: '-1' }, 'Health');
     this.summary = h('p.summary', { role: 'status', 'data-testid': 'health-summary' });
