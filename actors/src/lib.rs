@@ -1,15 +1,20 @@
 //! Tidegate's runtime: what happens to a reading between the socket and the dashboard.
 //!
 //! A reading flows through this crate in the order of its files:
-//! `reading` (what the edge hands in) → `runtime` (the per-core loop that owns the device) → `device`
+//! `reading` (what the edge hands in) → `event_loop` (the per-core loop that owns the device) → `device`
 //! (`DeviceActor::on_reading`: admit → journal → handle → fold → publish) → `journal` (durable, group commit) →
 //! `script` (the seam to the operators' handlers) → `fold` (pure) → `fanout` (viewers) and `checkpoint` → `store`.
 //!
 //! This crate opens no socket and names no JavaScript engine: the edge is `node`, the engine is `scripts`.
 
 pub mod clock;
+pub mod fanout;
+pub mod fold;
 pub mod ids;
+pub mod inbox;
+pub mod ledger;
 pub mod limits;
+pub mod placement;
 pub mod reading;
 pub mod script;
 pub mod state;
