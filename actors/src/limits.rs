@@ -23,10 +23,18 @@ pub const LOOP_IN_FLIGHT: usize = 32_768;
 pub const DEVICE_IN_FLIGHT: usize = 4_096;
 /// Batches that wait for the journal thread; full: the loops keep their batch and stop reading.
 pub const JOURNAL_QUEUE: usize = 64;
+/// Bytes of records that are not worth waiting longer with, even if nobody waits for their commit.
+pub const JOURNAL_BATCH_SOON: usize = 128 * 1024;
 /// Bytes of records that one loop collects before it must hand them over; full: the loop stops reading.
 pub const JOURNAL_BATCH_BYTES: usize = 1024 * 1024;
 /// Batches of states that wait for the checkpoint thread; full: the loop keeps its dirty states and tries later.
 pub const CHECKPOINT_QUEUE: usize = 64;
+/// Readings that wait to be handed over to one other loop; full: the loop stops reading its sockets (HTTP: 503).
+pub const HANDOVER: usize = 8_192;
+/// Devices that were not heard of for so long are passivated: their state stays in the store only.
+pub const DEVICE_IDLE: Duration = Duration::from_secs(300);
+/// States that a loop hands to the checkpoint thread at a time.
+pub const CHECKPOINT_BATCH: usize = 2_048;
 /// Messages an actor handles before it yields its loop.
 pub const YIELD_AFTER: usize = 64;
 
@@ -74,6 +82,8 @@ pub const SCRIPT_BREAKER_OPEN: Duration = Duration::from_secs(60);
 pub const SCRIPT_QUEUE: usize = 256;
 /// Readings that go to a worker in one batch.
 pub const SCRIPT_BATCH: usize = 256;
+/// Readings of one device in one run of its handlers.
+pub const SCRIPT_RUN: usize = 64;
 /// `ctx.emit` calls of one call of a handler; more: the call fails.
 pub const SCRIPT_EMITS: usize = 100;
 

@@ -197,6 +197,12 @@ impl Viewer {
         *mailbox = Mailbox { closed: true, conflated: mailbox.conflated, ..Mailbox::default() };
     }
 
+    /// Has it ended?
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Updates that gave way to a newer one of the same device.
     #[must_use]
     pub fn conflated(&self) -> u64 {

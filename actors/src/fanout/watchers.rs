@@ -43,6 +43,16 @@ impl Watchers {
         });
     }
 
+    /// Forgets viewers that were closed.
+    pub fn sweep(&mut self) {
+        self.fleet.retain(|viewer| !viewer.is_closed());
+        self.by_prefix.retain(|(_, viewer)| !viewer.is_closed());
+        self.by_device.retain(|_, viewers| {
+            viewers.retain(|viewer| !viewer.is_closed());
+            !viewers.is_empty()
+        });
+    }
+
     /// Does anybody watch this device?
     #[must_use]
     pub fn watched(&self, device: &DeviceId) -> bool {
