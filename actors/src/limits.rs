@@ -97,8 +97,12 @@ pub const MQTT_PRE_AUTH_BYTES: usize = 64 * 1024;
 pub const MQTT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Levels of a topic or filter.
 pub const MQTT_TOPIC_LEVELS: usize = 128;
-/// Unacknowledged QoS 1 messages in each direction of one connection (v5: Receive Maximum).
+/// Unacknowledged QoS 1 messages to one subscriber, however many it would take; more wait in `mqtt_queue`.
 pub const MQTT_INFLIGHT: u16 = 32;
+/// PUBLISHes of one client that wait for their PUBACK (v5: our Receive Maximum); more: the socket waits, past it 0x93.
+pub const MQTT_RECEIVE_MAXIMUM: u16 = 1_024;
+/// QoS 1 messages that wait for one subscriber's acknowledgements; more: dropped, counted.
+pub const MQTT_QUEUE: usize = 1_000;
 /// Subscriptions of one connection; more: SUBACK 0x97.
 pub const MQTT_SUBSCRIPTIONS: usize = 1_024;
 /// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
