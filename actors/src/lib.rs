@@ -7,9 +7,16 @@
 //!
 //! This crate opens no socket and names no JavaScript engine: the edge is `node`, the engine is `scripts`.
 
+pub mod blocking;
+pub mod checkpoint;
 pub mod clock;
 pub mod ids;
+pub mod journal;
 pub mod limits;
+mod lock;
 pub mod reading;
+pub mod recovery;
 pub mod script;
+pub mod snapshot;
 pub mod state;
+pub mod store;
