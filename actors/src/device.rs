@@ -89,7 +89,17 @@ impl DeviceActor {
         turn.load(key, &device);
         let touched = turn.now;
         let routes = CachedRoutes::default();
-        Self { device, key, slot: Slot::Loading, routes, lane: None, in_flight: 0, dirty: false, checkpointed_in: 0, touched }
+        Self {
+            device,
+            key,
+            slot: Slot::Loading,
+            routes,
+            lane: None,
+            in_flight: 0,
+            dirty: false,
+            checkpointed_in: 0,
+            touched,
+        }
     }
 
     /// The path of a reading: admit → journal → handle → fold → publish.
@@ -183,7 +193,11 @@ impl DeviceActor {
         }
         let calls = running
             .iter()
-            .map(|c| ScriptCall { position: c.position, route: self.route(c.reading.channel, turn), reading: c.reading.clone() })
+            .map(|c| ScriptCall {
+                position: c.position,
+                route: self.route(c.reading.channel, turn),
+                reading: c.reading.clone(),
+            })
             .collect();
         let state = self.state();
         turn.run(ScriptRun {
@@ -244,7 +258,8 @@ impl DeviceActor {
             turn.show_event(encode_event(&self.device, name, payload, reading.reading.received), name);
         }
         if let Verdict::Parked { script, reason, message } = outcome.verdict {
-            let parked = ParkedReading { position: reading.position, reading: reading.reading.clone(), script, reason, message };
+            let parked =
+                ParkedReading { position: reading.position, reading: reading.reading.clone(), script, reason, message };
             turn.park(parked);
         }
         turn.answer(reading.ack, Answer::Processed(disposition));

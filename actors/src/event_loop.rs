@@ -22,7 +22,7 @@ use crate::{
     journal::{Batch, Commit},
     ledger::RejectReason,
     limits, placement,
-    reading::Reading,
+    recovery::Unfinished,
     runtime::Services,
     script::ScriptOutcome,
     state::DeviceState,
@@ -48,7 +48,7 @@ pub enum LoopMessage {
     /// The store's answers to this loop's questions.
     Loaded(Vec<Loaded>),
     /// Readings from the journal whose handlers had not run when the node stopped.
-    Resume(Vec<(Position, Reading)>),
+    Resume(Vec<Unfinished>),
     /// A viewer wants this loop's devices.
     Watch(Arc<Viewer>, Arc<Filter>),
     /// Stored states for a viewer's snapshot.
@@ -206,7 +206,7 @@ impl EventLoop {
             LoopMessage::JournalRecovered => self.turn.journal_failed = false,
             LoopMessage::Outcomes(outcomes) => outcomes.into_iter().for_each(|outcome| self.on_outcome(outcome)),
             LoopMessage::Loaded(loaded) => loaded.into_iter().for_each(|answer| self.on_loaded(answer)),
-            LoopMessage::Resume(readings) => readings.into_iter().for_each(|(p, r)| self.resume(p, r)),
+            LoopMessage::Resume(readings) => readings.into_iter().for_each(|unfinished| self.resume(unfinished)),
             LoopMessage::Watch(viewer, filter) => self.watch(&viewer, &filter),
             LoopMessage::Snapshot(viewer, states) => self.snapshot(&viewer, &states),
             LoopMessage::Synced(viewer) => viewer.source_synced(),
@@ -255,11 +255,12 @@ impl EventLoop {
         }
     }
 
-    fn resume(&mut self, position: Position, reading: Reading) {
+    fn resume(&mut self, unfinished: Unfinished) {
+        let Unfinished { position, reading, routed } = unfinished;
         let key = self.activate(&reading.device);
         if let Some(device) = self.devices.get_mut(key as usize) {
             device.resume(&mut self.turn);
-            let committed = Committed { position, reading, routed: true, ack: None };
+            let committed = Committed { position, reading, routed, ack: None };
             device.on_reading(Step::Committed(committed), &mut self.turn);
         }
     }
@@ -284,7 +285,9 @@ impl EventLoop {
 
     /// Stored states of devices that are not active here: an active one has been shown already.
     fn snapshot(&mut self, viewer: &Arc<Viewer>, states: &[DeviceState]) {
-        for state in states.iter().filter(|state| self.device(state.device.as_str()).is_none_or(|d| d.state().is_none())) {
+        for state in
+            states.iter().filter(|state| self.device(state.device.as_str()).is_none_or(|d| d.state().is_none()))
+        {
             viewer.offer(&encode_state(state, self.turn.is_connected(&state.device)), self.turn.now);
         }
     }
@@ -385,7 +388,8 @@ impl EventLoop {
     fn flush_handover(&mut self) {
         for (queue, outlet) in self.handover.iter_mut().zip(&self.services.outlets) {
             if !queue.is_empty()
-                && let Err(LoopMessage::Submissions(back)) = outlet.try_send(LoopMessage::Submissions(std::mem::take(queue)))
+                && let Err(LoopMessage::Submissions(back)) =
+                    outlet.try_send(LoopMessage::Submissions(std::mem::take(queue)))
             {
                 *queue = back;
             }
@@ -451,7 +455,11 @@ impl EventLoop {
         if start_checkpoint {
             self.turn.watchers.sweep();
             if self.checkpoint.remaining.is_none() {
-                let known = if self.committing.is_empty() { self.services.journal.committed() } else { self.last_committed };
+                let known = if self.committing.is_empty() {
+                    self.services.journal.status().committed
+                } else {
+                    self.last_committed
+                };
                 self.checkpoint.folded = self.turn.folded_through(known).max(self.checkpoint.last_folded);
                 self.checkpoint.remaining = Some(self.turn.dirty.len());
             }
@@ -492,7 +500,10 @@ impl EventLoop {
 
     /// Is every state that was ever dirty with the checkpoint thread?
     pub(crate) fn is_checkpointed(&self) -> bool {
-        self.turn.dirty.is_empty() && self.turn.parked.is_empty() && self.checkpoint.refused.is_none() && self.checkpoint.remaining.is_none()
+        self.turn.dirty.is_empty()
+            && self.turn.parked.is_empty()
+            && self.checkpoint.refused.is_none()
+            && self.checkpoint.remaining.is_none()
     }
 
     /// Puts idle devices to sleep, a few at a time.

@@ -7,14 +7,28 @@
 //!
 //! This crate opens no socket and names no JavaScript engine: the edge is `node`, the engine is `scripts`.
 
+pub mod blocking;
+pub mod checkpoint;
 pub mod clock;
+mod device;
+pub mod event_loop;
 pub mod fanout;
 pub mod fold;
 pub mod ids;
 pub mod inbox;
+pub mod journal;
 pub mod ledger;
 pub mod limits;
+mod lock;
+mod loop_actor;
+mod open_positions;
 pub mod placement;
 pub mod reading;
+pub mod recovery;
+pub mod runtime;
 pub mod script;
+pub mod snapshot;
 pub mod state;
+pub mod store;
+pub mod submission;
+pub mod turn;

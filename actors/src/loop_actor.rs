@@ -54,7 +54,12 @@ struct Turns {
 impl ActorFuture<LoopActor> for Turns {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, actor: &mut LoopActor, _: &mut Context<LoopActor>, task: &mut Task<'_>) -> Poll<()> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        actor: &mut LoopActor,
+        _: &mut Context<LoopActor>,
+        task: &mut Task<'_>,
+    ) -> Poll<()> {
         actor.inbox.register(task.waker());
         let turn = catch_unwind(AssertUnwindSafe(|| self.turn(actor, task)));
         if turn.is_err() {

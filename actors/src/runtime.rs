@@ -3,10 +3,7 @@
 use std::{
     cell::{RefCell, RefMut},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     task::Waker,
     time::{Duration, Instant},
 };
@@ -21,13 +18,13 @@ use crate::{
     clock::Clock,
     event_loop::{EventLoop, LoopHealth, LoopMessage},
     fanout::{Filter, Viewer},
-    ids::{DeviceId, LoopId, Position},
+    ids::{DeviceId, LoopId},
     inbox::{Inbox, Outlet},
     journal::{Commit, CommitSink, Journal, JournalFailure},
     ledger::{Ledger, RejectReason},
     loop_actor::LoopActor,
     placement,
-    reading::Reading,
+    recovery::Unfinished,
     script::{OutcomeSink, ScriptEngine, ScriptOutcome},
     state::{DeviceState, ParkedReading},
     store::{StateStore, StoreError},
@@ -237,7 +234,8 @@ impl LoopHandle {
             (state.device.clone(), out)
         };
         let active = event_loop.page(query.after.as_deref(), &query.prefix, query.limit);
-        let sleeping = stored.iter().filter(|s| event_loop.device(s.device.as_str()).is_none_or(|d| d.state().is_none()));
+        let sleeping =
+            stored.iter().filter(|s| event_loop.device(s.device.as_str()).is_none_or(|d| d.state().is_none()));
         active.into_iter().chain(sleeping).map(encode).collect()
     }
 }
@@ -365,8 +363,8 @@ impl Runtime {
         self.handle.services.scripts.stop();
         let checkpointed = self.until(deadline + Duration::from_secs(5), |handle| {
             let mut event_loop = handle.event_loop();
-            let now = handle.services().clock.now();
-            event_loop.tick(now, event_loop.turn.dirty.len() + event_loop.turn.parked.len() > 0);
+            let unwritten = !event_loop.turn.dirty.is_empty() || !event_loop.turn.parked.is_empty();
+            event_loop.tick(handle.services().clock.now(), unwritten);
             event_loop.is_checkpointed()
         });
         let checkpointed = checkpointed.await;
@@ -374,7 +372,9 @@ impl Runtime {
         let _ = self.handle.on_every_loop(|handle| handle.event_loop().tick(handle.services().clock.now(), true)).await;
         let services = Arc::clone(&self.handle.services);
         services.journal.close();
-        services.checkpointer.stop();
+        if let Err(error) = services.checkpointer.stop() {
+            tracing::error!(%error, "the last checkpoint was not written; the next start replays more of the journal");
+        }
         services.pool.stop();
         for arbiter in self.arbiters {
             arbiter.stop();
@@ -521,10 +521,10 @@ impl RuntimeHandle {
     }
 
     /// Hands the readings whose handlers had not run at the last stop to their loops. Call it before the listeners open.
-    pub fn resume(&self, unfinished: Vec<(Position, Reading)>) {
-        let mut by_loop: Vec<Vec<(Position, Reading)>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
-        for (position, reading) in unfinished {
-            by_loop[placement::owner(reading.device.as_str(), self.services.loops()).index()].push((position, reading));
+    pub fn resume(&self, unfinished: Vec<Unfinished>) {
+        let mut by_loop: Vec<Vec<Unfinished>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
+        for one in unfinished {
+            by_loop[placement::owner(one.reading.device.as_str(), self.services.loops()).index()].push(one);
         }
         for (outlet, readings) in self.services.outlets.iter().zip(by_loop) {
             let _ = outlet.send(LoopMessage::Resume(readings));

@@ -15,7 +15,7 @@ use crate::{
     fanout::{Update, Watchers},
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, OutcomeRecord},
-    ledger::Ledger,
+    ledger::{Ledger, RejectReason},
     limits,
     open_positions::OpenPositions,
     reading::{AckLevel, Reading},
@@ -122,7 +122,14 @@ impl Turn {
 
     /// Takes a reading into the loop's journal batch.
     pub(crate) fn journal(&mut self, admitted: Admitted) {
-        self.batch.push_reading(&admitted.reading, admitted.routed);
+        if let Err(error) = self.batch.push_reading(&admitted.reading, admitted.routed) {
+            // The edge's own limit is far below the journal's.
+            tracing::error!(device = %admitted.reading.device, %error, "refused a reading that the journal cannot hold");
+            self.ledger.in_flight -= 1;
+            self.ledger.rejected[RejectReason::TooLarge as usize] += 1;
+            self.answer(admitted.ack, Answer::Refused(RejectReason::TooLarge));
+            return;
+        }
         if admitted.ack.is_some() {
             self.batch.set_urgent();
         }
@@ -134,8 +141,10 @@ impl Turn {
 
     /// Takes an outcome into the loop's journal batch. Nobody waits for it: without it the handlers would run again.
     pub(crate) fn journal_outcome(&mut self, outcome: &OutcomeRecord) {
-        self.batch.push_outcome(outcome);
-        self.written.push(Written::Outcome);
+        match self.batch.push_outcome(outcome) {
+            Ok(()) => self.written.push(Written::Outcome),
+            Err(error) => tracing::error!(device = %outcome.device, %error, "an outcome is not journaled"),
+        }
     }
 
     /// Asks the store for the former state of a device.
@@ -187,7 +196,8 @@ impl Turn {
 
     /// Is the loop past a limit at which new readings are refused? (Before that it stops reading its sockets.)
     pub(crate) fn is_over_limit(&self) -> bool {
-        self.ledger.in_flight as usize >= 2 * limits::LOOP_IN_FLIGHT || self.batch.bytes() >= 8 * limits::JOURNAL_BATCH_BYTES
+        self.ledger.in_flight as usize >= 2 * limits::LOOP_IN_FLIGHT
+            || self.batch.bytes() >= 8 * limits::JOURNAL_BATCH_BYTES
     }
 
     /// Should the loop's sockets not be read now?

@@ -1,0 +1,4 @@
+//! What the journal promises, tried.
+
+mod doubles;
+mod roundtrip;
