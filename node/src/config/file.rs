@@ -84,7 +84,10 @@ impl Walk<'_> {
             let inside = format!("{path}.");
             if let Some(key) = keys::find(&path) {
                 let span = value.span();
-                let shown = self.text.get(span.clone()).map(shorten).unwrap_or_default();
+                // The span of a table is only its head.
+                let words =
+                    if value.get_ref().is_table() { "{…}" } else { self.text.get(span.clone()).unwrap_or_default() };
+                let shown = shorten(words);
                 self.found.push(Given { key, raw: raw(value.get_ref()), shown, source: self.at(&span) });
             } else if !keys::keys().any(|key| key.path.starts_with(&inside)) {
                 self.unknown(&path, name.span(), value);

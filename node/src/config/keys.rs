@@ -65,7 +65,7 @@ pub(crate) enum LogFormat {
     Pretty,
 }
 
-/// Declares a section: its struct with defaults, and its keys. After `at` stands where a [`Config`] has it.
+/// Declares a section: its struct with defaults, and its keys. `at |config| place`: where a [`Config`] has it.
 ///
 /// A key is `"name" field: type = default, rule, "effect"`, then `flag` and `derived` where it has them.
 macro_rules! section {

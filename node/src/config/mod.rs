@@ -240,6 +240,7 @@ mod tests {
             "[data]\ncommit_max_delay_ms = 1.5",
             "error: t.toml:2:23: data.commit_max_delay_ms = 1.5 is a float; allowed: milliseconds, an integer from 0 to 1000",
         );
+        refused("[log.format]\njson = true", "error: t.toml:1:1: log.format = {…} is a table; allowed: json, pretty");
         refused(
             "[mqtt]\nbind = \"127.0.0.1\"",
             "error: t.toml:2:8: mqtt.bind = \"127.0.0.1\" has no port; allowed: an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most 16",

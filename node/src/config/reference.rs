@@ -16,6 +16,7 @@ Tidegate starts without any configuration. What is set is taken from, later winn
 
 1. the file that `--config` names, or else `./tidegate.toml` if it is there (TOML);
 2. environment variables: `TIDEGATE_`, then the key in capitals with `__` for each dot (`TIDEGATE_MQTT__LIMITS__INFLIGHT`);
+   other variables without a double underscore are left alone, since container platforms set some of their own;
 3. flags of the command line.
 
 A value replaces the whole value before it; lists are not merged. Unknown keys and variables, wrong types and values out
