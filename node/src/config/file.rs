@@ -195,6 +195,7 @@ mod tests {
             ],
         );
         check("zz = 1\naa = 2", &["t.toml:2:1: unknown key aa", "t.toml:1:1: unknown key zz"]);
+        check("data = { dir = \"ü\", zz = 1 }", &["t.toml:1:21: unknown key data.zz"]);
         check("\u{feff}zz = 1", &["t.toml:1:1: unknown key zz"]);
         check("# ü\r\n\"ü\" = { x = 1 }\r\n", &["t.toml:2:1: unknown section [ü]"]);
     }
