@@ -226,7 +226,7 @@ impl LoopHandle {
     }
 
     /// One page of this loop's devices: the active ones, and those of `stored` (owned by this loop) that are not active.
-    fn page(&self, query: &PageQuery, stored: Vec<DeviceState>) -> Vec<(DeviceId, Vec<u8>)> {
+    fn page(&self, query: &PageQuery, stored: &[DeviceState]) -> Vec<(DeviceId, Vec<u8>)> {
         let event_loop = self.event_loop();
         let encode = |state: &DeviceState| {
             let mut out = Vec::with_capacity(state.state.len() + 160);
@@ -279,14 +279,13 @@ pub struct RuntimeHandle {
 #[derive(Clone)]
 pub struct LoopSink {
     outlets: Vec<Outlet<LoopMessage>>,
-    failure: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 impl LoopSink {
     /// A sink into these inboxes.
     #[must_use]
     pub fn new(outlets: Vec<Outlet<LoopMessage>>) -> Self {
-        Self { outlets, failure: Arc::default() }
+        Self { outlets }
     }
 
     fn all(&self, message: impl Fn() -> LoopMessage) {
@@ -491,7 +490,7 @@ impl RuntimeHandle {
         }
         let asked = (0..).zip(by_loop).map(|(id, stored)| {
             let query = query.clone();
-            self.on_loop(LoopId(id), move |handle| handle.page(&query, stored))
+            self.on_loop(LoopId(id), move |handle| handle.page(&query, &stored))
         });
         let mut page: Vec<_> = futures_util::future::try_join_all(asked).await?.into_iter().flatten().collect();
         page.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -1,6 +1,49 @@
-//! x
-#[allow(dead_code)]
+//! `tidegate`: the edge of the node and its commands.
+//!
+//! `cli` says what can be asked for, `config` turns a file, variables and flags into one checked [`config::Config`],
+//! `boot` runs the node with it, and `exit` says how it ended. This file only joins them.
+
+mod boot;
+mod cli;
+mod config;
+mod demo;
+mod edge;
+mod exit;
+mod http;
 mod ingest;
-#[allow(dead_code)]
+mod logging;
 mod mqtt;
-fn main() {}
+mod output;
+mod script;
+mod swarm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, ScriptCommand, ServeArgs};
+use config::Config;
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|failure| failure.report()).into()
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Serve(args) => boot::serve(start(&args)?)?,
+        Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
+        Command::Swarm(args) => swarm::run(&args)?,
+        Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        Command::ScriptWorker => script::worker()?,
+        Command::Config(command) => return config::command::run(&command),
+    }
+    Ok(Exit::Ok)
+}
+
+/// The configuration of a command that runs a node; logging is on from here.
+fn start(args: &ServeArgs) -> Result<Config, Failure> {
+    let config = config::command::load(args)?.config;
+    logging::start(&config.log)?;
+    Ok(config)
+}

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
+    time::Duration,
 };
 
 use tidegate_actors::{
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) mqtt_packet_bytes: usize,
+    pub(crate) mqtt_pre_auth_bytes: usize,
+    pub(crate) mqtt_connect_timeout: Duration,
     pub(crate) mqtt_default_ack: AckLevel,
     pub(crate) mqtt_max_connections: usize,
     pub(crate) http_body_bytes: usize,
@@ -124,6 +127,11 @@ impl EdgeLoop {
     pub(crate) fn on_loop(&self, id: LoopId, task: impl FnOnce(&Rc<EdgeLoop>) + Send + 'static) -> bool {
         let message = LoopMessage::Task(Box::new(move |_| task(&here())));
         self.handle.services().outlets[id.index()].try_send(message).is_ok()
+    }
+
+    /// Seconds since the node started, for timeouts.
+    pub(crate) fn seconds(&self) -> u32 {
+        u32::try_from(self.handle.services().uptime_ms() / 1_000).unwrap_or(u32::MAX)
     }
 
     /// The other loops.

@@ -118,8 +118,12 @@ impl Connection {
         }
         let mut reads = 0;
         while !self.ended {
-            if self.edge.handle.is_pressed() || self.session.is_pressed(&self.link) {
-                // Back-pressure: what the client sends stays in its socket.
+            // Back-pressure: what the client sends stays in its socket.
+            if self.session.is_pressed(&self.link) {
+                // Its next PUBACK wakes the connection.
+                break;
+            }
+            if self.edge.handle.is_pressed() {
                 self.edge.handle.pause(task.waker());
                 break;
             }

@@ -1,0 +1,14 @@
+//! The HTTP side of the edge: every loop serves it on its own listener.
+//!
+//! `listener` accepts → `app` routes → `post` (readings in), `devices` (states out), `viewer` (live: WebSocket and SSE),
+//! `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
+
+mod app;
+mod devices;
+pub(crate) mod listener;
+mod metrics;
+mod ops;
+mod page;
+mod post;
+mod problem;
+mod viewer;
