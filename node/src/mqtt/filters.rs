@@ -17,8 +17,8 @@ pub(crate) struct FilterTrie<K, V> {
     free: Vec<u32>,
     /// All literal edges in one table: a table a node would cost more than most nodes hold.
     edges: HashMap<Edge, u32>,
-    /// Text in `edges`, in bytes.
-    edge_bytes: usize,
+    /// Bytes that nodes and edges own outside of `nodes` and `edges`: tables of entries, texts of levels.
+    owned_bytes: usize,
     entries: usize,
 }
 
@@ -77,7 +77,7 @@ impl<K: Eq + Hash + Clone, V> Default for FilterTrie<K, V> {
 impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
     /// An empty trie.
     pub(crate) fn new() -> Self {
-        Self { nodes: vec![Node::new()], free: Vec::new(), edges: HashMap::new(), edge_bytes: 0, entries: 0 }
+        Self { nodes: vec![Node::new()], free: Vec::new(), edges: HashMap::new(), owned_bytes: 0, entries: 0 }
     }
 
     /// Puts `value` under `filter` and `key`; returns the value that it replaces.
@@ -89,7 +89,11 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
                 child => child,
             };
         }
-        let replaced = self.node_mut(node).entries.insert(key, value);
+        let entries = &mut self.node_mut(node).entries;
+        let before = entries.allocation_size();
+        let replaced = entries.insert(key, value);
+        let after = entries.allocation_size();
+        self.owned_bytes = self.owned_bytes + after - before;
         self.entries += usize::from(replaced.is_none());
         replaced
     }
@@ -106,11 +110,14 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             }
         }
         let entries = &mut self.node_mut(node).entries;
+        let before = entries.allocation_size();
         let removed = entries.remove(key)?;
         // What many have subscribed to once and few now should not hold its old table.
         if entries.capacity() > 4 * entries.len() {
             entries.shrink_to_fit();
         }
+        let after = entries.allocation_size();
+        self.owned_bytes = self.owned_bytes + after - before;
         self.entries -= 1;
         while let Some((parent, level)) = path.pop() {
             if !self.node(node).is_empty() {
@@ -164,13 +171,18 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
         self.entries == 0
     }
 
-    /// Heap memory in bytes, without what keys and values own: an estimate, for gauges and limits.
+    /// Nodes in use, with the root.
+    #[cfg(test)]
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes.len() - self.free.len()
+    }
+
+    /// Heap memory in bytes, without what keys and values own and the allocator adds.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node<K, V>>()
             + self.free.capacity() * size_of::<u32>()
             + self.edges.allocation_size()
-            + self.edge_bytes
-            + self.entries * (size_of::<(K, V)>() + 1)
+            + self.owned_bytes
     }
 
     fn node(&self, index: u32) -> &Node<K, V> {
@@ -202,7 +214,7 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             "#" => self.node_mut(node).hash = child,
             _ => {
                 self.edges.insert(Edge { from: node, level: level.into() }, child);
-                self.edge_bytes += level.len();
+                self.owned_bytes += level.len();
                 self.node_mut(node).literals += 1;
             }
         }
@@ -215,7 +227,7 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             "#" => self.node_mut(parent).hash = NONE,
             _ => {
                 self.edges.remove(&EdgeRef { from: parent, level });
-                self.edge_bytes -= level.len();
+                self.owned_bytes -= level.len();
                 self.node_mut(parent).literals -= 1;
             }
         }

@@ -13,6 +13,7 @@ pub(crate) struct ReasonCode(pub(crate) u8);
 /// One line a code: its constant, its number and its name in the specification.
 macro_rules! reason_codes {
     ($($constant:ident = $code:literal, $name:literal;)+) => {
+        #[allow(dead_code, reason = "the specification's table is kept whole")]
         impl ReasonCode {
             $(#[doc = concat!("`", stringify!($code), "` ", $name, ".")] pub(crate) const $constant: Self = Self($code);)+
 

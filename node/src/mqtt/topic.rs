@@ -53,16 +53,12 @@ pub(crate) struct Filter<'a> {
 /// [`TopicError`] says which rule was broken.
 #[inline]
 pub(crate) fn check_topic_name(name: &str) -> Result<(), TopicError> {
-    // One branch-free pass, because this runs for every message; the reason is looked for only when there is one.
-    let (mut slashes, mut forbidden) = (0_usize, false);
-    for &byte in name.as_bytes() {
-        slashes += usize::from(byte == b'/');
-        forbidden |= (byte == b'+') | (byte == b'#') | (byte == 0);
-    }
-    if forbidden || slashes >= limits::MQTT_TOPIC_LEVELS || name.is_empty() || name.len() > TOPIC_BYTES {
-        return Err(topic_name_error(name));
-    }
-    Ok(())
+    // This runs for every message: the reason is looked for only when there is one, and a name with fewer bytes than the
+    // levels that we take cannot have too many.
+    let bytes = name.as_bytes();
+    let levels = if bytes.len() < limits::MQTT_TOPIC_LEVELS { 1 } else { 1 + memchr::memchr_iter(b'/', bytes).count() };
+    let fits = levels <= limits::MQTT_TOPIC_LEVELS && (1..=TOPIC_BYTES).contains(&bytes.len());
+    if fits && memchr::memchr3(b'+', b'#', 0, bytes).is_none() { Ok(()) } else { Err(topic_name_error(name)) }
 }
 
 #[cold]
