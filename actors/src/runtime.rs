@@ -326,41 +326,41 @@ pub struct Runtime {
 impl Runtime {
     /// Starts a loop a core on arbiters of their own. `on_loop` runs on each loop's thread, once, to attach the edge.
     /// Needs a running actix system.
+    ///
+    /// # Errors
+    /// More loops than a [`LoopId`] can number.
     pub fn start(
-        services: Arc<Services>,
+        handle: RuntimeHandle,
         inboxes: Vec<Inbox<LoopMessage>>,
         on_loop: impl Fn(LoopHandle) + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
         let mut arbiters = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let arbiter = Arbiter::with_tokio_rt(loop_runtime);
-            let (services, on_loop) = (Arc::clone(&services), on_loop.clone());
+            let (services, on_loop) = (Arc::clone(&handle.services), on_loop.clone());
             let id = LoopId(u16::try_from(index).map_err(std::io::Error::other)?);
             arbiter.spawn_fn(move || on_loop(LoopHandle::start(id, services, inbox)));
             arbiters.push(arbiter);
         }
-        let known_at_start = services.store.count();
-        Ok(Self { arbiters, handle: RuntimeHandle { services, known_at_start } })
+        Ok(Self { arbiters, handle })
     }
 
-    /// A handle for other threads.
-    #[must_use]
-    pub fn handle(&self) -> RuntimeHandle {
-        self.handle.clone()
-    }
-
-    /// Drains: waits until nothing is under way (at most `patience`), writes the last checkpoint, and ends the loops.
-    /// The listeners must be closed by then. Returns whether everything was drained.
-    pub async fn stop(self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let drained = self.until(deadline, |handle| {
+    /// Waits until nothing is under way, at most `patience`: every reading that was taken in is folded and answered.
+    /// Nothing new may come in by then. Returns whether it was.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        let drained = self.until(Instant::now() + patience, |handle| {
             let mut event_loop = handle.event_loop();
             event_loop.send_batch();
             event_loop.is_drained()
         });
-        let drained = drained.await;
+        drained.await
+    }
+
+    /// Writes the last checkpoint, closes the journal, and ends the loops and the services. Drain first.
+    /// Returns whether every state was handed to the checkpoint thread.
+    pub async fn stop(self) -> bool {
         self.handle.services.scripts.stop();
-        let checkpointed = self.until(deadline + Duration::from_secs(5), |handle| {
+        let checkpointed = self.until(Instant::now() + Duration::from_secs(5), |handle| {
             let mut event_loop = handle.event_loop();
             let unwritten = !event_loop.turn.dirty.is_empty() || !event_loop.turn.parked.is_empty();
             event_loop.tick(handle.services().clock.now(), unwritten);
@@ -368,8 +368,9 @@ impl Runtime {
         });
         let checkpointed = checkpointed.await;
         // The position goes out once more, so that the next start has nothing to replay.
-        let _ = self.handle.on_every_loop(|handle| handle.event_loop().tick(handle.services().clock.now(), true)).await;
-        let services = Arc::clone(&self.handle.services);
+        let last = |handle: &LoopHandle| handle.event_loop().tick(handle.services().clock.now(), true);
+        let last = self.handle.on_every_loop(last).await.is_ok();
+        let services = &self.handle.services;
         services.journal.close();
         if let Err(error) = services.checkpointer.stop() {
             tracing::error!(%error, "the last checkpoint was not written; the next start replays more of the journal");
@@ -379,7 +380,7 @@ impl Runtime {
             arbiter.stop();
             let _ = arbiter.join();
         }
-        drained && checkpointed
+        checkpointed && last
     }
 
     async fn until(&self, deadline: Instant, done: impl Fn(&LoopHandle) -> bool + Clone + Send + 'static) -> bool {
@@ -403,6 +404,13 @@ fn loop_runtime() -> tokio::runtime::Runtime {
 }
 
 impl RuntimeHandle {
+    /// A handle to the runtime of these services; its loops answer once [`Runtime::start`] has run.
+    #[must_use]
+    pub fn new(services: Arc<Services>) -> Self {
+        let known_at_start = services.store.count();
+        Self { services, known_at_start }
+    }
+
     /// What the loops share.
     #[must_use]
     pub fn services(&self) -> &Arc<Services> {

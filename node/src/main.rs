@@ -11,11 +11,13 @@ mod edge;
 mod exit;
 mod http;
 mod ingest;
+mod listeners;
 mod logging;
 mod mqtt;
 mod output;
 mod script;
 mod swarm;
+mod vitals;
 
 use std::process::ExitCode;
 
@@ -26,7 +28,11 @@ use config::Config;
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    run(Cli::parse().command).unwrap_or_else(|failure| failure.report()).into()
+    let command = Cli::parse().command;
+    if matches!(command, Command::ScriptWorker) {
+        return script::worker();
+    }
+    run(command).unwrap_or_else(|failure| failure.report()).into()
 }
 
 fn run(command: Command) -> Result<Exit, Failure> {
@@ -35,7 +41,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => swarm::run(&args)?,
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
-        Command::ScriptWorker => script::worker()?,
+        // Answered in `main`: a worker has an exit code of its own.
+        Command::ScriptWorker => {}
         Command::Config(command) => return config::command::run(&command),
     }
     Ok(Exit::Ok)

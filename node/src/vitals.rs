@@ -62,7 +62,13 @@ pub(crate) async fn sample(runtime: RuntimeHandle, vitals: Arc<Vitals>, memory_l
         let close = if closed { share > OPEN_GATE } else { share > CLOSE_GATE };
         if close != closed {
             closed = close;
-            tracing::warn!(rss_bytes, memory_limit, closed, "memory: {}", if close { "not reading sockets" } else { "reading again" });
+            tracing::warn!(
+                rss_bytes,
+                memory_limit,
+                closed,
+                "memory: {}",
+                if close { "not reading sockets" } else { "reading again" }
+            );
             let _ = runtime.on_every_loop(move |handle| handle.close_gate(close)).await;
         }
         vitals.set(Sample { ledger, readings_per_second, rss_bytes, loops, devices_known });

@@ -6,6 +6,7 @@ mod waits;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
+    net::TcpListener,
     rc::Rc,
     sync::{
         Arc,
@@ -23,9 +24,12 @@ use tidegate_actors::{
     turn::Shown,
 };
 
-pub(crate) use waits::{Wait, Waits};
+pub(crate) use waits::Waits;
 
-use crate::mqtt::{connections::Connections, router::Router};
+use crate::{
+    mqtt::{connections::Connections, router::Router},
+    vitals::Vitals,
+};
 
 /// What the edges of all loops share.
 pub(crate) struct Shared {
@@ -35,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// The last sample of the vital signs.
+    pub(crate) vitals: Arc<Vitals>,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
     pub(crate) stopping: AtomicBool,
 }
@@ -48,6 +54,7 @@ pub(crate) struct Settings {
     pub(crate) mqtt_default_ack: AckLevel,
     pub(crate) mqtt_max_connections: usize,
     pub(crate) http_body_bytes: usize,
+    pub(crate) http_header_timeout: Duration,
     pub(crate) http_default_ack: AckLevel,
     pub(crate) viewers: usize,
     pub(crate) memory_limit: u64,
@@ -86,6 +93,10 @@ pub(crate) struct EdgeLoop {
     pub(crate) router: RefCell<Router>,
     /// The read buffer that all connections of the loop share.
     pub(crate) buffer: Cell<Vec<u8>>,
+    /// The listening sockets until they are opened: MQTT and HTTP.
+    pub(crate) doors: RefCell<(Vec<TcpListener>, Vec<TcpListener>)>,
+    /// The tasks that accept.
+    pub(crate) accepting: RefCell<Vec<actix_rt::task::JoinHandle<()>>>,
 }
 
 thread_local! {
@@ -110,6 +121,8 @@ pub(crate) fn attach(handle: LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         connections: RefCell::default(),
         waits: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
+        doors: RefCell::default(),
+        accepting: RefCell::default(),
     });
     HERE.with(|here| drop(here.set(Rc::clone(&edge))));
     handle.set_edge(Rc::clone(&edge) as Rc<dyn Edge>);

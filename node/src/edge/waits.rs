@@ -31,7 +31,8 @@ impl Waits {
     pub(crate) fn open(&mut self, items: u32) -> Wait {
         self.serial = self.serial.wrapping_add(1) & 0x7FFF_FFFF;
         let (done, answers) = oneshot::channel();
-        let entry = Entry { serial: self.serial, missing: items, answers: vec![None; items as usize], done: Some(done) };
+        let entry =
+            Entry { serial: self.serial, missing: items, answers: vec![None; items as usize], done: Some(done) };
         let index = self.entries.insert(entry) as u64;
         Wait { key: u64::from(self.serial) << 32 | index, answers }
     }
@@ -39,7 +40,9 @@ impl Waits {
     /// An answer has come. Answers to requests that are gone are ignored.
     pub(crate) fn answer(&mut self, key: u64, item: u32, answer: Answer) {
         let index = (key & 0xFFFF_FFFF) as usize;
-        let Some(entry) = self.entries.get_mut(index).filter(|entry| u64::from(entry.serial) == key >> 32) else { return };
+        let Some(entry) = self.entries.get_mut(index).filter(|entry| u64::from(entry.serial) == key >> 32) else {
+            return;
+        };
         if let Some(slot @ None) = entry.answers.get_mut(item as usize) {
             *slot = Some(answer);
             entry.missing -= 1;

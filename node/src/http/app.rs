@@ -62,6 +62,8 @@ async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     let detail = format!("{} is not allowed here; allowed: {allowed}", request.method());
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail);
     let mut response = problem.response();
-    response.headers_mut().insert(actix_web::http::header::ALLOW, actix_web::http::header::HeaderValue::from_static(allowed));
+    response
+        .headers_mut()
+        .insert(actix_web::http::header::ALLOW, actix_web::http::header::HeaderValue::from_static(allowed));
     response
 }

@@ -35,7 +35,12 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger) -> String {
 
 fn readings(text: &mut Text, ledger: &Ledger) {
     text.one("tidegate_readings_received_total", "counter", "Readings that came in.", ledger.received);
-    text.one("tidegate_readings_committed_total", "counter", "Readings that made their device's state.", ledger.committed);
+    text.one(
+        "tidegate_readings_committed_total",
+        "counter",
+        "Readings that made their device's state.",
+        ledger.committed,
+    );
     text.one("tidegate_readings_in_flight", "gauge", "Readings between admission and fold.", ledger.in_flight);
     for (kind, reasons) in ledger.kinds() {
         let name = format!("tidegate_readings_{kind}_total");
@@ -57,7 +62,12 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
     text.one("tidegate_devices_known", "gauge", "Devices with a state.", sample.devices_known);
     let mqtt = counters.mqtt_connections.load(Ordering::Relaxed);
     text.one("tidegate_mqtt_connections", "gauge", "MQTT connections.", mqtt);
-    text.one("tidegate_mqtt_messages_received_total", "counter", "PUBLISH packets of clients.", load(&counters.mqtt_received));
+    text.one(
+        "tidegate_mqtt_messages_received_total",
+        "counter",
+        "PUBLISH packets of clients.",
+        load(&counters.mqtt_received),
+    );
     text.one("tidegate_mqtt_messages_sent_total", "counter", "Messages to subscribers.", load(&counters.mqtt_sent));
     let help = "Messages that subscribers did not get because they did not read.";
     text.one("tidegate_mqtt_messages_dropped_total", "counter", help, load(&counters.mqtt_dropped));
@@ -66,7 +76,12 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
     text.one("tidegate_viewers", "gauge", "Live viewers.", counters.viewers.load(Ordering::Relaxed));
     let help = "Updates that gave way to newer ones in viewers that have left.";
     text.one("tidegate_viewer_updates_conflated_total", "counter", help, load(&counters.viewer_conflated));
-    text.one("tidegate_viewers_stalled_total", "counter", "Viewers closed: they did not read.", load(&counters.viewers_stalled));
+    text.one(
+        "tidegate_viewers_stalled_total",
+        "counter",
+        "Viewers closed: they did not read.",
+        load(&counters.viewers_stalled),
+    );
     text.one("tidegate_loop_panics_total", "counter", "Turns of loops that panicked.", load(&services.panics));
     for (name, help) in [("lag_seconds", "How late a loop's timer was."), ("devices", "Devices active on a loop.")] {
         let name = format!("tidegate_loop_{name}");
@@ -81,7 +96,12 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         }
     }
     text.one("tidegate_blocking_pool_queued", "gauge", "Jobs that wait for the blocking pool.", services.pool.queued());
-    text.one("tidegate_blocking_pool_limit", "gauge", "Jobs that may wait (limit blocking_jobs).", services.pool.limit());
+    text.one(
+        "tidegate_blocking_pool_limit",
+        "gauge",
+        "Jobs that may wait (limit blocking_jobs).",
+        services.pool.limit(),
+    );
 }
 
 fn durability(text: &mut Text, edge: &EdgeLoop) {
@@ -97,14 +117,21 @@ fn durability(text: &mut Text, edge: &EdgeLoop) {
     for (quantile, ms) in [("0.5", journal.commit_p50_ms), ("0.99", journal.commit_p99_ms)] {
         text.value("tidegate_journal_commit_seconds", &format!("{{quantile=\"{quantile}\"}}"), ms / 1e3);
     }
-    text.one("tidegate_checkpoint_healthy", "gauge", "1 when the last checkpoint was written.", u8::from(checkpoint.healthy));
+    text.one(
+        "tidegate_checkpoint_healthy",
+        "gauge",
+        "1 when the last checkpoint was written.",
+        u8::from(checkpoint.healthy),
+    );
     text.one("tidegate_checkpoint_position", "gauge", "The position that the store has.", checkpoint.folded);
 }
 
 fn scripts(text: &mut Text, edge: &EdgeLoop) {
     let scripts = edge.handle.services().scripts.scripts();
     let label = |name: &str| format!("{{script=\"{}\"}}", name.replace('\\', "\\\\").replace('"', "\\\""));
-    for (name, help) in [("calls", "Calls of a handler."), ("errors", "Calls that failed."), ("parked", "Readings parked.")] {
+    for (name, help) in
+        [("calls", "Calls of a handler."), ("errors", "Calls that failed."), ("parked", "Readings parked.")]
+    {
         let metric = format!("tidegate_script_{name}_total");
         text.head(&metric, "counter", help);
         for script in &scripts {

@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage, HttpRequest, HttpResponse,
     http::{StatusCode, header},
     web,
 };
@@ -123,15 +123,14 @@ fn level(request: &HttpRequest, default: AckLevel) -> Result<AckLevel, Problem> 
         "received" => Ok(AckLevel::Received),
         "committed" => Ok(AckLevel::Committed),
         "processed" => Ok(AckLevel::Processed),
-        other => {
-            Err(Problem::parameter("ack", format!("ack = {other:?}; allowed: received, committed, processed")))
-        }
+        other => Err(Problem::parameter("ack", format!("ack = {other:?}; allowed: received, committed, processed"))),
     };
     if let Some(value) = request.query_string().split('&').find_map(|pair| pair.strip_prefix("ack=")) {
         return named(value);
     }
     let preferred = request.headers().get("prefer").and_then(|value| value.to_str().ok());
-    let preferred = preferred.and_then(|value| value.split([',', ';']).find_map(|part| part.trim().strip_prefix("ack=")));
+    let preferred =
+        preferred.and_then(|value| value.split([',', ';']).find_map(|part| part.trim().strip_prefix("ack=")));
     preferred.map_or(Ok(default), |value| named(value.trim_matches('"')))
 }
 
@@ -160,7 +159,8 @@ fn parse(edge: &EdgeLoop, body: &Bytes, device: Option<&DeviceId>, ndjson: bool)
         }
         for line in lines {
             let text = body.slice(line.clone());
-            let whole = each_reading(&text, Some(&text), telemetry, |parsed| add(parsed.map_err(|e| e.shifted(line.start))));
+            let whole =
+                each_reading(&text, Some(&text), telemetry, |parsed| add(parsed.map_err(|e| e.shifted(line.start))));
             if let Err(error) = whole {
                 add(Err(error.shifted(line.start)));
             }
@@ -225,7 +225,10 @@ async fn submit(
             edge.waits.borrow_mut().forget(wait.key);
             let reason = edge.handle.services().journal.status().reason;
             let detail = reason.unwrap_or_else(|| format!("not durable within {COMMIT_PATIENCE:?}"));
-            Err(Problem::overloaded(format!("{detail}; the readings may or may not be kept: send them again"), "journal"))
+            Err(Problem::overloaded(
+                format!("{detail}; the readings may or may not be kept: send them again"),
+                "journal",
+            ))
         }
     }
 }

@@ -46,7 +46,8 @@ impl Problem {
 
     /// The node is at a limit or cannot write.
     pub(crate) fn overloaded(detail: impl Into<String>, limit: &str) -> Self {
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now", detail);
+        let problem =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now", detail);
         problem.with("limit", limit).retry_after(1)
     }
 
@@ -58,8 +59,12 @@ impl Problem {
             RejectReason::BadTime => (StatusCode::BAD_REQUEST, "bad-time", "ts is not a time"),
             RejectReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large"),
             RejectReason::TooDeep => (StatusCode::BAD_REQUEST, "too-deep", "Nested too deep"),
-            RejectReason::DeviceInFlight => (StatusCode::TOO_MANY_REQUESTS, "device-in-flight", "Too many readings under way"),
-            RejectReason::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now"),
+            RejectReason::DeviceInFlight => {
+                (StatusCode::TOO_MANY_REQUESTS, "device-in-flight", "Too many readings under way")
+            }
+            RejectReason::Overloaded => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now")
+            }
             RejectReason::BadShape => (StatusCode::BAD_REQUEST, "bad-shape", "Not a reading"),
         };
         let mut problem = Self::new(status, kind, title, error.detail.clone());

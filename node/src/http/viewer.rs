@@ -269,7 +269,8 @@ async fn listen(mut payload: web::Payload, seat: Rc<Seat>) {
 
 fn goodbye(seat: &Seat, why: &str) {
     tracing::debug!(why, "closed a viewer");
-    let reason = actix_http::ws::CloseReason { code: actix_http::ws::CloseCode::Protocol, description: Some(why.to_owned()) };
+    let reason =
+        actix_http::ws::CloseReason { code: actix_http::ws::CloseCode::Protocol, description: Some(why.to_owned()) };
     seat.reply(control_frame(Message::Close(Some(reason))));
     seat.end();
 }

@@ -59,8 +59,7 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: Greeting) 
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
 
     let session = Session::new(edge, &greeting);
-    let mut connection =
-        Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false };
+    let mut connection = Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false };
     // What came right behind the CONNECT is handled before anything else is read.
     if let Err(stop) = connection.take(&greeting.rest) {
         connection.stop(stop);
@@ -88,7 +87,12 @@ struct Drive;
 impl ActorFuture<Connection> for Drive {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, actor: &mut Connection, ctx: &mut Context<Connection>, task: &mut Task<'_>) -> Poll<()> {
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut Connection,
+        ctx: &mut Context<Connection>,
+        task: &mut Task<'_>,
+    ) -> Poll<()> {
         let turn = catch_unwind(AssertUnwindSafe(|| actor.turn(task)));
         match turn {
             Ok(Poll::Pending) => Poll::Pending,
@@ -232,15 +236,13 @@ impl Connection {
     fn stop(&mut self, stop: Stop) {
         self.ended = true;
         match stop {
-            Stop::Lost | Stop::Left => {}
+            Stop::Lost => {}
+            Stop::Left => self.session.left(),
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");
                 self.say_goodbye(&Close { reason, text: detail.into_owned() });
             }
-        }
-        if matches!(stop, Stop::Left) {
-            self.session.left();
         }
     }
 

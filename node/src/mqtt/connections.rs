@@ -70,7 +70,13 @@ pub(crate) enum Delivery {
 }
 
 impl Link {
-    pub(crate) fn new(key: ConnectionKey, client_id: &str, peer: Peer, receive_maximum: NonZeroU16, keep_alive: u16) -> Self {
+    pub(crate) fn new(
+        key: ConnectionKey,
+        client_id: &str,
+        peer: Peer,
+        receive_maximum: NonZeroU16,
+        keep_alive: u16,
+    ) -> Self {
         Self {
             key,
             client_id: client_id.into(),

@@ -92,7 +92,13 @@ async fn read_connect(edge: &EdgeLoop, stream: &mut TcpStream) -> Result<Option<
     }
 }
 
-async fn welcome(edge: &Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr, mut connect: Box<Connect>, rest: Vec<u8>) {
+async fn welcome(
+    edge: &Rc<EdgeLoop>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    mut connect: Box<Connect>,
+    rest: Vec<u8>,
+) {
     if let Some((reason, text)) = refusal(edge, &connect) {
         edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
@@ -135,13 +141,16 @@ fn refusal(edge: &EdgeLoop, connect: &Connect) -> Option<(ReasonCode, String)> {
         return Some((ReasonCode::QOS_NOT_SUPPORTED, "the will has QoS 2; this node takes QoS 0 and 1".to_owned()));
     }
     if will.retain && connect.version == Version::V5 {
-        return Some((ReasonCode::RETAIN_NOT_SUPPORTED, "the will is to be retained; this node retains nothing".to_owned()));
+        return Some((
+            ReasonCode::RETAIN_NOT_SUPPORTED,
+            "the will is to be retained; this node retains nothing".to_owned(),
+        ));
     }
     None
 }
 
 /// The acceptance, with what this node does and does not do.
-pub(crate) fn acceptance(edge: &EdgeLoop, greeting: &Greeting) -> Connack<'_> {
+pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting) -> Connack<'a> {
     Connack {
         // Sessions end with their connection: a client that asked for more is told so.
         session_expiry: (greeting.connect.session_expiry > 0).then_some(0),

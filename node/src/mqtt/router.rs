@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use tidegate_actors::{ids::LoopId, limits, turn::Shown};
 
 use super::{
-    connections::{Connections, ConnectionKey, Delivery, Link},
+    connections::{ConnectionKey, Connections, Delivery, Link},
     filters::FilterTrie,
     packet::QoS,
 };
@@ -101,8 +101,12 @@ impl Router {
     /// Another loop gains or loses interest in a filter.
     fn interest(&mut self, filter: &str, id: LoopId, gained: bool) {
         if gained {
-            let options =
-                Options { qos: QoS::AtLeastOnce, no_local: false, retain_as_published: true, subscription_id: SmallVec::new() };
+            let options = Options {
+                qos: QoS::AtLeastOnce,
+                no_local: false,
+                retain_as_published: true,
+                subscription_id: SmallVec::new(),
+            };
             if self.trie.insert(filter, Subscriber::Loop(id), options).is_none() {
                 self.listeners += usize::from(may_match_shown(filter));
             }
@@ -298,7 +302,12 @@ mod tests {
 
     #[test]
     fn the_other_loops_hear_of_a_filter_once() {
-        let options = Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, subscription_id: SmallVec::new() };
+        let options = Options {
+            qos: QoS::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            subscription_id: SmallVec::new(),
+        };
         let mut router = Router::new(LoopId(0), 2);
         assert!(router.subscribe("a/+", 1, options.clone()));
         assert!(!router.subscribe("a/+", 2, options.clone()));

@@ -100,7 +100,11 @@ impl Session {
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(edge, link, &unsubscribe),
             Packet::Disconnect(disconnect) => {
                 // "Disconnect with will message" is a goodbye that keeps the will.
-                return Err(if disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL { Stop::Lost } else { Stop::Left });
+                return Err(if disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL {
+                    Stop::Lost
+                } else {
+                    Stop::Left
+                });
             }
             Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
                 let detail = "a packet of the QoS 2 exchange, but this node sends and takes QoS 0 and 1 only";
@@ -333,7 +337,9 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
             link.answer(packet_id, ReasonCode::QUOTA_EXCEEDED);
         }
         // 3.1.1 cannot say "later": the connection is closed, and the client sends it again.
-        Answer::Refused(reason) => link.close(ReasonCode::QUOTA_EXCEEDED, format!("refused a reading: limit {}", reason.name())),
+        Answer::Refused(reason) => {
+            link.close(ReasonCode::QUOTA_EXCEEDED, format!("refused a reading: limit {}", reason.name()))
+        }
     }
     connections.mark_dirty(&link);
 }
