@@ -18,6 +18,7 @@ use tidegate_actors::{
     blocking::BlockingPool,
     checkpoint::{CheckpointConfig, Checkpointer},
     clock::SystemClock,
+    fanout::ViewerLimits,
     fold::{Folded, fold},
     inbox::{self, Inbox},
     journal::{FileJournal, Journal, JournalConfig, JournalError},
@@ -79,7 +80,7 @@ pub(crate) struct Addresses {
 ///
 /// # Errors
 /// The node could not start, or its stop was not clean.
-pub(crate) fn serve(config: Config) -> Result<(), ServeError> {
+pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     run(config, |_| {})
 }
 
@@ -87,14 +88,14 @@ pub(crate) fn serve(config: Config) -> Result<(), ServeError> {
 ///
 /// # Errors
 /// As [`serve`].
-pub(crate) fn run(config: Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
+pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let fds = raise_fd_limit();
-    let doors = Doors::open(&config)?;
-    let recovered = recover(&config)?;
+    let doors = Doors::open(config)?;
+    let recovered = recover(config)?;
     let (outlets, inboxes): (Vec<_>, Vec<_>) =
         (0..config.runtime.loops).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
     let sink = LoopSink::new(outlets.clone());
-    let scripts = start_scripts(&config, &sink)?;
+    let scripts = start_scripts(config, &sink)?;
 
     let Recovered { store, next, unfinished, data, lock, .. } = recovered;
     // Loops wait for company before they hand a batch over: a second wait in the journal would only add to it.
@@ -125,7 +126,7 @@ pub(crate) fn run(config: Config, when_ready: impl FnOnce(&Addresses)) -> Result
     });
     let shared = Arc::new(Shared {
         runtime: RuntimeHandle::new(Arc::clone(&services)),
-        settings: settings(&config, fds),
+        settings: settings(config, fds),
         counters: Counters::default(),
         vitals: Arc::new(Vitals::default()),
         stopping: AtomicBool::new(false),
@@ -248,7 +249,7 @@ fn attach(shared: Arc<Shared>, sockets: Vec<LoopDoors>) -> impl Fn(LoopHandle) +
     let sockets = Arc::new(Mutex::new(sockets.into_iter().map(Some).collect::<Vec<_>>()));
     move |handle| {
         let mine = sockets.lock().unwrap_or_else(PoisonError::into_inner)[handle.id().index()].take();
-        let edge = edge::attach(handle, Arc::clone(&shared));
+        let edge = edge::attach(&handle, Arc::clone(&shared));
         if let Some(LoopDoors { mqtt, http }) = mine {
             edge.doors.replace((mqtt, http));
         }
@@ -337,7 +338,12 @@ fn settings(config: &Config, fds: u64) -> Settings {
         http_body_bytes: config.http.limits.body_bytes,
         http_header_timeout: config.http.limits.header_timeout,
         http_default_ack: config.http.default_ack,
+        mqtt_inflight: config.mqtt.limits.inflight,
+        mqtt_subscriptions: config.mqtt.limits.subscriptions,
+        mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
         viewers: config.viewers.max,
+        viewer_filters: config.viewers.filters,
+        viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },
         memory_limit: config.runtime.memory_limit_bytes,
     }
 }

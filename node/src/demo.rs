@@ -8,5 +8,5 @@ use crate::{boot, cli::DemoArgs, config::Config, exit::Failure};
 /// The node could not start, or stopped.
 pub(crate) fn run(config: Config, args: &DemoArgs) -> Result<(), Failure> {
     tracing::info!(devices = args.devices, interval_ms = args.interval_ms, "no swarm in this build");
-    Ok(boot::serve(config)?)
+    Ok(boot::serve(&config)?)
 }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Serve(args) => boot::serve(start(&args)?)?,
+        Command::Serve(args) => boot::serve(&start(&args)?)?,
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => swarm::run(&args)?,
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -39,6 +40,21 @@ impl Filter {
     }
 }
 
+/// What bounds a viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewerLimits {
+    /// Bytes of updates that wait one by one; past it they are conflated to the latest of each device.
+    pub buffer_bytes: usize,
+    /// Time after which a viewer that does not read is closed.
+    pub stall: Duration,
+}
+
+impl Default for ViewerLimits {
+    fn default() -> Self {
+        Self { buffer_bytes: limits::VIEWER_BUFFER_BYTES, stall: limits::VIEWER_STALL }
+    }
+}
+
 /// Names one viewer among all of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ViewerId(u64);
@@ -47,6 +63,7 @@ pub struct ViewerId(u64);
 #[derive(Debug)]
 pub struct Viewer {
     id: ViewerId,
+    limits: ViewerLimits,
     waker: AtomicWaker,
     mailbox: Mutex<Mailbox>,
 }
@@ -87,7 +104,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 impl Viewer {
     /// A mailbox whose snapshot comes from `sources` places. `conflate`: always keep only the latest state of each device.
     #[must_use]
-    pub fn new(conflate: bool, sources: usize, now: Millis) -> Arc<Self> {
+    pub fn new(limits: ViewerLimits, conflate: bool, sources: usize, now: Millis) -> Arc<Self> {
         let mailbox = Mailbox {
             latest: conflate.then(HashMap::new),
             always_conflate: conflate,
@@ -96,7 +113,7 @@ impl Viewer {
             ..Mailbox::default()
         };
         let id = ViewerId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Self { id, waker: AtomicWaker::new(), mailbox: Mutex::new(mailbox) })
+        Arc::new(Self { id, limits, waker: AtomicWaker::new(), mailbox: Mutex::new(mailbox) })
     }
 
     /// Its id.
@@ -119,13 +136,13 @@ impl Viewer {
         if mailbox.waiting.is_empty() {
             // The stall is counted from the moment when something first waits.
             mailbox.last_taken = now;
-        } else if now - mailbox.last_taken > limits::VIEWER_STALL.as_millis() as Millis {
+        } else if u128::try_from(now - mailbox.last_taken).is_ok_and(|waited| waited > self.limits.stall.as_millis()) {
             *mailbox = Mailbox { closed: true, conflated: mailbox.conflated, ..Mailbox::default() };
             drop(mailbox);
             self.waker.wake();
             return false;
         }
-        mailbox.put(update);
+        mailbox.put(update, self.limits.buffer_bytes);
         drop(mailbox);
         self.waker.wake();
         true
@@ -211,15 +228,15 @@ impl Viewer {
 }
 
 impl Mailbox {
-    fn put(&mut self, update: &Update) {
-        if self.latest.is_none() && self.bytes + update.frame().len() > limits::VIEWER_BUFFER_BYTES {
+    fn put(&mut self, update: &Update, buffer_bytes: usize) {
+        if self.latest.is_none() && self.bytes + update.frame().len() > buffer_bytes {
             self.conflate();
         }
         let slot = self.first + self.waiting.len() as u64;
         if let Some(latest) = &mut self.latest {
             if update.is_event() {
                 // Events cannot be merged. A viewer that is behind loses them past the buffer, and it is counted.
-                if self.bytes + update.frame().len() > limits::VIEWER_BUFFER_BYTES {
+                if self.bytes + update.frame().len() > buffer_bytes {
                     self.conflated += 1;
                     return;
                 }
@@ -287,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_reading_viewer_gets_every_update() {
-        let viewer = Viewer::new(false, 1, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), false, 1, 0);
         for version in 1..=100 {
             assert!(viewer.offer(&update("d1", version), 0));
         }
@@ -299,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_slow_viewer_is_conflated_to_the_latest_and_stays_bounded() {
-        let viewer = Viewer::new(false, 0, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), false, 0, 0);
         for version in 1..=100_000 {
             assert!(viewer.offer(&update(if version % 2 == 0 { "even" } else { "odd" }, version), 0));
         }
@@ -325,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_fleet_viewer_sees_each_device_once() {
-        let viewer = Viewer::new(true, 0, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), true, 0, 0);
         for version in 1..=10 {
             for device in ["a", "b", "c"] {
                 viewer.offer(&update(device, version), 0);
@@ -336,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_viewer_that_never_reads_is_closed() {
-        let viewer = Viewer::new(true, 0, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), true, 0, 0);
         assert!(viewer.offer(&update("a", 1), 0));
         let later = limits::VIEWER_STALL.as_millis() as Millis + 1;
         assert!(!viewer.offer(&update("a", 2), later));

@@ -86,11 +86,13 @@ impl Watchers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fanout::ViewerLimits;
 
     #[test]
     fn an_update_reaches_those_who_watch_and_nobody_else() {
         let id = |text: &str| DeviceId::new(text).unwrap();
-        let [fleet, pumps, one] = [true, false, false].map(|conflate| Viewer::new(conflate, 0, 0));
+        let [fleet, pumps, one] =
+            [true, false, false].map(|conflate| Viewer::new(ViewerLimits::default(), conflate, 0, 0));
         let mut watchers = Watchers::default();
         watchers.add(&fleet, &Filter { fleet: true, ..Filter::default() }, |_| true);
         watchers.add(&pumps, &Filter { prefixes: vec!["pump-".into()], ..Filter::default() }, |_| true);

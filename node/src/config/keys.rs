@@ -170,12 +170,9 @@ section! {
         /// Time that a connection has to send its CONNECT.
         "connect_timeout_ms" connect_timeout: Duration = limits::MQTT_CONNECT_TIMEOUT, Rule::Millis(100, 600_000),
             "A connection without a CONNECT is closed.";
-        /// Levels of a topic or filter.
-        "topic_levels" topic_levels: usize = limits::MQTT_TOPIC_LEVELS, Rule::Count(3, 1_024),
-            "A deeper topic or filter is refused.";
-        /// Unacknowledged messages in each direction of one connection (v5: Receive Maximum).
+        /// Unacknowledged QoS 1 messages to one subscriber.
         "inflight" inflight: u16 = limits::MQTT_INFLIGHT, Rule::Count(1, 65_535),
-            "A v5 client that sends more is closed (0x93); the node itself waits for acknowledgements.";
+            "Further messages wait for its acknowledgements, up to 1,000; past that they are dropped, counted.";
         /// Subscriptions of one connection.
         "subscriptions" subscriptions: usize = limits::MQTT_SUBSCRIPTIONS, Rule::Count(1, 100_000),
             "A further one is refused (SUBACK 0x97, quota exceeded).";

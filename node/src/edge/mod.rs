@@ -17,6 +17,7 @@ use std::{
 
 use tidegate_actors::{
     event_loop::LoopMessage,
+    fanout::ViewerLimits,
     ids::LoopId,
     reading::AckLevel,
     runtime::{Edge, LoopHandle, RuntimeHandle},
@@ -56,7 +57,12 @@ pub(crate) struct Settings {
     pub(crate) http_body_bytes: usize,
     pub(crate) http_header_timeout: Duration,
     pub(crate) http_default_ack: AckLevel,
+    pub(crate) mqtt_inflight: u16,
+    pub(crate) mqtt_subscriptions: usize,
+    pub(crate) mqtt_outbound_bytes: usize,
     pub(crate) viewers: usize,
+    pub(crate) viewer_filters: usize,
+    pub(crate) viewer_limits: ViewerLimits,
     pub(crate) memory_limit: u64,
 }
 
@@ -112,7 +118,7 @@ pub(crate) fn here() -> Rc<EdgeLoop> {
 }
 
 /// Attaches an edge to the loop of this thread.
-pub(crate) fn attach(handle: LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
+pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
     let loops = usize::from(handle.services().loops());
     let edge = Rc::new(EdgeLoop {
         router: RefCell::new(Router::new(handle.id(), loops)),

@@ -25,7 +25,6 @@ use serde::Deserialize;
 use tidegate_actors::{
     fanout::{Drained, Filter, Viewer},
     ids::DeviceId,
-    limits,
 };
 use tokio::time::{Instant, Sleep};
 use tokio_util::codec::{Decoder, Encoder};
@@ -52,7 +51,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn of_query(query: &str) -> Result<Self, Problem> {
+    fn of_query(query: &str, most: usize) -> Result<Self, Problem> {
         let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|error| Problem::parameter("query", format!("the query cannot be read: {error}")))?;
         let mut wish = Self::default();
@@ -71,10 +70,10 @@ impl Wish {
         if wish.filter.devices.is_empty() && wish.filter.prefixes.is_empty() {
             wish.filter.fleet = true;
         }
-        wish.checked()
+        wish.checked(most)
     }
 
-    fn of_message(text: &[u8]) -> Result<Self, Problem> {
+    fn of_message(text: &[u8], most: usize) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Request {
@@ -97,14 +96,14 @@ impl Wish {
             fleet: request.watch.fleet,
         };
         let interval = request.interval.map(|millis| interval(Some(millis))).transpose()?;
-        Self { filter, interval }.checked()
+        Self { filter, interval }.checked(most)
     }
 
-    fn checked(self) -> Result<Self, Problem> {
+    fn checked(self, most: usize) -> Result<Self, Problem> {
         let filters = self.filter.devices.len() + self.filter.prefixes.len();
-        if filters > limits::VIEWER_FILTERS {
-            let detail = format!("{filters} devices and prefixes, at most {} are allowed", limits::VIEWER_FILTERS);
-            return Err(Problem::parameter("deviceId", detail).limit("viewer_filters", limits::VIEWER_FILTERS));
+        if filters > most {
+            let detail = format!("{filters} devices and prefixes, at most {most} are allowed");
+            return Err(Problem::parameter("deviceId", detail).limit("viewers.filters", most));
         }
         Ok(self)
     }
@@ -134,7 +133,7 @@ pub(crate) async fn websocket(request: HttpRequest, payload: web::Payload) -> Ht
 }
 
 async fn open_websocket(request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let wish = Wish::of_query(request.query_string())?;
+    let wish = Wish::of_query(request.query_string(), here().shared.settings.viewer_filters)?;
     let mut response = actix_http::ws::handshake(request.head()).map_err(|error| {
         let detail = format!("{error}; connect with a WebSocket client, or use GET /stream for server-sent events");
         Problem::new(StatusCode::UPGRADE_REQUIRED, "not-a-websocket", "Not a WebSocket handshake", detail)
@@ -152,7 +151,8 @@ async fn open_websocket(request: &HttpRequest, payload: web::Payload) -> Result<
 
 /// `GET /stream`.
 pub(crate) async fn sse(request: HttpRequest) -> HttpResponse {
-    let seat = match Wish::of_query(request.query_string()).and_then(Seat::take) {
+    let seat = match Wish::of_query(request.query_string(), here().shared.settings.viewer_filters).and_then(Seat::take)
+    {
         Ok(seat) => seat,
         Err(problem) => return problem.response(),
     };
@@ -181,7 +181,9 @@ impl Seat {
             let problem = Problem::overloaded(format!("{limit} viewers are connected already"), "viewers");
             return Err(problem.limit("viewers", limit));
         }
-        let viewer = Viewer::new(wish.conflates(), usize::from(edge.handle.services().loops()), edge.handle.now());
+        let limits = edge.shared.settings.viewer_limits;
+        let viewer =
+            Viewer::new(limits, wish.conflates(), usize::from(edge.handle.services().loops()), edge.handle.now());
         let seat = Rc::new(Self {
             edge,
             viewer,
@@ -218,7 +220,7 @@ impl Seat {
 
     /// The viewer wants to see something else.
     fn change(&self, text: &[u8]) {
-        let changed = Wish::of_message(text).and_then(|wish| {
+        let changed = Wish::of_message(text, self.edge.shared.settings.viewer_filters).and_then(|wish| {
             *self.interval.borrow_mut() = wish.interval();
             let sources = usize::from(self.edge.handle.services().loops());
             self.viewer.restart(wish.conflates(), sources, self.edge.handle.now());
@@ -409,17 +411,19 @@ impl Drop for View {
 mod tests {
     use super::*;
 
+    const MOST: usize = 1_000;
+
     #[test]
     fn the_query_says_what_to_watch() {
-        let wish = Wish::of_query("deviceId=a&deviceId=b%20c&prefix=pump-&interval=100").ok().unwrap();
+        let wish = Wish::of_query("deviceId=a&deviceId=b%20c&prefix=pump-&interval=100", MOST).ok().unwrap();
         assert_eq!(wish.filter.devices.len(), 2);
         assert_eq!(wish.filter.devices[1].as_str(), "b c");
         assert_eq!((wish.filter.fleet, wish.interval()), (false, Duration::from_millis(100)));
         assert!(wish.conflates());
 
-        let fleet = Wish::of_query("").ok().unwrap();
+        let fleet = Wish::of_query("", MOST).ok().unwrap();
         assert!(fleet.filter.fleet && fleet.conflates());
-        assert!(!Wish::of_query("deviceId=a").ok().unwrap().conflates());
+        assert!(!Wish::of_query("deviceId=a", MOST).ok().unwrap().conflates());
     }
 
     #[test]
@@ -430,12 +434,12 @@ mod tests {
             ("device=a", "unknown parameter"),
             ("interval=soon", "allowed: 0 to 60000"),
         ] {
-            let problem = Wish::of_query(query).err().unwrap();
+            let problem = Wish::of_query(query, MOST).err().unwrap();
             assert!(problem.json().to_string().contains(word), "{query}: {}", problem.json());
         }
-        let many = vec!["prefix=x"; limits::VIEWER_FILTERS + 1].join("&");
-        assert!(Wish::of_query(&many).err().unwrap().json().to_string().contains("viewer_filters"));
-        assert!(Wish::of_message(br#"{"watch":{"devices":[]}}"#).is_err());
-        assert!(Wish::of_message(br#"{"watch":{"deviceIds":["a"]},"interval":5}"#).is_ok());
+        let many = vec!["prefix=x"; MOST + 1].join("&");
+        assert!(Wish::of_query(&many, MOST).err().unwrap().json().to_string().contains("viewers.filters"));
+        assert!(Wish::of_message(br#"{"watch":{"devices":[]}}"#, MOST).is_err());
+        assert!(Wish::of_message(br#"{"watch":{"deviceIds":["a"]},"interval":5}"#, MOST).is_ok());
     }
 }

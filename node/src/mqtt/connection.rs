@@ -43,22 +43,21 @@ pub(crate) struct Connection {
 }
 
 /// Starts the actor on this loop, which owns the client id.
-pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: Greeting) {
-    let Greeting { connect, .. } = &greeting;
+pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting) {
+    let Greeting { connect, .. } = greeting;
     let peer = Peer::of(connect);
-    let (link, old) = edge
-        .connections
-        .borrow_mut()
-        .add(|key| Link::new(key, &connect.client_id, peer, connect.receive_maximum, connect.keep_alive));
+    let inflight = connect.receive_maximum.get().min(edge.shared.settings.mqtt_inflight);
+    let (link, old) =
+        edge.connections.borrow_mut().add(|key| Link::new(key, &connect.client_id, peer, inflight, connect.keep_alive));
     if let Some(old) = old {
         old.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
     }
-    encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, &greeting));
+    encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
     link.heard.set(edge.seconds());
     edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
 
-    let session = Session::new(edge, &greeting);
+    let session = Session::new(edge, greeting);
     let mut connection = Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false };
     // What came right behind the CONNECT is handled before anything else is read.
     if let Err(stop) = connection.take(&greeting.rest) {

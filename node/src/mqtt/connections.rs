@@ -70,18 +70,12 @@ pub(crate) enum Delivery {
 }
 
 impl Link {
-    pub(crate) fn new(
-        key: ConnectionKey,
-        client_id: &str,
-        peer: Peer,
-        receive_maximum: NonZeroU16,
-        keep_alive: u16,
-    ) -> Self {
+    pub(crate) fn new(key: ConnectionKey, client_id: &str, peer: Peer, receive_maximum: u16, keep_alive: u16) -> Self {
         Self {
             key,
             client_id: client_id.into(),
             peer,
-            receive_maximum: receive_maximum.get().min(limits::MQTT_INFLIGHT),
+            receive_maximum,
             keep_alive,
             heard: Cell::new(0),
             out: RefCell::default(),
@@ -119,8 +113,9 @@ impl Link {
     }
 
     /// Delivers a message, at most at the subscription's QoS.
-    pub(crate) fn deliver(&self, message: &Arc<Message>, options: &Options) -> Delivery {
-        if self.out.borrow().len() + message.payload.len() > limits::MQTT_OUTBOUND_BYTES {
+    /// Past `outbound_bytes` that wait for the socket it is dropped.
+    pub(crate) fn deliver(&self, message: &Arc<Message>, options: &Options, outbound_bytes: usize) -> Delivery {
+        if self.out.borrow().len() + message.payload.len() > outbound_bytes {
             return Delivery::Dropped;
         }
         if message.qos.min(options.qos) == QoS::AtMostOnce {

@@ -4,7 +4,7 @@
 //! A match walks nodes on an explicit stack, because the depth is the client's choice, and allocates nothing up to 16
 //! levels. A node is visited at most once a match, so a match never costs more than the trie is large.
 
-use std::{hash::Hash, mem::size_of};
+use std::hash::Hash;
 
 use hashbrown::{Equivalent, HashMap};
 use smallvec::SmallVec;
@@ -162,6 +162,7 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
     }
 
     /// Values in the trie.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries
     }
@@ -178,6 +179,7 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
     }
 
     /// Heap memory in bytes, without what keys and values own and the allocator adds.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node<K, V>>()
             + self.free.capacity() * size_of::<u32>()

@@ -114,12 +114,12 @@ async fn welcome(
     let greeting = Greeting { connect, assigned, peer, rest };
     let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
     if owner == edge.handle.id() {
-        connection::start(edge, stream, greeting);
+        connection::start(edge, stream, &greeting);
         return;
     }
     let Ok(stream) = stream.into_std() else { return };
     let moved = edge.on_loop(owner, move |edge| match TcpStream::from_std(stream) {
-        Ok(stream) => connection::start(edge, stream, greeting),
+        Ok(stream) => connection::start(edge, stream, &greeting),
         Err(error) => tracing::warn!(%peer, %error, "lost a connection on its way to its loop"),
     });
     if !moved {

@@ -233,7 +233,7 @@ fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
 }
 
 fn deliver(edge: &EdgeLoop, connections: &mut Connections, link: &Rc<Link>, message: &Arc<Message>, options: &Options) {
-    let counter = match link.deliver(message, options) {
+    let counter = match link.deliver(message, options, edge.shared.settings.mqtt_outbound_bytes) {
         Delivery::Written => {
             connections.mark_dirty(link);
             &edge.shared.counters.mqtt_sent

@@ -169,15 +169,14 @@ impl Session {
         let reading = |parsed: Parsed| reading_of(device.clone(), channel, received, parsed);
         let mut readings = SmallVec::<[Reading; 1]>::new();
         let mut refused = None;
-        let parsed = each_reading(publish.payload, None, channel == Channel::Telemetry, |one| {
-            match one.and_then(|parsed| reading(parsed)) {
+        let parsed =
+            each_reading(publish.payload, None, channel == Channel::Telemetry, |one| match one.and_then(&reading) {
                 Ok(reading) => readings.push(reading),
                 Err(error) => {
                     edge.handle.reject(error.reason);
                     refused.get_or_insert(error);
                 }
-            }
-        });
+            });
         if let Err(error) = parsed {
             return refuse(edge, link, publish, &error);
         }
@@ -217,6 +216,7 @@ impl Session {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
         let mut new = Vec::new();
         let mut text = String::new();
+        let most = edge.shared.settings.mqtt_subscriptions;
         for filter in filters {
             if filter.filter.starts_with("$share/") {
                 text = "shared subscriptions are not offered".to_owned();
@@ -224,8 +224,8 @@ impl Session {
                 continue;
             }
             let known = self.filters.iter().any(|own| **own == filter.filter);
-            if !known && self.filters.len() >= limits::MQTT_SUBSCRIPTIONS {
-                text = format!("limit mqtt_subscriptions: {} a connection", limits::MQTT_SUBSCRIPTIONS);
+            if !known && self.filters.len() >= most {
+                text = format!("limit mqtt.limits.subscriptions: {most} a connection");
                 tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {text}");
                 codes.push(ReasonCode::QUOTA_EXCEEDED);
                 continue;
@@ -338,7 +338,7 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
         }
         // 3.1.1 cannot say "later": the connection is closed, and the client sends it again.
         Answer::Refused(reason) => {
-            link.close(ReasonCode::QUOTA_EXCEEDED, format!("refused a reading: limit {}", reason.name()))
+            link.close(ReasonCode::QUOTA_EXCEEDED, format!("refused a reading: limit {}", reason.name()));
         }
     }
     connections.mark_dirty(&link);
