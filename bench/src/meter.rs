@@ -95,7 +95,7 @@ impl Meter {
         sample.insert(Measure::GeneratorCores, own_us as f64 / 1e6 / run.elapsed.as_secs_f64());
         sample.insert(Measure::LeftOut, left_out as f64);
         if let (Some(before), Some(after)) = (before, after) {
-            sample.insert(Measure::CpuPerMessageUs, (after.cpu_us.saturating_sub(before.cpu_us)) as f64 / messages);
+            sample.insert(Measure::CpuPerMessageUs, after.cpu_us_since(&before) as f64 / messages);
             sample.insert(Measure::RssMib, after.rss_bytes as f64 / f64::from(1 << 20));
         }
         if let Some(latency_us) = run.latency_us {

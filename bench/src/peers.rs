@@ -66,7 +66,7 @@ impl<'a> Bout<'a> {
         let mut bout = Self { scenario, peer, programs, server: None };
         if !matches!(scenario.work, Work::Idle(_)) {
             let server = bout.server.insert(Server::start(peer, programs, scenario.with_handler)?);
-            let warm_up = run(scenario, server, "warm-up");
+            let warm_up = run(scenario, scenario.work.warm_up(), server, "warm-up");
             let stderr = server.last_words();
             warm_up.with_context(|| format!("warming up; stderr: {stderr}"))?;
         }
@@ -75,7 +75,7 @@ impl<'a> Bout<'a> {
 
     fn round(&mut self, round: usize) -> Result<Sample> {
         match (&self.server, self.scenario.work) {
-            (Some(server), _) => run(self.scenario, server, &round.to_string()),
+            (Some(server), _) => run(self.scenario, self.scenario.work, server, &round.to_string()),
             (None, Work::Idle(connections)) => {
                 let server = Server::start(self.peer, self.programs, self.scenario.with_handler)?;
                 idle(server.meter(), server.mqtt.context("it speaks no MQTT")?, connections)
@@ -85,12 +85,12 @@ impl<'a> Bout<'a> {
     }
 }
 
-/// One run of a scenario's load against a running server.
-fn run(scenario: &Scenario, server: &Server, label: &str) -> Result<Sample> {
+/// One run of `work` against a server that was started for `scenario`.
+fn run(scenario: &Scenario, work: Work, server: &Server, label: &str) -> Result<Sample> {
     let mqtt = || server.mqtt.context("it speaks no MQTT");
     let http = || server.http.context("it speaks no HTTP");
     let meter = server.meter();
-    match scenario.work {
+    match work {
         Work::Mqtt(load, messages) => {
             let mut swarm = Swarm::connect(mqtt()?, load)?;
             meter.around(|| swarm.run(messages))

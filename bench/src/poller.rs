@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
-/// A wait shorter than this is slept out by the clock instead of by epoll, whose timeout counts whole milliseconds.
+/// A wait shorter than this is left to `ppoll`, because the timeout of `epoll_wait` counts whole milliseconds.
 const FINE_WAIT: Duration = Duration::from_millis(2);
 
 /// What a socket is ready for.
@@ -65,12 +66,11 @@ impl Poller {
         if left.is_zero() || left >= FINE_WAIT {
             return self.wait(left, ready);
         }
-        self.wait(Duration::ZERO, ready)?;
-        if ready.is_empty() {
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
-            self.wait(Duration::ZERO, ready)?;
+        let nanos = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&nanos)) {
+            Ok(_) | Err(Errno::INTR) => self.wait(Duration::ZERO, ready),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     fn wait(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
@@ -80,7 +80,7 @@ impl Poller {
         let timeout = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.raw), Some(&timeout)) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         for event in &self.raw {

@@ -75,6 +75,8 @@ impl Block {
     }
 
     fn rows(&self, out: &mut String) {
+        // The title stands in the first row only.
+        let mut title = self.scenario.title.as_str();
         for &peer in self.scenario.against {
             for &measure in self.scenario.measures {
                 let cell = |who| match self.figure(who, measure) {
@@ -92,9 +94,9 @@ impl Block {
                     Some((limit, None)) => format!("≤ {}", number(limit)),
                     None => String::new(),
                 };
-                let (title, ours, theirs) = (&self.scenario.title, cell(Peer::Tidegate), cell(peer));
-                let peer = peer.name();
+                let (ours, theirs, peer) = (cell(Peer::Tidegate), cell(peer), peer.name());
                 let _ = writeln!(out, "| {title} | {measure} | {ours} | {theirs} ({peer}) | {ratio} | {goal} |");
+                title = "";
             }
         }
     }
