@@ -131,6 +131,7 @@ impl Clients {
             client.conn.read(scratch, |bytes| {
                 let used = accepted(bytes)?;
                 answers = u64::from(used.is_some());
+                ensure!(used.is_none_or(|used| used == bytes.len()), "more than one answer to one request");
                 Ok(used.unwrap_or(0))
             })?;
             if answers > 0 {
@@ -153,4 +154,45 @@ pub(crate) fn accepted(bytes: &[u8]) -> Result<Option<usize>> {
     let text = String::from_utf8_lossy(response.body);
     ensure!(response.status == 202, "POST /metrics: status {}: {text}", response.status);
     Ok(Some(response.length))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::scenario::stub;
+
+    /// Posts 100 readings to a server whose answer number `odd` is `answer`; the others are `202`.
+    fn check(rate: Option<u32>, odd: u64, answer: &'static str) -> Result<Run> {
+        let count = AtomicU64::new(0);
+        let address = stub::serve(move |bytes| {
+            if !bytes.ends_with(b"}") {
+                return Some((0, Vec::new()));
+            }
+            let this = count.fetch_add(1, Ordering::Relaxed);
+            let text = if this == odd { answer } else { "HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}" };
+            Some((bytes.len(), text.as_bytes().to_vec()))
+        });
+        Clients::connect(address, HttpLoad { connections: 4, rate })?.run(100)
+    }
+
+    #[test]
+    fn every_answer_is_counted() {
+        for rate in [None, Some(2_000)] {
+            let run = check(rate, u64::MAX, "").expect("a good server");
+            assert_eq!((run.messages, run.latency_us.map(|latency_us| latency_us.len())), (100, Some(100)));
+        }
+    }
+
+    #[test]
+    fn any_other_answer_fails_the_run() {
+        for answer in [
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",
+        ] {
+            assert!(check(None, 50, answer).is_err(), "{answer}");
+        }
+    }
 }

@@ -11,6 +11,8 @@ pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod mqtt;
+#[cfg(test)]
+mod stub;
 
 /// A run in which nothing moves for so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

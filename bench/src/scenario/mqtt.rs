@@ -261,3 +261,77 @@ fn subscribe(address: SocketAddr, poller: &Poller, token: usize) -> Result<Conn>
     })
     .context("subscribing")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::stub;
+
+    const LOAD: MqttLoad =
+        MqttLoad { publishers: 3, with_ack: false, subscriber: false, rate: None, burst: 1, window: 8 };
+
+    /// Runs 300 messages against a broker that answers each packet with what `reply` makes of its type and body.
+    fn check(load: MqttLoad, reply: fn(u8, &[u8]) -> Option<Vec<u8>>) -> Result<Run> {
+        let address = stub::serve(move |bytes| {
+            let mut answers = Vec::new();
+            let used = mqtt::packets(bytes, |kind, body| {
+                answers.extend(reply(kind, body).context("closed")?);
+                Ok(())
+            });
+            Some((used.ok()?, answers))
+        });
+        Swarm::connect(address, load)?.run(300)
+    }
+
+    fn good(kind: u8, body: &[u8]) -> Option<Vec<u8>> {
+        Some(match kind {
+            1 => vec![0x20, 2, 0, 0],
+            12 => vec![0xD0, 0],
+            mqtt::PUBLISH if body.windows(2).any(|pair| pair == b"s{") => Vec::new(),
+            mqtt::PUBLISH => vec![0x40, 2, body[body.len() - payload_length(body) - 2], id_low(body)],
+            _ => return None,
+        })
+    }
+
+    fn payload_length(body: &[u8]) -> usize {
+        body.len() - body.iter().position(|&byte| byte == b'{').expect("a JSON payload")
+    }
+
+    fn id_low(body: &[u8]) -> u8 {
+        body[body.len() - payload_length(body) - 1]
+    }
+
+    #[test]
+    fn every_message_is_confirmed_with_and_without_acks() {
+        let loads = [
+            LOAD,
+            MqttLoad { burst: 4, ..LOAD },
+            MqttLoad { rate: Some(10_000), ..LOAD },
+            MqttLoad { with_ack: true, ..LOAD },
+        ];
+        for load in loads {
+            let run = check(load, good).expect("a good broker");
+            assert_eq!(run.messages, 300);
+            assert_eq!(run.latency_us.map(|latency_us| latency_us.len()), load.with_ack.then_some(300));
+        }
+    }
+
+    #[test]
+    fn a_broker_that_closes_or_acks_the_wrong_message_fails_the_run() {
+        let closes = |kind, body: &[u8]| good(kind, body).filter(|_| kind != 12);
+        assert!(check(LOAD, closes).is_err());
+        let wrong = |kind, body: &[u8]| {
+            let mut answer = good(kind, body)?;
+            if kind == mqtt::PUBLISH && id_low(body) == 7 {
+                answer[3] = 8;
+            }
+            Some(answer)
+        };
+        assert!(check(MqttLoad { with_ack: true, ..LOAD }, wrong).is_err());
+    }
+
+    #[test]
+    fn a_refused_connect_fails_the_run() {
+        assert!(check(LOAD, |_, _| Some(vec![0x20, 2, 0, 5])).is_err());
+    }
+}
