@@ -92,6 +92,9 @@ pub struct SwarmArgs {
     /// Most unacknowledged readings of one MQTT device
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
     pub inflight: u16,
+    /// How long an MQTT device waits for its last acks at the end
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
+    pub drain: Duration,
     /// Most keep-alive connections for --protocol http
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub connections: u16,
@@ -153,6 +156,8 @@ pub struct SwarmConfig {
     pub prefix: String,
     /// Most unacknowledged readings of one MQTT device, at least 1.
     pub inflight: u16,
+    /// How long an MQTT device waits for its last acks at the end.
+    pub drain: Duration,
     /// Most HTTP connections, at least 1.
     pub connections: u16,
     /// Whether to check at the end what the node has.
@@ -191,6 +196,7 @@ impl SwarmConfig {
             mqtt_version: MqttVersion::V311,
             prefix: String::new(),
             inflight: 16,
+            drain: Duration::from_secs(10),
             connections: 64,
             verify: false,
             verify_timeout: Duration::from_secs(10),
@@ -248,6 +254,7 @@ impl TryFrom<SwarmArgs> for SwarmConfig {
             mqtt_version: args.mqtt_version,
             prefix: args.prefix,
             inflight: args.inflight,
+            drain: args.drain,
             connections: args.connections,
             verify: args.verify,
             verify_timeout: args.verify_timeout,

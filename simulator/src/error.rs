@@ -37,6 +37,9 @@ pub enum SwarmError {
         /// Why.
         why: String,
     },
+    /// Stopped by a second signal, without a summary.
+    #[error("stopped at once: there is no summary")]
+    Interrupted,
     /// The runtime could not be started.
     #[error("cannot start the swarm's runtime: {0}")]
     Runtime(std::io::Error),

@@ -20,8 +20,6 @@ use crate::{
     shared::{BEHIND, Shared},
 };
 
-/// How long a device waits for its last acks.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long it waits for its DISCONNECT to be written.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a device whose window is full waits for any ack before it takes no more readings.
@@ -275,7 +273,7 @@ impl MqttDevice {
     /// Takes no more readings: what is held back goes out now, and the last acks are waited for.
     fn drain(&mut self) {
         let now = Instant::now();
-        self.drain_until = Some(now + DRAIN);
+        self.drain_until = Some(now + self.shared.config.drain);
         if let Some(start) = self.start {
             self.shared.stats.missed.add(self.schedule.missed(start, now));
         }

@@ -1,6 +1,6 @@
 //! Shows how the swarm does, on stderr: a bar on a terminal, else (or with NO_COLOR) one line every few seconds.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -12,7 +12,7 @@ const BAR_EVERY: Duration = Duration::from_millis(250);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows progress until it is dropped; to be raced against the run.
-pub(crate) async fn show(shared: Arc<Shared>) {
+pub(crate) async fn show(shared: Arc<Shared>) -> Infallible {
     if !shared.config.progress {
         return std::future::pending().await;
     }
@@ -21,10 +21,10 @@ pub(crate) async fn show(shared: Arc<Shared>) {
     if target.is_hidden() || no_color {
         return lines(&shared).await;
     }
-    bar(&shared, target).await;
+    bar(&shared, target).await
 }
 
-async fn lines(shared: &Shared) {
+async fn lines(shared: &Shared) -> Infallible {
     let mut ticks = time::interval_at(Instant::now() + LINE_EVERY, LINE_EVERY);
     let mut rate = Rate::new();
     loop {
@@ -33,7 +33,7 @@ async fn lines(shared: &Shared) {
     }
 }
 
-async fn bar(shared: &Shared, target: ProgressDrawTarget) {
+async fn bar(shared: &Shared, target: ProgressDrawTarget) -> Infallible {
     let bar = Finish(ProgressBar::with_draw_target(shared.config.duration.map(|time| time.as_secs().max(1)), target));
     let template = if shared.config.duration.is_some() {
         "{spinner:.cyan} [{elapsed_precise}] {bar:24.cyan/blue} {msg}"

@@ -15,6 +15,9 @@ use serde::Serialize;
 /// Reasons that are told apart; further ones are counted as `other`, so that a chatty peer cannot fill the memory.
 const REASONS: usize = 32;
 
+/// The longest time that is measured, in microseconds: an hour. Longer ones count as an hour.
+const LONGEST_US: u64 = 3_600_000_000;
+
 /// A count that any device may raise.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
@@ -62,14 +65,14 @@ pub(crate) struct Latency(Mutex<Histogram<u64>>);
 
 impl Default for Latency {
     fn default() -> Self {
-        Self(Mutex::new(Histogram::new(3).expect("three digits is within the histogram's range")))
+        let histogram = Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are within a histogram's");
+        Self(Mutex::new(histogram))
     }
 }
 
 impl Latency {
     pub(crate) fn record(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        // A value beyond the range would only fail without auto-resize, which `Histogram::new` turns on.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
     }
 

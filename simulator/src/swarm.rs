@@ -63,7 +63,7 @@ pub async fn run(config: SwarmConfig, stop: Stop) -> Result<Summary, SwarmError>
 
     let (oracles, elapsed) = tokio::select! {
         done = drive(&shared, sockets, &begin) => done,
-        () = progress::show(Arc::clone(&shared)) => unreachable!("progress is shown until it is dropped"),
+        never = progress::show(Arc::clone(&shared)) => match never {},
     };
 
     let dashboard = match probe {
@@ -88,10 +88,10 @@ pub fn run_blocking(config: SwarmConfig, stop: Stop) -> Result<Summary, SwarmErr
     runtime.block_on(run(config, stop))
 }
 
-/// As [`run_blocking`]; the first ctrl-c (SIGINT) or SIGTERM stops the swarm gracefully.
+/// As [`run_blocking`]; the first ctrl-c (SIGINT) or SIGTERM stops the swarm gracefully, a second one at once.
 ///
 /// # Errors
-/// As [`run_blocking`].
+/// As [`run_blocking`]; [`SwarmError::Interrupted`] after the second signal.
 pub fn run_until_signal(config: SwarmConfig) -> Result<Summary, SwarmError> {
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -107,7 +107,11 @@ pub fn run_until_signal(config: SwarmConfig) -> Result<Summary, SwarmError> {
             _ = terminate.recv() => {}
         }
         stop.send_replace(true);
-        swarm.await
+        tokio::select! {
+            summary = &mut swarm => summary,
+            _ = interrupt.recv() => Err(SwarmError::Interrupted),
+            _ = terminate.recv() => Err(SwarmError::Interrupted),
+        }
     })
 }
 
