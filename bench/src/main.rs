@@ -19,6 +19,14 @@ mod server;
 mod table;
 mod websocket;
 
-fn main() -> anyhow::Result<()> {
-    cli::run()
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            peers::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }

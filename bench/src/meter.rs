@@ -15,8 +15,11 @@ use crate::{http, process};
 /// run for so long. The same for every server.
 const TAIL: Duration = Duration::from_millis(1_200);
 
+/// The same before a run: what connecting has set off is not the run's work.
+const LEAD: Duration = Duration::from_millis(300);
+
 /// How long readings may stay in flight after the last confirmation.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// A figure of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,7 +45,7 @@ pub(crate) enum Measure {
 
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::CpuPerMessageUs => "CPU µs per message",
             Self::PerSecond => "messages/s",
             Self::P50Us => "latency p50, µs",
@@ -73,7 +76,10 @@ impl Meter {
     /// # Errors
     /// Those of `run`; a server that ended; a ledger that does not account for every reading of the run.
     pub(crate) fn around(&self, run: impl FnOnce() -> Result<Run>) -> Result<Sample> {
-        let ledger = self.ledger.map(Ledger::settled).transpose()?;
+        if self.pid.is_some() {
+            std::thread::sleep(LEAD);
+        }
+        let ledger = self.ledger.map(|address| Ledger::settled(address, 0)).transpose()?;
         let before = self.usage()?;
         let own_before_us = process::own_cpu_us()?;
         let run = run()?;
@@ -81,7 +87,7 @@ impl Meter {
         let drain_from = Instant::now();
         let mut left_out = run.left_out;
         if let (Some(address), Some(before)) = (self.ledger, ledger) {
-            left_out += Ledger::settled(address)?.check_since(&before, run.sent)?;
+            left_out += Ledger::settled(address, before.received + run.sent)?.check_since(&before, run.sent)?;
         }
         let elapsed = run.elapsed + if self.ledger.is_some() { drain_from.elapsed() } else { Duration::ZERO };
         if self.pid.is_some() {
@@ -128,17 +134,17 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// Waits until nothing is in flight.
-    fn settled(address: SocketAddr) -> Result<Self> {
+    /// Waits until nothing is in flight and `received` readings have been counted: loops may report late.
+    fn settled(address: SocketAddr, received: u64) -> Result<Self> {
         let start = Instant::now();
         loop {
             let body = http::get(address, "/ledger")?;
             let ledger: Self = serde_json::from_slice(&body).context("reading the ledger")?;
-            if ledger.in_flight == 0 {
+            if ledger.in_flight == 0 && ledger.received >= received {
                 return Ok(ledger);
             }
             if start.elapsed() > DRAIN {
-                bail!("{} readings are still in flight after {DRAIN:?}", ledger.in_flight);
+                bail!("after {DRAIN:?} the ledger wants {received} received and none in flight, but is {ledger:?}");
             }
             std::thread::sleep(Duration::from_millis(10));
         }

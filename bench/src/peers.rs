@@ -42,8 +42,7 @@ pub(crate) fn compare(scenario: &Scenario, peers: &[Peer], programs: &Programs, 
                 true
             }
             Err(error) => {
-                let last_words = bout.server.as_ref().map(Server::last_words).unwrap_or_default();
-                block.fail(bout.peer, &error.context(format!("round {}; stderr: {last_words}", round + 1)));
+                block.fail(bout.peer, &error.context(format!("round {}", round + 1)));
                 false
             }
         });
@@ -67,18 +66,20 @@ impl<'a> Bout<'a> {
         if !matches!(scenario.work, Work::Idle(_)) {
             let server = bout.server.insert(Server::start(peer, programs, scenario.with_handler)?);
             let warm_up = run(scenario, scenario.work.warm_up(), server, "warm-up");
-            let stderr = server.last_words();
-            warm_up.with_context(|| format!("warming up; stderr: {stderr}"))?;
+            warm_up.map_err(|error| server.explain(error)).context("warming up")?;
         }
         Ok(bout)
     }
 
     fn round(&mut self, round: usize) -> Result<Sample> {
         match (&self.server, self.scenario.work) {
-            (Some(server), _) => run(self.scenario, self.scenario.work, server, &round.to_string()),
+            (Some(server), work) => {
+                run(self.scenario, work, server, &round.to_string()).map_err(|error| server.explain(error))
+            }
             (None, Work::Idle(connections)) => {
                 let server = Server::start(self.peer, self.programs, self.scenario.with_handler)?;
-                idle(server.meter(), server.mqtt.context("it speaks no MQTT")?, connections)
+                let address = server.mqtt.context("it speaks no MQTT")?;
+                idle(server.meter(), address, connections).map_err(|error| server.explain(error))
             }
             (None, _) => anyhow::bail!("the server is not running"),
         }
@@ -115,13 +116,14 @@ fn run(scenario: &Scenario, work: Work, server: &Server, label: &str) -> Result<
 /// A refused or a lost connection.
 pub(crate) fn idle(meter: Meter, address: std::net::SocketAddr, connections: usize) -> Result<Sample> {
     std::thread::sleep(SETTLE);
-    let before = meter.usage()?.unwrap_or_default();
+    let before = meter.usage()?;
     let mut idlers = Idlers::connect(address, connections)?;
     idlers.ping_all()?;
     std::thread::sleep(SETTLE);
-    let after = meter.usage()?.unwrap_or_default();
+    let after = meter.usage()?;
     // All must still be there, or the figure is of fewer.
     idlers.ping_all()?;
+    let (Some(before), Some(after)) = (before, after) else { return Ok(Sample::new()) };
     let added = after.rss_bytes.saturating_sub(before.rss_bytes) as f64;
     Ok(Sample::from([
         (Measure::BytesPerConnection, added / connections as f64),

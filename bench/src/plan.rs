@@ -122,7 +122,7 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
             )
         },
         mqtt("mqtt-qos0-sub-flat", "flat out to one subscriber", MqttLoad { subscriber: true, ..flat }, 200_000),
-        mqtt("mqtt-qos1-paced", "2,000 messages/s", MqttLoad { with_ack: true, rate: Some(2_000), ..flat }, 10_000),
+        mqtt("mqtt-qos1-paced", "5,000 messages/s", MqttLoad { with_ack: true, rate: Some(5_000), ..flat }, 25_000),
         mqtt("mqtt-qos1-flat", "flat out, 16 in flight", MqttLoad { with_ack: true, window: 16, ..flat }, 200_000),
         http("http-paced", "2,000 readings/s", Some(HTTP_RATE), 10_000, false),
         http("http-flat", "flat out", None, 60_000, false),

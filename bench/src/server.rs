@@ -128,11 +128,14 @@ impl Server {
         Meter { pid: Some(self.child.id()), ledger: if self.is_tidegate { self.http } else { None } }
     }
 
-    /// The end of what the server wrote to stderr, to explain a failure.
-    pub(crate) fn last_words(&self) -> String {
+    /// `error` with the end of what the server wrote to stderr.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let text = fs::read_to_string(self.stderr_path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(10)..].join("\n")
+        if lines.is_empty() {
+            return error;
+        }
+        error.context(format!("the server's last words: {}", lines[lines.len().saturating_sub(10)..].join("\n")))
     }
 
     fn stderr_path(&self) -> PathBuf {

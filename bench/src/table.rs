@@ -47,7 +47,11 @@ impl Block {
         self.failures.iter().map(|(peer, error)| format!("{}, {}: {error}", self.scenario.name, peer.name()))
     }
 
+    /// The figures of all rounds; none of a server that failed in any of them.
     fn values(&self, peer: Peer, measure: Measure) -> Vec<f64> {
+        if self.failures.contains_key(&peer) {
+            return Vec::new();
+        }
         let samples = self.samples.get(&peer).map(Vec::as_slice).unwrap_or_default();
         samples.iter().filter_map(|sample| sample.get(&measure).copied()).collect()
     }
@@ -190,6 +194,7 @@ mod tests {
     fn a_failure_is_a_word_and_not_a_figure() {
         let scenario = plan::scenarios(true).into_iter().next().expect("a scenario");
         let mut block = Block::new(&scenario);
+        block.add(Peer::Tidegate, Sample::from([(Measure::CpuPerMessageUs, 1.0)]));
         block.fail(Peer::Tidegate, &anyhow::anyhow!("it fell over"));
         assert!(markdown(std::slice::from_ref(&block)).contains("| failed |"));
         assert_eq!(block.failures().count(), 1);
