@@ -130,13 +130,15 @@ impl Ledger {
     }
 }
 
-/// `{"received":n,"committed":n,"inFlight":n,"conflated":{reason:n},…,"balanced":bool}`; reasons that never happened are left out.
+/// `{"received":n,"committed":n,"conflated":n,"rejected":{reason:n},…,"inFlight":n,"balanced":bool}`; reasons that never
+/// happened are left out.
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("received", &self.received)?;
         map.serialize_entry("committed", &self.committed)?;
-        for (kind, reasons) in self.kinds() {
+        map.serialize_entry("conflated", &self.conflated.iter().sum::<u64>())?;
+        for (kind, reasons) in self.kinds().into_iter().filter(|(kind, _)| *kind != "conflated") {
             let happened: std::collections::BTreeMap<_, _> = reasons.into_iter().filter(|(_, n)| *n > 0).collect();
             map.serialize_entry(kind, &happened)?;
         }
