@@ -257,7 +257,8 @@ impl Live {
                     return Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)));
                 }
                 PromiseState::Pending => {
-                    let message = "its promise never settles: nothing is left that could settle it";
+                    let message =
+                        "its promise never settles: nothing is left to settle it, or a limit ended what would have";
                     return Err(Failure::Engine(fault(ParkReason::Deadline, message)));
                 }
             };

@@ -320,14 +320,20 @@ fn write_integer(number: i64, out: &mut Vec<u8>) {
 }
 
 fn write_number(number: f64, out: &mut Vec<u8>) {
+    /// Integers below are exact.
     const EXACT: f64 = 9_007_199_254_740_992.0;
+    /// From here on JavaScript writes integers with an exponent.
+    const EXPONENT: f64 = 1e21;
+    let is_integer = number.trunc() == number;
     if !number.is_finite() {
         out.extend_from_slice(b"null");
-    } else if number.trunc() == number && number.abs() < EXACT {
+    } else if is_integer && number.abs() < EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53")]
         write_integer(number as i64, out);
+    } else if is_integer && number.abs() < EXPONENT {
+        let _ = write!(out, "{number}");
     } else {
-        // serde_json writes the shortest digits that read back as the same double, as JavaScript does.
+        // The shortest digits that read back as the same double, as JavaScript writes them.
         let _ = serde_json::to_writer(out, &number);
     }
 }
