@@ -4,7 +4,10 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::ExitStatusExt},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -81,6 +84,8 @@ impl Process {
             // One allocator arena: each further one takes 64 MB of the address space that is limited.
             .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
+            // A signal from the terminal is for the node, which stops its workers itself.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -273,8 +278,8 @@ fn listen(stderr: ChildStderr, pid: u32, said: &Mutex<String>) {
 }
 
 fn describe(failure: &Failure, ended: Option<ExitStatus>, status: Option<ExitStatus>, said: &str) -> Death {
-    /// `SIGKILL`, `SIGTERM`: no engine sends them to itself.
-    const OUTSIDE: [i32; 2] = [9, 15];
+    /// `SIGHUP`, `SIGINT`, `SIGQUIT`, `SIGKILL`, `SIGTERM`: no engine sends them to itself.
+    const OUTSIDE: [i32; 5] = [1, 2, 3, 9, 15];
     let signal = status.and_then(|status| status.signal());
     let out_of_memory = said.lines().any(|line| line.contains("memory allocation of") && line.contains("failed"));
     let overflowed = said.contains("overflowed its stack");

@@ -240,6 +240,7 @@ fn work_frame(
     let Some(frame) = batch.next_frame(readings, trace, Instant::now()) else { return Ok(false) };
     process.ask(frame)?;
     let patience = shared.limits.call_wall + DEADLINE_GRACE;
+    let mut answered = false;
     loop {
         match process.hear(patience)? {
             FromWorker::Calling(script) => *calling = Some(script),
@@ -251,12 +252,15 @@ fn work_frame(
                     }
                 }
                 shared.logs.log(results.logs, &shared.scripts, now);
+                answered |= !results.outcomes.is_empty();
                 for outcome in results.outcomes {
                     batch.answer(outcome, now).map_err(broken)?;
                 }
                 batch.deliver(&*shared.sink);
             }
-            FromWorker::Done { retire } => return Ok(retire),
+            // One that retires may leave answers out, but not all of them: that would never end.
+            FromWorker::Done { retire } if batch.is_answered() || (retire && answered) => return Ok(retire),
+            FromWorker::Done { .. } => return Err(broken("answers are missing")),
             FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
         }
     }

@@ -376,3 +376,42 @@ fn a_reading_that_is_not_for_javascript_is_parked_with_words() {
         json!({"a": 9_007_199_254_740_992_i64, "b": 0, "c": 1e21, "d": 0.1, "e": 123_456_789_012_345_680_000_f64})
     );
 }
+
+#[test]
+fn the_demos_handler_enriches_every_kind_of_device() {
+    let mut rig = Rig::new(&[("10-enrich.js", include_str!("../../node/demo/handlers/10-enrich.js"))]);
+    let thermostat = rig.one_of(
+        "thermostat-00001",
+        r#"{"temperature":18.2,"setpoint":21.5,"humidity":44.0,"heating":true,"battery":9.5}"#,
+    );
+    let state = kept(&thermostat);
+    assert_eq!(
+        (&state["comfort"], &state["lowBattery"], &state["temperature"]),
+        (&json!("cold"), &json!(true), &json!(18.2))
+    );
+
+    let meter = |energy: f64| {
+        json!({"power": 1150.0, "energy": energy, "voltage": 230.0, "current": 5.0, "frequency": 50.0}).to_string()
+    };
+    let mut run = rig.run("meter-00001", &[&meter(100.0), &meter(100.5)]);
+    run.calls[0].reading.device_time = Some(0);
+    run.calls[1].reading.device_time = Some(1_800_000);
+    rig.submit(vec![run]);
+    let states: Vec<_> = rig.outcomes(2).iter().map(kept).collect();
+    assert_eq!((&states[0]["powerFactor"], &states[0]["meanPower"]), (&json!(1), &json!(null)));
+    assert_eq!(states[1]["meanPower"], 1_000);
+
+    let pump = |vibration: f64| {
+        json!({"rpm": 2900, "flow": 36.0, "pressure": 2.0, "vibration": vibration, "bearingTemperature": 50.0, "status": "running"}).to_string()
+    };
+    let readings: Vec<String> = [1.0, 4.7, 4.2, 3.9, 1.0].map(pump).into();
+    let readings: Vec<&str> = readings.iter().map(String::as_str).collect();
+    let run = rig.run("pump-00001", &readings);
+    rig.submit(vec![run]);
+    let outcomes = rig.outcomes(5);
+    let alarms: Vec<_> = outcomes.iter().map(|outcome| kept(outcome)["alarm"] == true).collect();
+    assert_eq!(alarms, [false, true, true, false, false]);
+    let events: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.emits).map(|(name, _)| &**name).collect();
+    assert_eq!(events, ["vibration-alarm", "vibration-calm"]);
+    assert_eq!(kept(&outcomes[0])["hydraulicPower"], 2);
+}

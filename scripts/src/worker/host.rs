@@ -178,6 +178,12 @@ impl Host {
             .map_err(|error| JsNativeError::syntax().with_message(format!("{path}: {error}")).into())
     }
 
+    /// Parses a text, for tests.
+    #[cfg(test)]
+    pub(super) fn parse_text(&self, json: &[u8], context: &mut Context) -> Result<JsValue, String> {
+        json_in::parse(json, &mut self.keys.borrow_mut(), context).map_err(|error| error.to_string())
+    }
+
     /// The JSON of a value for a script: what cannot be written is thrown at it.
     fn json(&self, value: &JsValue, context: &mut Context) -> JsResult<Vec<u8>> {
         let mut json = Vec::new();

@@ -9,6 +9,8 @@ mod hooks;
 mod host;
 mod json_in;
 mod json_out;
+#[cfg(test)]
+mod json_tests;
 mod loader;
 mod memory;
 mod work;
