@@ -149,7 +149,7 @@ impl Engine {
     pub(super) fn json(&mut self, value: &JsValue, kept: bool, out: &mut Vec<u8>) -> Result<bool, Fault> {
         let live = self.live.as_mut().ok_or_else(not_loaded)?;
         let write = if kept { json_out::write_kept } else { json_out::write };
-        let written = write(value, &*self.host, &mut live.context, out);
+        let written = write(value, &self.host, &mut live.context, out);
         written.map_err(|error| match (&error, self.host.thrown.borrow_mut().take()) {
             (json_out::JsonError::Threw, Some(thrown)) => {
                 fault::thrown(&thrown, &live.bridge.stack_of, &mut live.context)
@@ -164,7 +164,7 @@ impl Engine {
         let context = &mut self.live.as_mut().ok_or("no context")?.context;
         let value = self.host.parse_text(json, context)?;
         let mut out = Vec::new();
-        json_out::write(&value, &*self.host, context, &mut out).map_err(|error| error.to_string())?;
+        json_out::write(&value, &self.host, context, &mut out).map_err(|error| error.to_string())?;
         String::from_utf8(out).map_err(|error| error.to_string())
     }
 
@@ -236,7 +236,7 @@ impl Live {
             .ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
         let matching = export(js_string!("match"), context)?;
         let mut json = Vec::new();
-        let written = json_out::write(&matching, &**host, context, &mut json)
+        let written = json_out::write(&matching, host, context, &mut json)
             .map_err(|error| fault(ParkReason::BadResult, format!("its export match: {error}")))?;
         Ok((handler, written.then_some(json)))
     }

@@ -20,13 +20,7 @@ const CHAIN: usize = 16;
 
 /// A fault without a place.
 pub(super) fn fault(reason: ParkReason, message: impl AsRef<str>) -> Fault {
-    Fault {
-        reason: reason as u8,
-        message: clip(message.as_ref(), MESSAGE_CHARS).into(),
-        file: None,
-        line: 0,
-        column: 0,
-    }
+    Fault { reason: reason as u8, message: clip(message.as_ref(), MESSAGE_CHARS), file: None, line: 0, column: 0 }
 }
 
 /// What a script threw.

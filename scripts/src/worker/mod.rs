@@ -112,7 +112,7 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
         let ToWorker::Batch(batch) = frame::decode(&body)? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start"));
         };
-        if work.batch(batch)? {
+        if work.batch(&batch)? {
             break;
         }
     }

@@ -76,7 +76,7 @@ impl Work {
     ///
     /// # Errors
     /// The socket's.
-    pub(super) fn batch(&mut self, batch: Batch<'_>) -> io::Result<bool> {
+    pub(super) fn batch(&mut self, batch: &Batch<'_>) -> io::Result<bool> {
         self.flushed = Instant::now();
         for run in &batch.runs {
             self.run(run, batch.trace)?;
