@@ -32,6 +32,9 @@ export function onMetric(metric, ctx) {
   return { temperature: metric.temperature, f: metric.temperature * 1.8 + 32, hot: metric.temperature > 80, site: metric.site };
 }"#;
 
+/// Runs into a limit of the engine each time: a new context for each reading.
+const REBUILT: &str = "export function onMetric(m) { const f = () => f(); f(); }";
+
 struct Sink(flume::Sender<usize>);
 
 impl OutcomeSink for Sink {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     for (name, script) in [("nothing", NOTHING), ("small", SMALL), ("fields", FIELDS), ("realistic", REALISTIC)] {
         measure(name, script, workers, readings);
     }
+    measure("rebuilt", REBUILT, workers, readings / 200);
     ExitCode::SUCCESS
 }
 
@@ -62,8 +66,11 @@ fn measure(name: &str, script: &str, workers: usize, readings: usize) {
     std::fs::write(dir.path().join("10-handler.js"), script).unwrap();
     let mut config = PoolConfig::new(dir.path());
     config.workers = workers;
+    config.limits.breaker_failures = u32::MAX;
     let (done, outcomes) = flume::unbounded();
+    let begun = Instant::now();
     let pool = WorkerPool::start(config, Arc::new(Sink(done))).unwrap();
+    let loaded = begun.elapsed();
     let started = Instant::now();
     let (mut sent, mut back) = (0, 0);
     let mut waiting: Vec<ScriptRun> = Vec::new();
@@ -83,12 +90,13 @@ fn measure(name: &str, script: &str, workers: usize, readings: usize) {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rate = back as f64 / took.as_secs_f64();
     println!(
-        "{name:10} {workers} worker(s): {rate:8.0} readings/s, {:5.2} µs a reading; in the worker p50 {:5.2} p99 {:6.2} µs; errors {}, rss {} MB",
+        "{name:10} {workers} worker(s): {rate:8.0} readings/s, {:5.2} µs a reading; in the worker p50 {:5.2} p99 {:6.2} µs; errors {}, rss {} MB, started in {} ms",
         1e6 / rate,
         health.p50_us,
         health.p99_us,
         health.errors,
         pool.workers()[0].rss_bytes / 1_000_000,
+        loaded.as_millis(),
     );
     pool.stop();
 }

@@ -51,6 +51,8 @@ pub(crate) enum Failure {
     Silent,
     /// Its socket is closed or broken, or what it says makes no sense.
     Broken(io::Error),
+    /// Nothing is wrong with it: the pool stops and does not wait for the rest of its batch.
+    Stopped,
 }
 
 impl From<io::Error> for Failure {
@@ -79,6 +81,7 @@ impl Process {
         // Both ends are close-on-exec; the child's becomes its standard input, which is not.
         let (socket, theirs) = UnixStream::pair()?;
         let mut child = Command::new(&command.program)
+            .arg0("tidegate-script-worker")
             .args(&command.args)
             .env_clear()
             // One allocator arena: each further one takes 64 MB of the address space that is limited.
@@ -181,8 +184,7 @@ impl Process {
 
     /// Kills it, if it still runs, and says how it ended.
     pub(crate) fn bury(mut self, failure: &Failure) -> Death {
-        let silent = matches!(failure, Failure::Silent);
-        let ended = if silent { None } else { self.ended_by_itself() };
+        let ended = if let Failure::Broken(_) = failure { self.ended_by_itself() } else { None };
         let status = ended.or_else(|| {
             // The child may be gone already; then there is nothing to kill.
             let _ = self.child.kill();
@@ -285,6 +287,7 @@ fn describe(failure: &Failure, ended: Option<ExitStatus>, status: Option<ExitSta
     let overflowed = said.contains("overflowed its stack");
     let message = match (failure, ended) {
         (Failure::Silent, _) => "no answer in time".to_owned(),
+        (Failure::Stopped, _) => "the pool stops".to_owned(),
         _ if out_of_memory => "out of memory".to_owned(),
         _ if overflowed => "the engine's stack overflowed".to_owned(),
         (_, Some(status)) => format!("the worker ended: {status}"),

@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use common::{Rig, exists, kept, parked};
 use serde_json::json;
@@ -304,6 +307,18 @@ fn stopping_ends_the_workers_and_refuses_runs() {
     assert!(pids.iter().all(|pid| !exists(*pid)), "no worker is left");
     let run = rig.run("d1", &["{}"]);
     assert!(rig.pool.try_submit(vec![run]).is_err());
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_long_batch() {
+    let script = "export function onMetric(m) { for (let i = 0; i < 100000; i++); return m; }";
+    let mut rig = Rig::with(&[("a.js", script)], |config| config.limits.call_wall = LONG);
+    let run = rig.run("d1", &["{}"; 4_000]);
+    rig.submit(vec![run]);
+    rig.outcome();
+    let stopping = Instant::now();
+    rig.pool.stop();
+    assert!(stopping.elapsed() < LONG, "{:?}", stopping.elapsed());
 }
 
 #[test]

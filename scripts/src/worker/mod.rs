@@ -113,6 +113,8 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start"));
         };
         if work.batch(&batch)? {
+            // The process ends here. After a panic of the engine it is better not to drop what is left of it.
+            std::mem::forget(work);
             break;
         }
     }
