@@ -3,7 +3,11 @@
 //! Pure but for the breakers and the counts: it knows no process and no socket. The state (`previous`, `ctx.state`) is threaded
 //! here too, by the same rule as in the worker, so that a run whose worker died goes on from its last answer.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use tidegate_actors::{
@@ -64,6 +68,11 @@ impl Batch {
     /// Has every reading its outcome?
     pub(crate) fn is_done(&self) -> bool {
         self.todo.is_empty()
+    }
+
+    /// Has every reading of the last frame its outcome?
+    pub(crate) fn is_answered(&self) -> bool {
+        self.framed == 0
     }
 
     /// Decides on the next readings, at most `readings` of them, and makes their frame. `None`: none of them goes to a worker;
@@ -142,6 +151,10 @@ impl Batch {
         let route = self.runs[entry.run].calls[entry.call].route.0;
         let first = u8::try_from(route.trailing_zeros()).unwrap_or(0);
         let script = script.filter(|script| route >> script & 1 == 1).unwrap_or(first);
+        if let Some(script) = self.scripts.get(script.into()) {
+            // No answer counted this call.
+            script.stats.calls.fetch_add(1, Ordering::Relaxed);
+        }
         let fault = Fault { reason: reason as u8, message: message.to_owned(), file: None, line: 0, column: 0 };
         let Some(verdict) = self.verdict(WireVerdict::Parked(script, fault)) else { return };
         let probes = if let Fate::Goes { probes } = entry.fate { probes } else { 0 };
@@ -259,7 +272,7 @@ impl Batch {
             && let Fate::Refused { script } = entry.fate
         {
             let Some(script) = self.scripts.get(script) else { return };
-            script.stats.parked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            script.stats.parked.fetch_add(1, Ordering::Relaxed);
             let message = format!("the breaker of {} is open after too many failures in a row", script.name);
             let verdict = Verdict::Parked {
                 script: script.name.clone(),

@@ -207,8 +207,8 @@ pub(crate) fn decode<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> io::Result<
     if read == body.len() { Ok(message) } else { Err(invalid("bytes after a frame's message")) }
 }
 
-fn invalid(error: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The first `chars` characters of a text, on one line.

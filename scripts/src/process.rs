@@ -4,7 +4,10 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::ExitStatusExt},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -48,6 +51,8 @@ pub(crate) enum Failure {
     Silent,
     /// Its socket is closed or broken, or what it says makes no sense.
     Broken(io::Error),
+    /// Nothing is wrong with it: the pool stops and does not wait for the rest of its batch.
+    Stopped,
 }
 
 impl From<io::Error> for Failure {
@@ -76,11 +81,14 @@ impl Process {
         // Both ends are close-on-exec; the child's becomes its standard input, which is not.
         let (socket, theirs) = UnixStream::pair()?;
         let mut child = Command::new(&command.program)
+            .arg0("tidegate-script-worker")
             .args(&command.args)
             .env_clear()
             // One allocator arena: each further one takes 64 MB of the address space that is limited.
             .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
+            // A signal from the terminal is for the node, which stops its workers itself.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -176,8 +184,7 @@ impl Process {
 
     /// Kills it, if it still runs, and says how it ended.
     pub(crate) fn bury(mut self, failure: &Failure) -> Death {
-        let silent = matches!(failure, Failure::Silent);
-        let ended = if silent { None } else { self.ended_by_itself() };
+        let ended = if let Failure::Broken(_) = failure { self.ended_by_itself() } else { None };
         let status = ended.or_else(|| {
             // The child may be gone already; then there is nothing to kill.
             let _ = self.child.kill();
@@ -273,13 +280,14 @@ fn listen(stderr: ChildStderr, pid: u32, said: &Mutex<String>) {
 }
 
 fn describe(failure: &Failure, ended: Option<ExitStatus>, status: Option<ExitStatus>, said: &str) -> Death {
-    /// `SIGKILL`, `SIGTERM`: no engine sends them to itself.
-    const OUTSIDE: [i32; 2] = [9, 15];
+    /// `SIGHUP`, `SIGINT`, `SIGQUIT`, `SIGKILL`, `SIGTERM`: no engine sends them to itself.
+    const OUTSIDE: [i32; 5] = [1, 2, 3, 9, 15];
     let signal = status.and_then(|status| status.signal());
     let out_of_memory = said.lines().any(|line| line.contains("memory allocation of") && line.contains("failed"));
     let overflowed = said.contains("overflowed its stack");
     let message = match (failure, ended) {
         (Failure::Silent, _) => "no answer in time".to_owned(),
+        (Failure::Stopped, _) => "the pool stops".to_owned(),
         _ if out_of_memory => "out of memory".to_owned(),
         _ if overflowed => "the engine's stack overflowed".to_owned(),
         (_, Some(status)) => format!("the worker ended: {status}"),

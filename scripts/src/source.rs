@@ -43,7 +43,7 @@ impl SourceSet {
         let mut bytes = 0;
         match fs::metadata(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(set),
-            Err(error) => return Err(named(dir, error)),
+            Err(error) => return Err(named(dir, &error)),
             Ok(_) => set.read_below(dir, "", 0, &mut bytes)?,
         }
         Ok(set)
@@ -62,7 +62,7 @@ impl SourceSet {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         set.handlers.retain(|handler| handler.name == name);
         if set.handlers.is_empty() {
-            return Err(named(file, io::Error::other("not a handler: a handler is a .js or .mjs file, not .test.js")));
+            return Err(named(file, &io::Error::other("not a handler: a handler is a .js or .mjs file, not .test.js")));
         }
         Ok(set)
     }
@@ -75,7 +75,7 @@ impl SourceSet {
     fn read_below(&mut self, dir: &Path, prefix: &str, depth: usize, bytes: &mut usize) -> io::Result<()> {
         let mut entries: Vec<PathBuf> = fs::read_dir(dir)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
-            .map_err(|error| named(dir, error))?;
+            .map_err(|error| named(dir, &error))?;
         entries.sort();
         for path in entries {
             let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
@@ -83,7 +83,7 @@ impl SourceSet {
             if name.starts_with('.') {
                 continue;
             }
-            let kind = fs::metadata(&path).map_err(|error| named(&path, error))?;
+            let kind = fs::metadata(&path).map_err(|error| named(&path, &error))?;
             if kind.is_dir() && depth < DEPTH && name != "node_modules" {
                 self.read_below(&path, &format!("{below}/"), depth + 1, bytes)?;
             } else if kind.is_file() && is_source(&name) {
@@ -91,7 +91,7 @@ impl SourceSet {
                 *bytes += text.as_ref().map_or(0, String::len);
                 if self.files.len() >= FILES || *bytes > ALL_BYTES {
                     let message = format!("more than {FILES} files or {ALL_BYTES} bytes of handlers");
-                    return Err(named(dir, io::Error::other(message)));
+                    return Err(named(dir, &io::Error::other(message)));
                 }
                 self.add(&name, below, text, depth == 0);
             }
@@ -144,17 +144,17 @@ fn is_source(name: &str) -> bool {
 
 /// The text of a file. Inner error: it is too large or no UTF-8.
 fn read_text(path: &Path) -> io::Result<Result<String, String>> {
-    let bytes = fs::metadata(path).map_err(|error| named(path, error))?.len();
+    let bytes = fs::metadata(path).map_err(|error| named(path, &error))?.len();
     // A file far beyond the limit is not even read.
     if bytes > 2 * limits::SCRIPT_SOURCE_BYTES as u64 {
         let limit = limits::SCRIPT_SOURCE_BYTES;
         return Ok(Err(format!("the file has {bytes} bytes, more than {limit} (limit script_source_bytes)")));
     }
-    let bytes = fs::read(path).map_err(|error| named(path, error))?;
+    let bytes = fs::read(path).map_err(|error| named(path, &error))?;
     Ok(String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned()))
 }
 
-fn named(path: &Path, error: io::Error) -> io::Error {
+fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

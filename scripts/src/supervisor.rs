@@ -38,6 +38,8 @@ const MOST_RESTARTS: usize = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// How long a frame under way may go on once the pool stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// What all workers of a pool share.
 pub(crate) struct Shared {
@@ -126,15 +128,23 @@ impl Supervisor {
         let mut careful = false;
         let mut outside_kills = 0;
         while !batch.is_done() {
+            // What has no outcome yet is in the journal, and is handled when the node starts again.
+            if self.stop.is_disconnected() {
+                return Err(Stopped);
+            }
             self.ensure_process()?;
             let Some(process) = &mut self.process else { continue };
             let readings = if careful { 1 } else { shared.limits.batch };
             let mut calling = None;
-            let worked = work_frame(process, &mut batch, &shared, readings, careful, &mut calling);
+            let worked = work_frame(process, &mut batch, &shared, &self.stop, readings, careful, &mut calling);
             batch.deliver(&*shared.sink);
             match worked {
                 Ok(false) => {}
                 Ok(true) => self.recycle(),
+                Err(Failure::Stopped) => {
+                    self.bury(&Failure::Stopped);
+                    return Err(Stopped);
+                }
                 Err(failure) => {
                     let death = self.bury(&failure);
                     if death.from_outside {
@@ -233,6 +243,7 @@ fn work_frame(
     process: &mut Process,
     batch: &mut Batch,
     shared: &Shared,
+    stop: &Receiver<()>,
     readings: usize,
     trace: bool,
     calling: &mut Option<u8>,
@@ -240,7 +251,12 @@ fn work_frame(
     let Some(frame) = batch.next_frame(readings, trace, Instant::now()) else { return Ok(false) };
     process.ask(frame)?;
     let patience = shared.limits.call_wall + DEADLINE_GRACE;
+    let mut answered = false;
+    let mut stopping: Option<Instant> = None;
     loop {
+        if stop.is_disconnected() && stopping.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
+            return Err(Failure::Stopped);
+        }
         match process.hear(patience)? {
             FromWorker::Calling(script) => *calling = Some(script),
             FromWorker::Results(results) => {
@@ -251,12 +267,15 @@ fn work_frame(
                     }
                 }
                 shared.logs.log(results.logs, &shared.scripts, now);
+                answered |= !results.outcomes.is_empty();
                 for outcome in results.outcomes {
                     batch.answer(outcome, now).map_err(broken)?;
                 }
                 batch.deliver(&*shared.sink);
             }
-            FromWorker::Done { retire } => return Ok(retire),
+            // One that retires may leave answers out, but not all of them: that would never end.
+            FromWorker::Done { retire } if batch.is_answered() || (retire && answered) => return Ok(retire),
+            FromWorker::Done { .. } => return Err(broken("answers are missing")),
             FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
         }
     }
@@ -273,7 +292,7 @@ fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> (ParkReason
             let heap = limits.heap_bytes / (1024 * 1024);
             (ParkReason::Memory, format!("it needed more memory than {heap} MB (limit script_heap_bytes)"))
         }
-        Failure::Broken(_) => (ParkReason::Crashed, death.message.clone()),
+        Failure::Broken(_) | Failure::Stopped => (ParkReason::Crashed, death.message.clone()),
     }
 }
 

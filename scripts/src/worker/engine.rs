@@ -86,6 +86,7 @@ impl Engine {
                 continue;
             }
             loading(number);
+            self.host.script.set(number);
             match live.load_one(name, &self.host) {
                 Ok((handler, matching)) => {
                     live.handlers.push(Ok(handler));
@@ -148,13 +149,32 @@ impl Engine {
     pub(super) fn json(&mut self, value: &JsValue, kept: bool, out: &mut Vec<u8>) -> Result<bool, Fault> {
         let live = self.live.as_mut().ok_or_else(not_loaded)?;
         let write = if kept { json_out::write_kept } else { json_out::write };
-        let written = write(value, &*self.host, &mut live.context, out);
+        let written = write(value, &self.host, &mut live.context, out);
         written.map_err(|error| match (&error, self.host.thrown.borrow_mut().take()) {
             (json_out::JsonError::Threw, Some(thrown)) => {
                 fault::thrown(&thrown, &live.bridge.stack_of, &mut live.context)
             }
             _ => fault(ParkReason::BadResult, format!("the result cannot be kept: {error}")),
         })
+    }
+
+    /// JSON → JavaScript → JSON, for tests.
+    #[cfg(test)]
+    pub(super) fn round_trip(&mut self, json: &[u8]) -> Result<String, String> {
+        let context = &mut self.live.as_mut().ok_or("no context")?.context;
+        let value = self.host.parse_text(json, context)?;
+        let mut out = Vec::new();
+        json_out::write(&value, &self.host, context, &mut out).map_err(|error| error.to_string())?;
+        String::from_utf8(out).map_err(|error| error.to_string())
+    }
+
+    /// The JSON of a metric, for tests.
+    #[cfg(test)]
+    pub(super) fn metric_text(&mut self, json: &[u8], ts: i64) -> Result<String, Fault> {
+        let metric = self.metric(json, ts)?;
+        let mut out = Vec::new();
+        self.json(&metric, false, &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
     fn new_context(&self) -> JsResult<Live> {
@@ -216,7 +236,7 @@ impl Live {
             .ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
         let matching = export(js_string!("match"), context)?;
         let mut json = Vec::new();
-        let written = json_out::write(&matching, &**host, context, &mut json)
+        let written = json_out::write(&matching, host, context, &mut json)
             .map_err(|error| fault(ParkReason::BadResult, format!("its export match: {error}")))?;
         Ok((handler, written.then_some(json)))
     }
@@ -257,7 +277,8 @@ impl Live {
                     return Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)));
                 }
                 PromiseState::Pending => {
-                    let message = "its promise never settles: nothing is left that could settle it";
+                    let message =
+                        "its promise never settles: nothing is left to settle it, or a limit ended what would have";
                     return Err(Failure::Engine(fault(ParkReason::Deadline, message)));
                 }
             };
@@ -277,22 +298,23 @@ fn not_loaded() -> Fault {
     fault(ParkReason::Crashed, "the handlers are not loaded")
 }
 
-/// A parser's message ends with `at line 3, col 9`: make it a place. A fault without any place is in the handler's file.
+/// A parser's message ends with `at line 3, col 9 in a.js`: make it a place. A fault without any place is in the handler's file.
 fn with_syntax_place(mut fault: Fault, file: &str) -> Fault {
     if fault.line == 0
-        && let Some((line, column)) = syntax_place(&fault.message)
+        && let Some((message, line, column, file)) = syntax_place(&fault.message)
     {
-        (fault.line, fault.column) = (line, column);
+        fault = Fault { message: message.to_owned(), line, column, file: Some(file.to_owned()), ..fault };
     }
     fault.file.get_or_insert_with(|| file.to_owned());
     fault
 }
 
-fn syntax_place(message: &str) -> Option<(u32, u32)> {
-    let (_, place) = message.rsplit_once("line ")?;
-    let (line, rest) = place.split_once(", col")?;
-    let column = rest.trim_start_matches("umn").trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
-    Some((line.trim().parse().ok()?, column.parse().ok()?))
+/// Message, line, column and file.
+fn syntax_place(message: &str) -> Option<(&str, u32, u32, &str)> {
+    let (rest, file) = message.rsplit_once(" in ")?;
+    let (rest, place) = rest.rsplit_once("at line ")?;
+    let (line, column) = place.split_once(", col ")?;
+    Some((rest.trim_end_matches([' ', ',']), line.parse().ok()?, column.parse().ok()?, file))
 }
 
 #[cfg(test)]
@@ -301,9 +323,9 @@ mod tests {
 
     #[test]
     fn a_parser_message_gives_its_place() {
-        let message = "expected token ';', got 'foo' in expression statement at line 3, col 9";
-        assert_eq!(syntax_place(message), Some((3, 9)));
-        assert_eq!(syntax_place("unexpected end at line 12, column 1"), Some((12, 1)));
-        assert_eq!(syntax_place("no place"), None);
+        let message = "expected token ';', got 'foo' in expression statement at line 3, col 9 in lib/a.js";
+        let place = ("expected token ';', got 'foo' in expression statement", 3, 9, "lib/a.js");
+        assert_eq!(syntax_place(message), Some(place));
+        assert_eq!(syntax_place("no place in a.js"), None);
     }
 }

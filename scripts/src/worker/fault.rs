@@ -20,13 +20,7 @@ const CHAIN: usize = 16;
 
 /// A fault without a place.
 pub(super) fn fault(reason: ParkReason, message: impl AsRef<str>) -> Fault {
-    Fault {
-        reason: reason as u8,
-        message: clip(message.as_ref(), MESSAGE_CHARS).into(),
-        file: None,
-        line: 0,
-        column: 0,
-    }
+    Fault { reason: reason as u8, message: clip(message.as_ref(), MESSAGE_CHARS), file: None, line: 0, column: 0 }
 }
 
 /// What a script threw.
@@ -115,13 +109,18 @@ fn place(value: &JsValue, stack_of: &JsFunction, context: &mut Context) -> Optio
     stack.lines().find_map(parse_frame)
 }
 
-/// `    at name (file:line:column)` → its place.
+/// `    at name (file:line:column)` → its place, if it is one in a handler's file (the engine's own are in Rust).
 pub(super) fn parse_frame(line: &str) -> Option<(String, u32, u32)> {
     let place = line.trim().strip_prefix("at ")?;
     let place = place.rsplit_once('(').map_or(place, |(_, place)| place).trim_end_matches(')');
     let (rest, column) = place.rsplit_once(':')?;
     let (file, line) = rest.rsplit_once(':')?;
-    Some((file.to_owned(), line.parse().ok()?, column.parse().ok()?))
+    if ![".js", ".mjs"].iter().any(|end| file.ends_with(end)) {
+        return None;
+    }
+    // The engine does not know the place of every instruction: `?`.
+    let number = |text: &str| if text == "?" { Some(0) } else { text.parse().ok() };
+    Some((file.to_owned(), number(line)?, number(column)?))
 }
 
 #[cfg(test)]
@@ -132,7 +131,9 @@ mod tests {
     fn a_stack_line_gives_its_place() {
         assert_eq!(parse_frame("    at onMetric (10-a.js:3:9)"), Some(("10-a.js".to_owned(), 3, 9)));
         assert_eq!(parse_frame("at lib/b.js:12:1"), Some(("lib/b.js".to_owned(), 12, 1)));
-        for no in ["", "at", "at f (native)", "Error: at x:1", "at x (unknown at :?:?)"] {
+        for no in
+            ["", "at", "at f (native)", "Error: at x:1", "at x (unknown at :?:?)", "at f (native at src/x.rs:5:3)"]
+        {
             assert_eq!(parse_frame(no), None, "{no}");
         }
     }

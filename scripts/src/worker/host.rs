@@ -19,7 +19,7 @@ use tidegate_actors::limits;
 use super::{
     fault,
     json_in::{self, Keys},
-    json_out::{self, JsonError, Shapes, Stringify},
+    json_out::{self, JsonError, Shapes},
 };
 use crate::frame::{LogLevel, LogLine, clip};
 
@@ -178,6 +178,12 @@ impl Host {
             .map_err(|error| JsNativeError::syntax().with_message(format!("{path}: {error}")).into())
     }
 
+    /// Parses a text, for tests.
+    #[cfg(test)]
+    pub(super) fn parse_text(&self, json: &[u8], context: &mut Context) -> Result<JsValue, String> {
+        json_in::parse(json, &mut self.keys.borrow_mut(), context).map_err(|error| error.to_string())
+    }
+
     /// The JSON of a value for a script: what cannot be written is thrown at it.
     fn json(&self, value: &JsValue, context: &mut Context) -> JsResult<Vec<u8>> {
         let mut json = Vec::new();
@@ -220,12 +226,17 @@ impl Host {
     }
 }
 
-impl Stringify for Host {
-    fn shapes<R>(&self, with: impl FnOnce(&mut Shapes) -> R) -> R {
+impl Host {
+    /// Borrows the remembered shapes for a moment: no script may run in it.
+    pub(super) fn shapes<R>(&self, with: impl FnOnce(&mut Shapes) -> R) -> R {
         with(&mut self.shapes.borrow_mut())
     }
 
-    fn stringify(&self, value: &JsValue, context: &mut Context) -> Result<Option<JsString>, JsonError> {
+    /// The engine's `JSON.stringify(value)`; `None`: undefined.
+    ///
+    /// # Errors
+    /// [`JsonError::Threw`], with what was thrown left in `thrown`, or [`JsonError::Engine`].
+    pub(super) fn stringify(&self, value: &JsValue, context: &mut Context) -> Result<Option<JsString>, JsonError> {
         let stringify = self.bridge().stringify;
         let text = stringify
             .call(&JsValue::undefined(), std::slice::from_ref(value), context)

@@ -12,6 +12,8 @@ use boa_engine::{
 use hashbrown::HashMap;
 use tidegate_actors::limits;
 
+use super::host::Host;
+
 /// Shapes whose keys are remembered; more: all are forgotten and learnt anew.
 const SHAPES: usize = 512;
 
@@ -56,25 +58,11 @@ struct ShapeKey {
 #[derive(Default)]
 pub(super) struct Shapes(HashMap<usize, (Shape, Rc<[ShapeKey]>)>);
 
-/// What the walk needs from the host: the remembered shapes and the engine's `JSON.stringify`.
-pub(super) trait Stringify {
-    /// Borrows the shapes for a moment.
-    fn shapes<R>(&self, with: impl FnOnce(&mut Shapes) -> R) -> R;
-
-    /// `JSON.stringify(value)`; `None`: undefined.
-    fn stringify(&self, value: &JsValue, context: &mut Context) -> Result<Option<JsString>, JsonError>;
-}
-
 /// Writes a value's JSON. `Ok(false)`: it has none (undefined, a function, a symbol) and nothing was written.
 ///
 /// # Errors
 /// [`JsonError`]; what was written then is of no use.
-pub(super) fn write(
-    value: &JsValue,
-    host: &impl Stringify,
-    context: &mut Context,
-    out: &mut Vec<u8>,
-) -> Result<bool, JsonError> {
+pub(super) fn write(value: &JsValue, host: &Host, context: &mut Context, out: &mut Vec<u8>) -> Result<bool, JsonError> {
     Walk { host, strip: false, start: out.len() }.value(value, 0, context, out)
 }
 
@@ -84,20 +72,20 @@ pub(super) fn write(
 /// As [`write`].
 pub(super) fn write_kept(
     value: &JsValue,
-    host: &impl Stringify,
+    host: &Host,
     context: &mut Context,
     out: &mut Vec<u8>,
 ) -> Result<bool, JsonError> {
     Walk { host, strip: true, start: out.len() }.value(value, 0, context, out)
 }
 
-struct Walk<'a, H> {
-    host: &'a H,
+struct Walk<'a> {
+    host: &'a Host,
     strip: bool,
     start: usize,
 }
 
-impl<H: Stringify> Walk<'_, H> {
+impl Walk<'_> {
     fn value(
         &self,
         value: &JsValue,
@@ -320,14 +308,20 @@ fn write_integer(number: i64, out: &mut Vec<u8>) {
 }
 
 fn write_number(number: f64, out: &mut Vec<u8>) {
+    /// Integers below are exact.
     const EXACT: f64 = 9_007_199_254_740_992.0;
+    /// From here on JavaScript writes integers with an exponent.
+    const EXPONENT: f64 = 1e21;
+    let is_integer = number.trunc() == number;
     if !number.is_finite() {
         out.extend_from_slice(b"null");
-    } else if number.trunc() == number && number.abs() < EXACT {
+    } else if is_integer && number.abs() < EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53")]
         write_integer(number as i64, out);
+    } else if is_integer && number.abs() < EXPONENT {
+        let _ = write!(out, "{number}");
     } else {
-        // serde_json writes the shortest digits that read back as the same double, as JavaScript does.
+        // The shortest digits that read back as the same double, as JavaScript writes them.
         let _ = serde_json::to_writer(out, &number);
     }
 }

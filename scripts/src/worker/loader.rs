@@ -7,7 +7,7 @@ use std::{
 };
 
 use boa_engine::{
-    Context, JsNativeError, JsResult, JsString, Module, Source,
+    Context, JsError, JsNativeError, JsResult, JsString, Module, Source,
     module::{ModuleLoader, ModuleRequest, Referrer},
 };
 use hashbrown::HashMap;
@@ -40,7 +40,8 @@ impl Loader {
             let value = Host::of(context).parse_json(path, source, context)?;
             Module::from_value_as_default(value, context)
         } else {
-            Module::parse(Source::from_bytes(source).with_path(Path::new(path)), None, context)?
+            let parsed = Module::parse(Source::from_bytes(source).with_path(Path::new(path)), None, context);
+            parsed.map_err(|error| in_file(&error, path))?
         };
         self.modules.borrow_mut().insert(path.to_owned(), module.clone());
         Ok(module)
@@ -58,6 +59,12 @@ impl ModuleLoader for Loader {
         let module = resolve(referrer.path(), request.specifier()).and_then(|path| self.module(&path, context));
         async { module }
     }
+}
+
+/// A syntax error, with the file that it is in behind the parser's `at line 3, col 9`.
+fn in_file(error: &JsError, path: &str) -> JsError {
+    let message = error.as_native().map_or("it does not parse", |native| native.message());
+    JsNativeError::syntax().with_message(format!("{message} in {path}")).into()
 }
 
 /// A relative specifier → a path below the handlers' directory.

@@ -9,6 +9,8 @@ mod hooks;
 mod host;
 mod json_in;
 mod json_out;
+#[cfg(test)]
+mod json_tests;
 mod loader;
 mod memory;
 mod work;
@@ -110,7 +112,9 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
         let ToWorker::Batch(batch) = frame::decode(&body)? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start"));
         };
-        if work.batch(batch)? {
+        if work.batch(&batch)? {
+            // The process ends here. After a panic of the engine it is better not to drop what is left of it.
+            std::mem::forget(work);
             break;
         }
     }

@@ -76,10 +76,14 @@ impl Work {
     ///
     /// # Errors
     /// The socket's.
-    pub(super) fn batch(&mut self, batch: Batch<'_>) -> io::Result<bool> {
+    pub(super) fn batch(&mut self, batch: &Batch<'_>) -> io::Result<bool> {
         self.flushed = Instant::now();
         for run in &batch.runs {
             self.run(run, batch.trace)?;
+            if self.unsound {
+                // The node gives the readings without an answer to another worker.
+                break;
+            }
         }
         self.flush()?;
         let retire = self.unsound || self.memory.is_spent();
@@ -106,6 +110,9 @@ impl Work {
             }
             let outcome = self.reading(call, &mut threaded, trace)?;
             self.answer(outcome, host.logs.take())?;
+            if self.unsound {
+                break;
+            }
         }
         Ok(())
     }
@@ -119,10 +126,6 @@ impl Work {
             #[expect(clippy::cast_possible_truncation, reason = "below 64")]
             let script = route.trailing_zeros() as u8;
             route &= route - 1;
-            if self.unsound {
-                // Readings after the one that broke the engine: the node gives them to another worker.
-                std::process::exit(1);
-            }
             if trace {
                 frame::send(&mut self.socket, &FromWorker::Calling(script), &mut self.buffer)?;
             }

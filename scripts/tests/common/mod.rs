@@ -1,5 +1,5 @@
 //! A pool of real worker processes on a directory of handlers, and what comes out of it.
-#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::{
     fs,
