@@ -99,7 +99,9 @@ pub(crate) struct EventLoop {
     /// Batches that the journal has, oldest first.
     committing: VecDeque<Vec<Written>>,
     last_committed: Position,
+    /// Readings for other loops. Like the batch, they wait for company unless somebody waits for them.
     handover: Vec<Vec<Submission>>,
+    handover_is_urgent: bool,
     ack_handover: Vec<Vec<Ack>>,
     failed_loads: Vec<(DeviceKey, DeviceId)>,
     checkpoint: CheckpointCycle,
@@ -139,6 +141,7 @@ impl EventLoop {
             committing: VecDeque::new(),
             last_committed: Position(0),
             handover: (0..loops).map(|_| Vec::new()).collect(),
+            handover_is_urgent: false,
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
             failed_loads: Vec::new(),
             checkpoint: CheckpointCycle::default(),
@@ -165,8 +168,10 @@ impl EventLoop {
             self.turn.answer(submission.ack, Answer::Refused(RejectReason::Overloaded));
             return;
         }
+        let first_urgent = submission.ack.is_some() && !self.handover_is_urgent;
+        self.handover_is_urgent |= first_urgent;
         queue.push(submission);
-        if queue.len() == 1 {
+        if queue.len() == 1 || first_urgent {
             self.turn.wake();
         }
     }
@@ -353,16 +358,20 @@ impl EventLoop {
     }
 
     pub(crate) fn batch_due(&self) -> BatchDue {
+        let batch = &self.turn.batch;
+        let handover = self.handover.iter().map(Vec::len).sum::<usize>();
         match () {
-            () if self.turn.batch.is_empty() || self.turn.journal_failed => BatchDue::Nothing,
-            () if self.turn.batch.is_urgent() || self.turn.batch.bytes() >= limits::JOURNAL_BATCH_SOON => BatchDue::Now,
+            () if self.handover_is_urgent || handover >= limits::HANDOVER_SOON => BatchDue::Now,
+            () if self.turn.journal_failed => BatchDue::Nothing,
+            () if batch.is_urgent() || batch.bytes() >= limits::JOURNAL_BATCH_SOON => BatchDue::Now,
+            () if batch.is_empty() && handover == 0 => BatchDue::Nothing,
             () => BatchDue::Soon,
         }
     }
 
     /// Hands the collected batch to the journal.
     pub(crate) fn send_batch(&mut self) {
-        if self.turn.batch.is_empty() {
+        if self.turn.batch.is_empty() || self.turn.journal_failed {
             return;
         }
         let batch = std::mem::replace(&mut self.turn.batch, Batch::new(self.turn.id));
@@ -375,7 +384,6 @@ impl EventLoop {
 
     /// Sends everything else that the turn collected. What a full queue refuses stays for the next turn.
     pub(crate) fn flush(&mut self) -> ForEdge {
-        self.flush_handover();
         self.flush_acks();
         self.flush_runs();
         self.flush_loads();
@@ -385,13 +393,16 @@ impl EventLoop {
         ForEdge { acks: std::mem::take(&mut self.turn.acks), shown: std::mem::take(&mut self.turn.shown) }
     }
 
-    fn flush_handover(&mut self) {
+    /// Sends the readings that other loops own.
+    pub(crate) fn flush_handover(&mut self) {
+        self.handover_is_urgent = false;
         for (queue, outlet) in self.handover.iter_mut().zip(&self.services.outlets) {
             if !queue.is_empty()
                 && let Err(LoopMessage::Submissions(back)) =
                     outlet.try_send(LoopMessage::Submissions(std::mem::take(queue)))
             {
                 *queue = back;
+                self.handover_is_urgent = true;
             }
         }
     }

@@ -31,6 +31,8 @@ pub const JOURNAL_BATCH_BYTES: usize = 1024 * 1024;
 pub const CHECKPOINT_QUEUE: usize = 64;
 /// Readings that wait to be handed over to one other loop; full: the loop stops reading its sockets (HTTP: 503).
 pub const HANDOVER: usize = 8_192;
+/// Readings for another loop that are not worth waiting longer with, even if nobody waits for them.
+pub const HANDOVER_SOON: usize = 256;
 /// Devices that were not heard of for so long are passivated: their state stays in the store only.
 pub const DEVICE_IDLE: Duration = Duration::from_secs(300);
 /// States that a loop hands to the checkpoint thread at a time.
@@ -43,7 +45,9 @@ pub const YIELD_AFTER: usize = 64;
 /// Size at which a journal segment is closed, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest wait for company of a commit that nobody waits for.
-pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(5);
+pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(10);
+/// How long the journal waits for the other loops' batches of the same tick, when nobody waits for the commit.
+pub const COMMIT_COMPANY: Duration = Duration::from_millis(1);
 /// Time between two checkpoints of the latest states.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest body of a journal record, in bytes: what a decoder may allocate.

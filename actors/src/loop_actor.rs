@@ -119,15 +119,17 @@ impl Turns {
             BatchDue::Now => {
                 self.batch_waits = false;
                 event_loop.send_batch();
+                event_loop.flush_handover();
             }
             BatchDue::Soon => {
                 if !self.batch_waits {
                     self.batch_waits = true;
-                    self.batch.as_mut().reset(Instant::now() + handle.services().commit_max_delay);
+                    self.batch.as_mut().reset(handle.services().next_commit_tick());
                 }
                 if self.batch.as_mut().poll(task).is_ready() {
                     self.batch_waits = false;
                     event_loop.send_batch();
+                    event_loop.flush_handover();
                 }
             }
         }

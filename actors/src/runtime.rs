@@ -67,6 +67,15 @@ impl Services {
         u16::try_from(self.outlets.len()).unwrap_or(u16::MAX)
     }
 
+    /// When the loops hand over next what nobody waits for: a tick that they have in common, so that one commit serves all.
+    #[must_use]
+    pub fn next_commit_tick(&self) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        let delay = self.commit_max_delay.as_micros().max(1);
+        let into = self.started.elapsed().as_micros() % delay;
+        now + Duration::from_micros(u64::try_from(delay - into).unwrap_or(0))
+    }
+
     /// Milliseconds since the start.
     #[must_use]
     pub fn uptime_ms(&self) -> u64 {
@@ -351,6 +360,7 @@ impl Runtime {
         let drained = self.until(Instant::now() + patience, |handle| {
             let mut event_loop = handle.event_loop();
             event_loop.send_batch();
+            event_loop.flush_handover();
             event_loop.is_drained()
         });
         drained.await

@@ -98,8 +98,9 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let scripts = start_scripts(config, &sink)?;
 
     let Recovered { store, next, unfinished, data, lock, .. } = recovered;
-    // Loops wait for company before they hand a batch over: a second wait in the journal would only add to it.
-    let journal_config = JournalConfig { segment_bytes: config.data.segment_bytes, commit_max_delay: Duration::ZERO };
+    // The loops hand over what nobody waits for on a common tick: the journal waits just for the last of them.
+    let company = limits::COMMIT_COMPANY.min(config.data.commit_max_delay);
+    let journal_config = JournalConfig { segment_bytes: config.data.segment_bytes, commit_max_delay: company };
     let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), journal_config, next, Arc::new(sink))?;
     let checkpoints = CheckpointConfig {
         // The loops set the pace: what they hand in is written soon.
