@@ -1,4 +1,6 @@
 //! What the journal promises, tried.
 
+mod codec;
+mod damage;
 mod doubles;
 mod roundtrip;
