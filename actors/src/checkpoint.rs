@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flume::RecvTimeoutError;
+
 use crate::{
     ids::{DeviceId, LoopId, Position},
     journal::Journal,
@@ -31,6 +33,8 @@ use crate::{
 
 /// Changed states at which a checkpoint is written before its time: it bounds the memory.
 const DIRTY_STATES: usize = 100_000;
+/// Time between two attempts to write a snapshot: each reads the whole store.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 
 /// What can be set about the checkpoints.
 #[derive(Debug, Clone)]
@@ -167,7 +171,8 @@ impl Checkpointer {
     /// [`StoreError`] when the last checkpoint could not be written; then the next start replays more of the journal.
     pub fn stop(&self) -> Result<(), StoreError> {
         drop(write(&self.queue).take());
-        match lock(&self.thread).take().map(JoinHandle::join) {
+        let thread = lock(&self.thread).take().inspect(|thread| thread.thread().unpark());
+        match thread.map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => {
                 tracing::error!("the checkpoint thread had panicked");
@@ -204,6 +209,8 @@ struct Worker {
     parked: Vec<ParkedReading>,
     /// `appended_bytes` of the journal at the last snapshot.
     snapshot_at: u64,
+    /// After a failed snapshot: not before this.
+    snapshot_not_before: Option<Instant>,
 }
 
 impl Worker {
@@ -215,30 +222,40 @@ impl Worker {
     ) -> Self {
         let start = Progress { batches: 0, folded_through: store.folded() };
         let loops = vec![start; config.loops];
-        Self { store, journal, config, shared, loops, states: HashMap::new(), parked: Vec::new(), snapshot_at: 0 }
+        Self {
+            store,
+            journal,
+            config,
+            shared,
+            loops,
+            states: HashMap::new(),
+            parked: Vec::new(),
+            snapshot_at: 0,
+            snapshot_not_before: None,
+        }
     }
 
     fn run(mut self, batches: &flume::Receiver<CheckpointBatch>) -> Result<(), StoreError> {
         let mut due = Instant::now() + self.config.interval;
         loop {
             let full = self.states.len() >= DIRTY_STATES || self.parked.len() >= limits::PARKED_READINGS;
-            // Full after a failed write: nothing more is taken, the loops keep their states.
-            let received = if full && !lock(&self.shared.status).healthy {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                Err(flume::RecvTimeoutError::Timeout)
-            } else if full {
-                Err(flume::RecvTimeoutError::Timeout)
-            } else {
-                batches.recv_deadline(due)
-            };
-            match received {
+            // Batches that keep coming must not keep a checkpoint from being written.
+            let now = full || Instant::now() >= due;
+            match if now { Err(RecvTimeoutError::Timeout) } else { batches.recv_deadline(due) } {
                 Ok(batch) => self.take(batch),
-                Err(flume::RecvTimeoutError::Timeout) => {
-                    // The error is in the status; what was to be written still is, and is tried again.
-                    let _ = self.checkpoint();
+                Err(RecvTimeoutError::Disconnected) => return self.checkpoint(),
+                Err(RecvTimeoutError::Timeout) => {
+                    let written = self.checkpoint();
+                    if written.is_err() && batches.is_disconnected() {
+                        batches.drain().for_each(|batch| self.take(batch));
+                        return self.checkpoint();
+                    }
+                    if written.is_err() && full {
+                        // Nothing more is taken until it is written: the loops keep their states.
+                        std::thread::park_timeout(self.config.interval);
+                    }
                     due = Instant::now() + self.config.interval;
                 }
-                Err(flume::RecvTimeoutError::Disconnected) => return self.checkpoint(),
             }
         }
     }
@@ -305,9 +322,15 @@ impl Worker {
         if appended.saturating_sub(self.snapshot_at) < self.config.journal_retention_bytes / 2 {
             return;
         }
+        if self.snapshot_not_before.is_some_and(|not_before| Instant::now() < not_before) {
+            return;
+        }
         match self.snapshot() {
-            Ok(()) => self.snapshot_at = appended,
-            Err(error) => tracing::error!(%error, "cannot write a snapshot; the journal keeps its segments"),
+            Ok(()) => (self.snapshot_at, self.snapshot_not_before) = (appended, None),
+            Err(error) => {
+                self.snapshot_not_before = Some(Instant::now() + SNAPSHOT_RETRY);
+                tracing::error!(%error, "cannot write a snapshot; the journal keeps its segments");
+            }
         }
     }
 
@@ -338,3 +361,6 @@ impl Worker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

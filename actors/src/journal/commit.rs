@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Time between two attempts to write after a failure.
-const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Bytes after which a group takes no more batches: it bounds the time of one commit, and the memory that is held.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Batches of one group: one write takes that many pieces and the head of a segment (`IOV_MAX` is 1,024).
@@ -111,6 +111,7 @@ struct Open {
 /// The journal's thread.
 pub(super) struct Committer {
     disk: Box<dyn Disk>,
+    retry: Duration,
     dir: PathBuf,
     config: JournalConfig,
     /// The position of the next record.
@@ -125,13 +126,14 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn new(
         disk: Box<dyn Disk>,
+        retry: Duration,
         dir: PathBuf,
         config: JournalConfig,
         next: u64,
         shared: Arc<Shared>,
         sink: Arc<dyn CommitSink>,
     ) -> Self {
-        Self { disk, dir, config, next, open: None, failing: false, shared, sink }
+        Self { disk, retry, dir, config, next, open: None, failing: false, shared, sink }
     }
 
     /// Runs until the last sender is gone and the queue is empty.
@@ -202,7 +204,7 @@ impl Committer {
                     if closing {
                         return false;
                     }
-                    std::thread::park_timeout(RETRY);
+                    std::thread::park_timeout(self.retry);
                 }
             }
         }

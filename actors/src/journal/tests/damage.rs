@@ -15,8 +15,11 @@ use crate::{
 
 const RECORDS: u64 = 12;
 
+/// Segments by name, and what is in them.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// A journal of three segments: the files, by name, and the records.
-fn small_journal() -> (Vec<(String, Vec<u8>)>, Vec<(Position, Record)>) {
+fn small_journal() -> (Files, Vec<(Position, Record)>) {
     let dir = tempfile::tempdir().unwrap();
     let config = JournalConfig { segment_bytes: 450, commit_max_delay: Duration::ZERO };
     let sink = WaitingSink::new();
