@@ -9,7 +9,7 @@
 //! It is the only writer of the store, and never waits for a loop.
 
 use std::{
-    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, RwLock,
@@ -22,7 +22,9 @@ use std::{
 use flume::RecvTimeoutError;
 
 use crate::{
-    ids::{DeviceId, LoopId, Position},
+    blocking::message,
+    dirty::DirtyStates,
+    ids::{LoopId, Position},
     journal::Journal,
     limits,
     lock::{lock, read, write},
@@ -31,8 +33,6 @@ use crate::{
     store::{StateStore, StoreError},
 };
 
-/// Changed states at which a checkpoint is written before its time: it bounds the memory.
-const DIRTY_STATES: usize = 100_000;
 /// Time between two attempts to write a snapshot: each reads the whole store.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 
@@ -135,7 +135,18 @@ impl Checkpointer {
         });
         let (queue, batches) = flume::bounded(limits::CHECKPOINT_QUEUE);
         let worker = Worker::new(store, journal, config, shared.clone());
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || worker.run(&batches))?;
+        let told = shared.clone();
+        let work = move || match catch_unwind(AssertUnwindSafe(|| worker.run(&batches))) {
+            Ok(result) => result,
+            Err(panic) => {
+                let reason = format!("the checkpoint thread panicked: {}", message(&*panic));
+                tracing::error!(reason, "there are no checkpoints any more; the journal keeps it all");
+                let mut status = lock(&told.status);
+                (status.healthy, status.reason) = (false, Some(reason));
+                Ok(())
+            }
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(work)?;
         Ok(Arc::new(Self { queue: RwLock::new(Some(queue)), shared, thread: Mutex::new(Some(thread)) }))
     }
 
@@ -174,11 +185,8 @@ impl Checkpointer {
         let thread = lock(&self.thread).take().inspect(|thread| thread.thread().unpark());
         match thread.map(JoinHandle::join) {
             Some(Ok(result)) => result,
-            Some(Err(_)) => {
-                tracing::error!("the checkpoint thread had panicked");
-                Ok(())
-            }
-            None => Ok(()),
+            // A panic is caught inside the thread, and told in the status.
+            Some(Err(_)) | None => Ok(()),
         }
     }
 }
@@ -205,7 +213,7 @@ struct Worker {
     config: CheckpointConfig,
     shared: Arc<Shared>,
     loops: Vec<Progress>,
-    states: HashMap<DeviceId, DeviceState>,
+    states: DirtyStates,
     parked: Vec<ParkedReading>,
     /// `appended_bytes` of the journal at the last snapshot.
     snapshot_at: u64,
@@ -228,7 +236,7 @@ impl Worker {
             config,
             shared,
             loops,
-            states: HashMap::new(),
+            states: DirtyStates::default(),
             parked: Vec::new(),
             snapshot_at: 0,
             snapshot_not_before: None,
@@ -238,7 +246,7 @@ impl Worker {
     fn run(mut self, batches: &flume::Receiver<CheckpointBatch>) -> Result<(), StoreError> {
         let mut due = Instant::now() + self.config.interval;
         loop {
-            let full = self.states.len() >= DIRTY_STATES || self.parked.len() >= limits::PARKED_READINGS;
+            let full = self.states.is_full() || self.parked.len() >= limits::PARKED_READINGS;
             // Batches that keep coming must not keep a checkpoint from being written.
             let now = full || Instant::now() >= due;
             match if now { Err(RecvTimeoutError::Timeout) } else { batches.recv_deadline(due) } {
@@ -261,9 +269,7 @@ impl Worker {
     }
 
     fn take(&mut self, batch: CheckpointBatch) {
-        for state in batch.states {
-            self.states.insert(state.device.clone(), state);
-        }
+        batch.states.into_iter().for_each(|state| self.states.insert(state));
         self.parked.extend(batch.parked);
         match self.loops.get_mut(batch.owner.index()) {
             Some(progress) => {
@@ -283,8 +289,7 @@ impl Worker {
             return Ok(());
         }
         let started = Instant::now();
-        let states = self.states.values().cloned().collect::<Vec<_>>();
-        if let Err(error) = self.store.write(&states, &self.parked, folded) {
+        if let Err(error) = self.store.write(&self.states.to_vec(), &self.parked, folded) {
             let mut status = lock(&self.shared.status);
             if status.healthy {
                 tracing::error!(%error, "cannot write a checkpoint; the journal keeps it all meanwhile");

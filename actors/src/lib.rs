@@ -10,6 +10,7 @@
 pub mod blocking;
 pub mod checkpoint;
 pub mod clock;
+mod dirty;
 pub mod ids;
 pub mod journal;
 pub mod limits;

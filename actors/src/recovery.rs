@@ -19,8 +19,10 @@ use bytes::Bytes;
 pub use self::data_dir::{DataDir, DirectoryLock};
 use self::{data_dir::take_lock, replay::Replay};
 use crate::{
+    dirty::DirtyStates,
     ids::Position,
     journal::{self, ScanError, ScanReport},
+    limits,
     reading::Reading,
     script::Verdict,
     snapshot::{self, Entry, Snapshot, SnapshotError},
@@ -32,9 +34,6 @@ use crate::{
 /// state stays as it was.
 pub type Fold<'a> =
     dyn FnMut(Option<&DeviceState>, Position, &Reading, &Verdict, &[(Box<str>, Bytes)]) -> Option<DeviceState> + 'a;
-
-/// States of a snapshot that go to the store at a time.
-const RESTORED_STATES: usize = 10_000;
 
 /// What a recovery leaves to go on with.
 #[derive(Debug)]
@@ -233,20 +232,20 @@ fn newest_whole(
 
 /// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
 fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<(), SnapshotError> {
-    let (mut states, mut parked) = (Vec::new(), Vec::new());
+    let (mut states, mut parked) = (DirtyStates::default(), Vec::new());
     snapshot::load(newest, &mut |entry| {
         match entry {
-            Entry::State(state) => states.push(state),
+            Entry::State(state) => states.insert(state),
             Entry::Parked(reading) => parked.push(reading),
         }
-        if states.len() + parked.len() >= RESTORED_STATES {
-            store.write(&states, &parked, Position(0))?;
+        if states.is_full() || parked.len() >= limits::PARKED_READINGS {
+            store.write(&states.to_vec(), &parked, Position(0))?;
             states.clear();
             parked.clear();
         }
         Ok(())
     })?;
-    store.write(&states, &parked, newest.position)?;
+    store.write(&states.to_vec(), &parked, newest.position)?;
     report.snapshot_used = Some(newest.position);
     Ok(())
 }

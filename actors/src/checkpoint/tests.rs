@@ -7,6 +7,7 @@ use std::{
 
 use super::*;
 use crate::{
+    dirty,
     journal::{CommitMode, MemoryJournal, tests::doubles::WaitingSink},
     store::{MemoryStore, tests::state},
 };
@@ -143,7 +144,7 @@ fn a_store_that_refuses_gets_it_all_later() {
 fn memory_is_bounded_while_the_store_refuses() {
     let bench = bench(1, Duration::from_millis(2));
     bench.store.refuses.store(true, SeqCst);
-    let states = (0..DIRTY_STATES as u64).map(|device| state(device, 1)).collect::<Vec<_>>();
+    let states = (0..dirty::STATES as u64).map(|device| state(device, 1)).collect::<Vec<_>>();
     bench.submit(0, states, 1);
     bench.wait("it is tried before its time", || bench.store.writes.load(SeqCst) > 0);
     let one = || CheckpointBatch { owner: LoopId(0), states: vec![], parked: vec![], folded_through: Position(2) };

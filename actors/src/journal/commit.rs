@@ -8,6 +8,7 @@
 
 use std::{
     io::{self, IoSlice},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -26,6 +27,7 @@ use super::{
     writer::{Commit, CommitSink, JournalConfig, JournalFailure},
 };
 use crate::{
+    blocking::message,
     ids::{LoopId, Position},
     lock::lock,
 };
@@ -91,6 +93,11 @@ impl Shared {
         }
     }
 
+    /// Says why the journal does not write.
+    pub(super) fn fail(&self, reason: String) {
+        lock(&self.state).failure = Some(reason);
+    }
+
     /// Takes the segments off the list whose every record is at or before `covered`; never the last one.
     pub(super) fn release(&self, covered: Position) -> Vec<Segment> {
         let mut state = lock(&self.state);
@@ -136,8 +143,18 @@ impl Committer {
         Self { disk, retry, dir, config, next, open: None, failing: false, shared, sink }
     }
 
-    /// Runs until the last sender is gone and the queue is empty.
-    pub(super) fn run(mut self, batches: &Receiver<Batch>) {
+    /// Runs until the last sender is gone and the queue is empty. A panic, which only the sink can bring about, is told as a
+    /// failure: the queue is closed then, and nothing is acknowledged any more.
+    pub(super) fn run(self, batches: &Receiver<Batch>) {
+        let shared = self.shared.clone();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit_all(batches))) {
+            let reason = format!("its thread panicked: {}", message(&*panic));
+            tracing::error!(reason, "the journal has ended");
+            shared.fail(reason);
+        }
+    }
+
+    fn commit_all(mut self, batches: &Receiver<Batch>) {
         while let Some(mut group) = self.next_group(batches) {
             let mut next = self.next;
             for batch in &mut group {
@@ -194,14 +211,12 @@ impl Committer {
                 }
                 Err(error) => {
                     let closing = self.shared.closing.load(Ordering::Acquire);
-                    let reason = self.give_segment_up(&error);
-                    lock(&self.shared.state).failure = Some(reason.clone());
+                    let failure = self.give_segment_up(&error);
+                    self.shared.fail(failure.reason.clone());
                     if !std::mem::replace(&mut self.failing, true) {
-                        tracing::error!(reason, "the journal cannot write: acknowledgements stop");
-                        let no_space = error.kind() == io::ErrorKind::StorageFull;
-                        self.sink.failed(&JournalFailure { reason, no_space });
-                    }
-                    if closing {
+                        tracing::error!(failure.reason, "the journal cannot write: acknowledgements stop");
+                        self.sink.failed(&failure);
+                    } else if closing {
                         return false;
                     }
                     std::thread::park_timeout(self.retry);
@@ -259,9 +274,12 @@ impl Committer {
     }
 
     /// Leaves the segment in which a write failed, and says in words what happened.
-    fn give_segment_up(&mut self, error: &io::Error) -> String {
+    fn give_segment_up(&mut self, error: &io::Error) -> JournalFailure {
+        let no_space = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let why = if no_space { format!("no space left on the disk ({error})") } else { error.to_string() };
         let Some(mut open) = self.open.take() else {
-            return format!("cannot start a segment in {}: {}", self.dir.display(), words(error));
+            let reason = format!("cannot start a segment in {}: {why}", self.dir.display());
+            return JournalFailure { reason, no_space };
         };
         if open.first == self.next {
             // Nothing in it was committed, and the next attempt needs its name.
@@ -270,7 +288,7 @@ impl Committer {
         } else if open.file.truncate(open.bytes).is_err() {
             tracing::warn!(segment = %open.path.display(), "cannot cut a failed write off; the reader will skip it");
         }
-        format!("cannot write {}: {}", open.path.display(), words(error))
+        JournalFailure { reason: format!("cannot write {}: {why}", open.path.display()), no_space }
     }
 
     fn note_commit(&self, group: &[Batch], bytes: u64, took: Duration) {
@@ -302,13 +320,5 @@ impl Committer {
         for (owner, commits) in told {
             self.sink.committed(owner, commits);
         }
-    }
-}
-
-/// The system's reason in the words an operator searches for.
-fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::StorageFull => format!("no space left on the disk ({error})"),
-        _ => error.to_string(),
     }
 }

@@ -34,8 +34,8 @@ pub trait Journal: Send + Sync + 'static {
     /// How the journal fares.
     fn status(&self) -> JournalStatus;
 
-    /// Commits what was handed over, and ends. Blocks; never call it on a loop. When the disk does not take the rest
-    /// even now, it is given up: nobody was told that it is durable.
+    /// Commits what was handed over, and ends. Blocks; never call it on a loop. When the disk refuses the rest a second
+    /// time, it is given up: nobody was told that it is durable.
     fn close(&self);
 
     /// Frees the segments whose every record is at or before `covered`. Only a snapshot file gives the right to.

@@ -1,23 +1,24 @@
 //! The replay: the journal's records, folded in each device's order, on their way into the store.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 use super::{Fold, RecoveryReport, Unfinished};
 use crate::{
+    dirty::DirtyStates,
     ids::{DeviceId, Position},
     journal::{OutcomeRecord, Record},
+    limits,
     script::{ParkReason, Verdict},
-    state::{DeviceState, ParkedReading},
+    state::ParkedReading,
     store::{StateStore, StoreError},
 };
 
-/// Changed states that are kept in memory before they go to the store.
-const DIRTY_STATES: usize = 50_000;
 /// Time between two words about the progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -25,7 +26,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 pub(super) struct Replay<'a, 'f> {
     store: &'a dyn StateStore,
     fold: &'a mut Fold<'f>,
-    states: HashMap<DeviceId, DeviceState>,
+    states: DirtyStates,
     parked: Vec<ParkedReading>,
     /// Readings that wait for an outcome, and those of the same device behind them: what the loops had in flight.
     waiting: HashMap<DeviceId, VecDeque<Unfinished>>,
@@ -42,7 +43,7 @@ impl<'a, 'f> Replay<'a, 'f> {
         Self {
             store,
             fold,
-            states: HashMap::new(),
+            states: DirtyStates::default(),
             parked: Vec::new(),
             waiting: HashMap::new(),
             seen: store.folded(),
@@ -60,7 +61,7 @@ impl<'a, 'f> Replay<'a, 'f> {
             Record::Outcome(outcome) => self.outcome(&outcome)?,
         }
         self.seen = position;
-        if self.states.len() >= DIRTY_STATES {
+        if self.states.is_full() || self.parked.len() >= limits::PARKED_READINGS {
             self.write()?;
         }
         if self.records.is_multiple_of(10_000) && self.spoken.elapsed() >= PROGRESS {
@@ -146,7 +147,7 @@ impl<'a, 'f> Replay<'a, 'f> {
         }
         self.folded += 1;
         if let Some(state) = (self.fold)(previous.as_ref(), *position, reading, verdict, script_state) {
-            self.states.insert(reading.device.clone(), state);
+            self.states.insert(state);
         }
         Ok(())
     }
@@ -157,8 +158,8 @@ impl<'a, 'f> Replay<'a, 'f> {
         if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
             return Ok(());
         }
-        let states = self.states.drain().map(|(_, state)| state).collect::<Vec<_>>();
-        self.store.write(&states, &self.parked, folded)?;
+        self.store.write(&self.states.to_vec(), &self.parked, folded)?;
+        self.states.clear();
         self.parked.clear();
         Ok(())
     }

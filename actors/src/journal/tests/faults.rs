@@ -20,7 +20,7 @@ use super::{
 use crate::{
     ids::{LoopId, Position},
     journal::{
-        Commit, FileJournal, Journal, JournalConfig, Record,
+        Commit, CommitSink, FileJournal, Journal, JournalConfig, JournalFailure, Record,
         disk::{Disk, DiskFile, FileSystem},
     },
     limits,
@@ -267,6 +267,28 @@ fn a_journal_that_cannot_write_can_be_closed() {
         assert_eq!(told.of(LoopId(0)), [Commit { first: Position(1), records: 3 }]);
         Some(())
     });
+}
+
+#[test]
+fn a_sink_that_panics_ends_the_journal_and_it_says_so() {
+    struct Panicking;
+    impl CommitSink for Panicking {
+        fn committed(&self, _: LoopId, _: Vec<Commit>) {
+            panic!("a bug in the sink");
+        }
+        fn failed(&self, _: &JournalFailure) {}
+        fn recovered(&self) {}
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let journal = FileJournal::open(dir.path(), SMALL, Position(1), Arc::new(Panicking)).unwrap();
+    journal.try_append(batch(0, &[record(0)])).unwrap();
+    // The queue closes when the thread has ended.
+    while journal.try_append(batch(0, &[record(1)])).is_ok() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    journal.close();
+    let status = journal.status();
+    assert!(!status.healthy && status.reason.unwrap().contains("a bug in the sink"));
 }
 
 #[derive(Debug, Clone, Copy)]
