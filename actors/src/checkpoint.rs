@@ -4,7 +4,10 @@
 //! **The invariant that recovery stands on.** A loop says `folded_through = p` only when every reading of its devices at or
 //! before `p` is folded, handlers' outcomes included, and every state that this changed is in this batch or in an earlier one.
 //! The store's folded position is the least of the loops', so what follows it in the journal is all that a replay needs.
-//! A loop without readings says so too: at least one batch an interval, else it holds the others back.
+//! A loop without readings says so too: at least one batch an interval, else it holds the others back. With nothing in
+//! flight it may report the journal's `committed` position, read *before* it made sure that none of its batches waits for
+//! its commit; with something in flight, the position before the first reading that is not folded, or the last one that
+//! it may have reported before, whichever is less.
 //!
 //! It is the only writer of the store, and never waits for a loop.
 
