@@ -4,12 +4,15 @@
 //! **The invariant that recovery stands on.** A loop says `folded_through = p` only when every reading of its devices at or
 //! before `p` is folded, handlers' outcomes included, and every state that this changed is in this batch or in an earlier one.
 //! The store's folded position is the least of the loops', so what follows it in the journal is all that a replay needs.
-//! A loop without readings says so too: at least one batch an interval, else it holds the others back.
+//! A loop without readings says so too: at least one batch an interval, else it holds the others back. With nothing in
+//! flight it may report the journal's `committed` position, read *before* it made sure that none of its batches waits for
+//! its commit; with something in flight, the position before the first reading that is not folded, or the last one that
+//! it may have reported before, whichever is less.
 //!
 //! It is the only writer of the store, and never waits for a loop.
 
 use std::{
-    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, RwLock,
@@ -19,8 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flume::RecvTimeoutError;
+
 use crate::{
-    ids::{DeviceId, LoopId, Position},
+    blocking::message,
+    dirty::DirtyStates,
+    ids::{LoopId, Position},
     journal::Journal,
     limits,
     lock::{lock, read, write},
@@ -29,8 +36,8 @@ use crate::{
     store::{StateStore, StoreError},
 };
 
-/// Changed states at which a checkpoint is written before its time: it bounds the memory.
-const DIRTY_STATES: usize = 100_000;
+/// Time between two attempts to write a snapshot: each reads the whole store.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 
 /// What can be set about the checkpoints.
 #[derive(Debug, Clone)]
@@ -131,7 +138,18 @@ impl Checkpointer {
         });
         let (queue, batches) = flume::bounded(limits::CHECKPOINT_QUEUE);
         let worker = Worker::new(store, journal, config, shared.clone());
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || worker.run(&batches))?;
+        let told = shared.clone();
+        let work = move || match catch_unwind(AssertUnwindSafe(|| worker.run(&batches))) {
+            Ok(result) => result,
+            Err(panic) => {
+                let reason = format!("the checkpoint thread panicked: {}", message(&*panic));
+                tracing::error!(reason, "there are no checkpoints any more; the journal keeps it all");
+                let mut status = lock(&told.status);
+                (status.healthy, status.reason) = (false, Some(reason));
+                Ok(())
+            }
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(work)?;
         Ok(Arc::new(Self { queue: RwLock::new(Some(queue)), shared, thread: Mutex::new(Some(thread)) }))
     }
 
@@ -167,13 +185,11 @@ impl Checkpointer {
     /// [`StoreError`] when the last checkpoint could not be written; then the next start replays more of the journal.
     pub fn stop(&self) -> Result<(), StoreError> {
         drop(write(&self.queue).take());
-        match lock(&self.thread).take().map(JoinHandle::join) {
+        let thread = lock(&self.thread).take().inspect(|thread| thread.thread().unpark());
+        match thread.map(JoinHandle::join) {
             Some(Ok(result)) => result,
-            Some(Err(_)) => {
-                tracing::error!("the checkpoint thread had panicked");
-                Ok(())
-            }
-            None => Ok(()),
+            // A panic is caught inside the thread, and told in the status.
+            Some(Err(_)) | None => Ok(()),
         }
     }
 }
@@ -200,10 +216,12 @@ struct Worker {
     config: CheckpointConfig,
     shared: Arc<Shared>,
     loops: Vec<Progress>,
-    states: HashMap<DeviceId, DeviceState>,
+    states: DirtyStates,
     parked: Vec<ParkedReading>,
     /// `appended_bytes` of the journal at the last snapshot.
     snapshot_at: u64,
+    /// After a failed snapshot: not before this.
+    snapshot_not_before: Option<Instant>,
 }
 
 impl Worker {
@@ -215,38 +233,46 @@ impl Worker {
     ) -> Self {
         let start = Progress { batches: 0, folded_through: store.folded() };
         let loops = vec![start; config.loops];
-        Self { store, journal, config, shared, loops, states: HashMap::new(), parked: Vec::new(), snapshot_at: 0 }
+        Self {
+            store,
+            journal,
+            config,
+            shared,
+            loops,
+            states: DirtyStates::default(),
+            parked: Vec::new(),
+            snapshot_at: 0,
+            snapshot_not_before: None,
+        }
     }
 
     fn run(mut self, batches: &flume::Receiver<CheckpointBatch>) -> Result<(), StoreError> {
         let mut due = Instant::now() + self.config.interval;
         loop {
-            let full = self.states.len() >= DIRTY_STATES || self.parked.len() >= limits::PARKED_READINGS;
-            // Full after a failed write: nothing more is taken, the loops keep their states.
-            let received = if full && !lock(&self.shared.status).healthy {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                Err(flume::RecvTimeoutError::Timeout)
-            } else if full {
-                Err(flume::RecvTimeoutError::Timeout)
-            } else {
-                batches.recv_deadline(due)
-            };
-            match received {
+            let full = self.states.is_full() || self.parked.len() >= limits::PARKED_READINGS;
+            // Batches that keep coming must not keep a checkpoint from being written.
+            let now = full || Instant::now() >= due;
+            match if now { Err(RecvTimeoutError::Timeout) } else { batches.recv_deadline(due) } {
                 Ok(batch) => self.take(batch),
-                Err(flume::RecvTimeoutError::Timeout) => {
-                    // The error is in the status; what was to be written still is, and is tried again.
-                    let _ = self.checkpoint();
+                Err(RecvTimeoutError::Disconnected) => return self.checkpoint(),
+                Err(RecvTimeoutError::Timeout) => {
+                    let written = self.checkpoint();
+                    if written.is_err() && batches.is_disconnected() {
+                        batches.drain().for_each(|batch| self.take(batch));
+                        return self.checkpoint();
+                    }
+                    if written.is_err() && full {
+                        // Nothing more is taken until it is written: the loops keep their states.
+                        std::thread::park_timeout(self.config.interval);
+                    }
                     due = Instant::now() + self.config.interval;
                 }
-                Err(flume::RecvTimeoutError::Disconnected) => return self.checkpoint(),
             }
         }
     }
 
     fn take(&mut self, batch: CheckpointBatch) {
-        for state in batch.states {
-            self.states.insert(state.device.clone(), state);
-        }
+        batch.states.into_iter().for_each(|state| self.states.insert(state));
         self.parked.extend(batch.parked);
         match self.loops.get_mut(batch.owner.index()) {
             Some(progress) => {
@@ -266,8 +292,7 @@ impl Worker {
             return Ok(());
         }
         let started = Instant::now();
-        let states = self.states.values().cloned().collect::<Vec<_>>();
-        if let Err(error) = self.store.write(&states, &self.parked, folded) {
+        if let Err(error) = self.store.write(&self.states.to_vec(), &self.parked, folded) {
             let mut status = lock(&self.shared.status);
             if status.healthy {
                 tracing::error!(%error, "cannot write a checkpoint; the journal keeps it all meanwhile");
@@ -305,9 +330,15 @@ impl Worker {
         if appended.saturating_sub(self.snapshot_at) < self.config.journal_retention_bytes / 2 {
             return;
         }
+        if self.snapshot_not_before.is_some_and(|not_before| Instant::now() < not_before) {
+            return;
+        }
         match self.snapshot() {
-            Ok(()) => self.snapshot_at = appended,
-            Err(error) => tracing::error!(%error, "cannot write a snapshot; the journal keeps its segments"),
+            Ok(()) => (self.snapshot_at, self.snapshot_not_before) = (appended, None),
+            Err(error) => {
+                self.snapshot_not_before = Some(Instant::now() + SNAPSHOT_RETRY);
+                tracing::error!(%error, "cannot write a snapshot; the journal keeps its segments");
+            }
         }
     }
 
@@ -338,3 +369,6 @@ impl Worker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ pub mod blocking;
 pub mod checkpoint;
 pub mod clock;
 mod device;
+mod dirty;
 pub mod event_loop;
 pub mod fanout;
 pub mod fold;

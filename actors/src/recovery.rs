@@ -3,25 +3,30 @@
 //!
 //! Recovery does not know how a reading folds: the caller gives the same pure function that the running node uses.
 
+mod data_dir;
+mod replay;
+
 use std::{
-    collections::{HashMap, VecDeque},
-    fs::{self, File},
-    io::{self, Read, Seek, Write},
+    fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 
+pub use self::data_dir::{DataDir, DirectoryLock};
+use self::{data_dir::take_lock, replay::Replay};
 use crate::{
-    ids::{DeviceId, Position},
-    journal::{self, OutcomeRecord, Record, ScanError, ScanReport},
+    dirty::DirtyStates,
+    ids::Position,
+    journal::{self, ScanError, ScanReport},
+    limits,
     reading::Reading,
-    script::{ParkReason, Verdict},
+    script::Verdict,
     snapshot::{self, Entry, Snapshot, SnapshotError},
-    state::{DeviceState, ParkedReading},
+    state::DeviceState,
     store::{SledConfig, SledStore, StateStore, StoreError},
 };
 
@@ -29,57 +34,6 @@ use crate::{
 /// state stays as it was.
 pub type Fold<'a> =
     dyn FnMut(Option<&DeviceState>, Position, &Reading, &Verdict, &[(Box<str>, Bytes)]) -> Option<DeviceState> + 'a;
-
-/// States that are kept in memory before they go to the store.
-const DIRTY_STATES: usize = 50_000;
-/// Time between two words about the progress.
-const PROGRESS: Duration = Duration::from_secs(5);
-
-/// The places in a data directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataDir(PathBuf);
-
-impl DataDir {
-    /// The data directory at this path.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
-
-    /// The directory itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The journal's segments.
-    #[must_use]
-    pub fn journal(&self) -> PathBuf {
-        self.0.join("journal")
-    }
-
-    /// The store.
-    #[must_use]
-    pub fn state(&self) -> PathBuf {
-        self.0.join("state")
-    }
-
-    /// The snapshot files.
-    #[must_use]
-    pub fn snapshots(&self) -> PathBuf {
-        self.0.join("snapshots")
-    }
-
-    /// The lock file.
-    #[must_use]
-    pub fn lock(&self) -> PathBuf {
-        self.0.join("LOCK")
-    }
-}
-
-/// The data directory is ours while this lives.
-#[derive(Debug)]
-pub struct DirectoryLock(#[expect(dead_code, reason = "held for its lock, which closing it gives up")] File);
 
 /// What a recovery leaves to go on with.
 #[derive(Debug)]
@@ -217,58 +171,18 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     Ok(Recovered { store: Arc::new(store), next, unfinished, report, data, lock })
 }
 
-/// Makes the directory, and takes its lock.
-fn take_lock(data: &DataDir) -> Result<DirectoryLock, RecoveryError> {
-    let unusable = |reason: String| RecoveryError::Unusable { dir: data.path().to_owned(), reason };
-    let refused = |error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => unusable(format!(
-            "{error}; make it readable and writable for the user that runs tidegate, or choose another --data-dir"
-        )),
-        io::ErrorKind::StorageFull => unusable(format!("{error}; free some space on its disk")),
-        _ => unusable(error.to_string()),
-    };
-    match fs::metadata(data.path()) {
-        Ok(found) if !found.is_dir() => {
-            return Err(unusable("it is not a directory; choose another --data-dir, or move the file away".to_owned()));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(data.path()).map_err(refused)?;
-        }
-        Err(error) => return Err(refused(error)),
-    }
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(data.lock()).map_err(refused)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Its holder may be about to write it; it is for the message only.
-            let _ = file.take(20).read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
-            return Err(RecoveryError::InUse { dir: data.path().to_owned(), pid });
-        }
-        Err(fs::TryLockError::Error(error)) => return Err(refused(error)),
-    }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(refused)?;
-    Ok(DirectoryLock(file))
-}
-
 /// Opens the store; one that cannot be trusted is moved away and rebuilt from the newest whole snapshot.
 fn open_store(data: &DataDir, config: SledConfig, report: &mut RecoveryReport) -> Result<SledStore, RecoveryError> {
-    let snapshots = snapshot::list(&data.snapshots())?;
-    let newest = snapshots.first().map_or(Position(0), |snapshot| snapshot.position);
     let reason = match SledStore::open(&data.state(), config) {
-        Ok(store) if store.folded() >= newest => return Ok(store),
-        // A new one: somebody removed it, or it never was.
-        Ok(store) if store.count() == 0 => {
-            restore(&store, snapshots, report)?;
-            return Ok(store);
-        }
-        Ok(store) => format!("it is folded up to {}, and a snapshot up to {newest}", store.folded()),
+        // A snapshot is never ahead of the store it was made from, unless somebody changed the store behind our back.
+        Ok(store) => match newest_whole(data, store.folded(), report)? {
+            None => return Ok(store),
+            Some(newest) if store.count() == 0 => {
+                fill(&store, &newest, report)?;
+                return Ok(store);
+            }
+            Some(newest) => format!("it is folded up to {}, and a snapshot up to {}", store.folded(), newest.position),
+        },
         Err(StoreError::Damaged { reason, .. }) => reason,
         Err(error) => return Err(error.into()),
     };
@@ -276,7 +190,9 @@ fn open_store(data: &DataDir, config: SledConfig, report: &mut RecoveryReport) -
     tracing::error!(reason, moved = %moved.display(), "the state store is damaged: it is rebuilt from the journal");
     report.store_quarantined = Some((moved, reason));
     let store = SledStore::open(&data.state(), config)?;
-    restore(&store, snapshots, report)?;
+    if let Some(newest) = newest_whole(data, Position(0), report)? {
+        fill(&store, &newest, report)?;
+    }
     Ok(store)
 }
 
@@ -294,195 +210,44 @@ fn move_away(data: &DataDir) -> io::Result<PathBuf> {
     Ok(moved)
 }
 
-/// Fills an empty store from the newest whole snapshot, if there is one.
-fn restore(store: &SledStore, snapshots: Vec<Snapshot>, report: &mut RecoveryReport) -> Result<(), RecoveryError> {
-    for found in snapshots {
+/// The newest whole snapshot beyond a position. Damaged ones on the way are set aside.
+fn newest_whole(
+    data: &DataDir,
+    beyond: Position,
+    report: &mut RecoveryReport,
+) -> Result<Option<Snapshot>, SnapshotError> {
+    for found in snapshot::list(&data.snapshots())?.into_iter().take_while(|found| found.position > beyond) {
         match snapshot::verify(&found) {
-            Ok(()) => {
-                fill(store, &found)?;
-                report.snapshot_used = Some(found.position);
-                return Ok(());
-            }
+            Ok(()) => return Ok(Some(found)),
             Err(error @ SnapshotError::Damaged { .. }) => {
                 tracing::error!(%error, "an older one is used, if there is one");
                 report.snapshots_damaged.push(error.to_string());
                 snapshot::set_aside(&found)?;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Puts a snapshot into the store, in pieces; only the last one says how far it is folded.
-fn fill(store: &SledStore, found: &Snapshot) -> Result<(), SnapshotError> {
-    let (mut states, mut parked) = (Vec::new(), Vec::new());
-    snapshot::load(found, &mut |entry| {
+/// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
+fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<(), SnapshotError> {
+    let (mut states, mut parked) = (DirtyStates::default(), Vec::new());
+    snapshot::load(newest, &mut |entry| {
         match entry {
-            Entry::State(state) => states.push(state),
+            Entry::State(state) => states.insert(state),
             Entry::Parked(reading) => parked.push(reading),
         }
-        if states.len() + parked.len() >= DIRTY_STATES {
-            store.write(&states, &parked, Position(0))?;
+        if states.is_full() || parked.len() >= limits::PARKED_READINGS {
+            store.write(&states.to_vec(), &parked, Position(0))?;
             states.clear();
             parked.clear();
         }
         Ok(())
     })?;
-    Ok(store.write(&states, &parked, found.position)?)
-}
-
-/// The journal's records on their way into the store.
-struct Replay<'a, 'f> {
-    store: &'a SledStore,
-    fold: &'a mut Fold<'f>,
-    states: HashMap<DeviceId, DeviceState>,
-    parked: Vec<ParkedReading>,
-    /// Readings that wait for an outcome, and those of the same device behind them: what the loops had in flight.
-    waiting: HashMap<DeviceId, VecDeque<Unfinished>>,
-    /// The last position that was seen.
-    seen: Position,
-    folded: u64,
-    orphaned: u64,
-    records: u64,
-    spoken: Instant,
-}
-
-impl<'a, 'f> Replay<'a, 'f> {
-    fn new(store: &'a SledStore, fold: &'a mut Fold<'f>) -> Self {
-        Self {
-            store,
-            fold,
-            states: HashMap::new(),
-            parked: Vec::new(),
-            waiting: HashMap::new(),
-            seen: store.folded(),
-            folded: 0,
-            orphaned: 0,
-            records: 0,
-            spoken: Instant::now(),
-        }
-    }
-
-    fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
-        self.records += 1;
-        match record {
-            Record::Reading { reading, routed } => self.reading(Unfinished { position, reading, routed })?,
-            Record::Outcome(outcome) => self.outcome(&outcome)?,
-        }
-        self.seen = position;
-        if self.states.len() >= DIRTY_STATES {
-            self.write()?;
-        }
-        if self.records.is_multiple_of(10_000) && self.spoken.elapsed() >= PROGRESS {
-            self.spoken = Instant::now();
-            tracing::info!(records = self.records, %position, "replaying the journal");
-        }
-        Ok(())
-    }
-
-    /// Readings of one device fold in their order: one that follows a reading without an outcome waits behind it.
-    fn reading(&mut self, new: Unfinished) -> Result<(), StoreError> {
-        if let Some(queue) = self.waiting.get_mut(&new.reading.device) {
-            queue.push_back(new);
-        } else if new.routed {
-            self.waiting.insert(new.reading.device.clone(), VecDeque::from([new]));
-        } else {
-            self.apply(&new, &Verdict::Unchanged, &[])?;
-        }
-        Ok(())
-    }
-
-    fn outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), StoreError> {
-        // None waits when the reading is before the replay's start: then it is folded, or the start would be before it.
-        let Some(mut queue) = self.waiting.remove(&outcome.device) else { return Ok(()) };
-        if queue.iter().any(|waiting| waiting.routed && waiting.position == outcome.reading) {
-            while let Some(first) = queue.pop_front() {
-                if first.position == outcome.reading {
-                    self.apply(&first, &outcome.verdict, &outcome.script_state)?;
-                    break;
-                }
-                self.pass_over(&first)?;
-            }
-            while queue.front().is_some_and(|next| !next.routed) {
-                if let Some(next) = queue.pop_front() {
-                    self.apply(&next, &Verdict::Unchanged, &[])?;
-                }
-            }
-        }
-        if !queue.is_empty() {
-            self.waiting.insert(outcome.device.clone(), queue);
-        }
-        Ok(())
-    }
-
-    /// A later reading of the device has its outcome, and this one has none: outcomes come in order, so this one's was lost in
-    /// a damaged place. It is parked, for an operator to see.
-    fn pass_over(&mut self, waiting: &Unfinished) -> Result<(), StoreError> {
-        if !waiting.routed {
-            return self.apply(waiting, &Verdict::Unchanged, &[]);
-        }
-        self.orphaned += 1;
-        let verdict = Verdict::Parked {
-            script: "".into(),
-            reason: ParkReason::Crashed,
-            message: "what the handlers made of it was lost in a damaged place of the journal".into(),
-        };
-        self.apply(waiting, &verdict, &[])
-    }
-
-    fn apply(
-        &mut self,
-        what: &Unfinished,
-        verdict: &Verdict,
-        script_state: &[(Box<str>, Bytes)],
-    ) -> Result<(), StoreError> {
-        let Unfinished { position, reading, .. } = what;
-        if let Verdict::Parked { script, reason, message } = verdict {
-            self.parked.push(ParkedReading {
-                position: *position,
-                reading: reading.clone(),
-                script: script.clone(),
-                reason: *reason,
-                message: message.clone(),
-            });
-        }
-        let previous = match self.states.get(&reading.device) {
-            Some(state) => Some(state.clone()),
-            None => self.store.get(reading.device.as_str())?,
-        };
-        // The store may be ahead of its own folded position, device by device.
-        if previous.as_ref().is_some_and(|state| state.position >= *position) {
-            return Ok(());
-        }
-        self.folded += 1;
-        if let Some(state) = (self.fold)(previous.as_ref(), *position, reading, verdict, script_state) {
-            self.states.insert(reading.device.clone(), state);
-        }
-        Ok(())
-    }
-
-    fn write(&mut self) -> Result<(), StoreError> {
-        let first_waiting = self.waiting.values().flatten().map(|waiting| waiting.position.0).min();
-        let folded = first_waiting.map_or(self.seen, |first| Position(first - 1)).max(self.store.folded());
-        if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
-            return Ok(());
-        }
-        let states = self.states.drain().map(|(_, state)| state).collect::<Vec<_>>();
-        self.store.write(&states, &self.parked, folded)?;
-        self.parked.clear();
-        Ok(())
-    }
-
-    fn finish(mut self, report: &mut RecoveryReport) -> Result<Vec<Unfinished>, StoreError> {
-        self.write()?;
-        let mut unfinished = self.waiting.into_values().flatten().collect::<Vec<_>>();
-        unfinished.sort_unstable_by_key(|waiting| waiting.position);
-        report.folded = self.folded;
-        report.orphaned = self.orphaned;
-        report.unfinished = unfinished.len() as u64;
-        Ok(unfinished)
-    }
+    store.write(&states.to_vec(), &parked, newest.position)?;
+    report.snapshot_used = Some(newest.position);
+    Ok(())
 }
 
 /// Says once what was found.
@@ -511,3 +276,6 @@ fn tell(report: &RecoveryReport) {
         tracing::error!(readings = report.orphaned, "parked readings whose outcome was lost");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -318,3 +318,6 @@ impl Reader {
         Ok(whole.then(|| (self.entry[0], &self.entry[1..])))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 
 use std::{
     io::{self, IoSlice},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -26,12 +27,13 @@ use super::{
     writer::{Commit, CommitSink, JournalConfig, JournalFailure},
 };
 use crate::{
+    blocking::message,
     ids::{LoopId, Position},
     lock::lock,
 };
 
 /// Time between two attempts to write after a failure.
-const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Bytes after which a group takes no more batches: it bounds the time of one commit, and the memory that is held.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Batches of one group: one write takes that many pieces and the head of a segment (`IOV_MAX` is 1,024).
@@ -91,6 +93,11 @@ impl Shared {
         }
     }
 
+    /// Says why the journal does not write.
+    pub(super) fn fail(&self, reason: String) {
+        lock(&self.state).failure = Some(reason);
+    }
+
     /// Takes the segments off the list whose every record is at or before `covered`; never the last one.
     pub(super) fn release(&self, covered: Position) -> Vec<Segment> {
         let mut state = lock(&self.state);
@@ -111,6 +118,7 @@ struct Open {
 /// The journal's thread.
 pub(super) struct Committer {
     disk: Box<dyn Disk>,
+    retry: Duration,
     dir: PathBuf,
     config: JournalConfig,
     /// The position of the next record.
@@ -125,17 +133,28 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn new(
         disk: Box<dyn Disk>,
+        retry: Duration,
         dir: PathBuf,
         config: JournalConfig,
         next: u64,
         shared: Arc<Shared>,
         sink: Arc<dyn CommitSink>,
     ) -> Self {
-        Self { disk, dir, config, next, open: None, failing: false, shared, sink }
+        Self { disk, retry, dir, config, next, open: None, failing: false, shared, sink }
     }
 
-    /// Runs until the last sender is gone and the queue is empty.
-    pub(super) fn run(mut self, batches: &Receiver<Batch>) {
+    /// Runs until the last sender is gone and the queue is empty. A panic, which only the sink can bring about, is told as a
+    /// failure: the queue is closed then, and nothing is acknowledged any more.
+    pub(super) fn run(self, batches: &Receiver<Batch>) {
+        let shared = self.shared.clone();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit_all(batches))) {
+            let reason = format!("its thread panicked: {}", message(&*panic));
+            tracing::error!(reason, "the journal has ended");
+            shared.fail(reason);
+        }
+    }
+
+    fn commit_all(mut self, batches: &Receiver<Batch>) {
         while let Some(mut group) = self.next_group(batches) {
             let mut next = self.next;
             for batch in &mut group {
@@ -192,17 +211,15 @@ impl Committer {
                 }
                 Err(error) => {
                     let closing = self.shared.closing.load(Ordering::Acquire);
-                    let reason = self.give_segment_up(&error);
-                    lock(&self.shared.state).failure = Some(reason.clone());
+                    let failure = self.give_segment_up(&error);
+                    self.shared.fail(failure.reason.clone());
                     if !std::mem::replace(&mut self.failing, true) {
-                        tracing::error!(reason, "the journal cannot write: acknowledgements stop");
-                        let no_space = error.kind() == io::ErrorKind::StorageFull;
-                        self.sink.failed(&JournalFailure { reason, no_space });
-                    }
-                    if closing {
+                        tracing::error!(failure.reason, "the journal cannot write: acknowledgements stop");
+                        self.sink.failed(&failure);
+                    } else if closing {
                         return false;
                     }
-                    std::thread::park_timeout(RETRY);
+                    std::thread::park_timeout(self.retry);
                 }
             }
         }
@@ -257,9 +274,12 @@ impl Committer {
     }
 
     /// Leaves the segment in which a write failed, and says in words what happened.
-    fn give_segment_up(&mut self, error: &io::Error) -> String {
+    fn give_segment_up(&mut self, error: &io::Error) -> JournalFailure {
+        let no_space = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let why = if no_space { format!("no space left on the disk ({error})") } else { error.to_string() };
         let Some(mut open) = self.open.take() else {
-            return format!("cannot start a segment in {}: {}", self.dir.display(), words(error));
+            let reason = format!("cannot start a segment in {}: {why}", self.dir.display());
+            return JournalFailure { reason, no_space };
         };
         if open.first == self.next {
             // Nothing in it was committed, and the next attempt needs its name.
@@ -268,7 +288,7 @@ impl Committer {
         } else if open.file.truncate(open.bytes).is_err() {
             tracing::warn!(segment = %open.path.display(), "cannot cut a failed write off; the reader will skip it");
         }
-        format!("cannot write {}: {}", open.path.display(), words(error))
+        JournalFailure { reason: format!("cannot write {}: {why}", open.path.display()), no_space }
     }
 
     fn note_commit(&self, group: &[Batch], bytes: u64, took: Duration) {
@@ -300,13 +320,5 @@ impl Committer {
         for (owner, commits) in told {
             self.sink.committed(owner, commits);
         }
-    }
-}
-
-/// The system's reason in the words an operator searches for.
-fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::StorageFull => format!("no space left on the disk ({error})"),
-        _ => error.to_string(),
     }
 }

@@ -26,4 +26,4 @@ pub use status::JournalStatus;
 pub use writer::{Commit, CommitSink, FileJournal, Journal, JournalConfig, JournalError, JournalFailure};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

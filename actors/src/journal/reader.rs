@@ -179,7 +179,10 @@ impl Scan<'_> {
         let mut bytes = Window::open(&segment.path).map_err(io("open"))?;
         let data_end = bytes.data_end().map_err(io("read"))?;
         let mut offset = segment::HEAD as u64;
-        match segment::parse_head(bytes.at(0, segment::HEAD).map_err(io("read"))?) {
+        let head = segment::parse_head(bytes.at(0, segment::HEAD).map_err(io("read"))?);
+        // The end of what is whole; where the last segment is cut.
+        let mut whole = if head == (segment::Head::Valid { first: segment.first }) { offset } else { 0 };
+        match head {
             segment::Head::Valid { first } if first == segment.first => {}
             segment::Head::Valid { first } => {
                 self.quarantine(segment, &bytes, 0..offset, &format!("its head says that it begins at {first}"));
@@ -211,7 +214,7 @@ impl Scan<'_> {
                         Err(error) => self.quarantine(segment, &bytes, offset..end, &error.to_string()),
                     }
                 }
-                offset = end;
+                (offset, whole) = (end, end);
             } else if offset >= data_end {
                 break;
             } else if let Some(next) = bytes.next_frame(offset + 1, data_end, self.expected).map_err(io("read"))? {
@@ -227,7 +230,7 @@ impl Scan<'_> {
             }
         }
         if last && self.repair {
-            self.cut(segment, offset)?;
+            self.cut(segment, whole)?;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -289,10 +292,10 @@ impl Scan<'_> {
         }
     }
 
-    /// Ends the last segment after its last whole record, and makes durable what an abrupt stop left in the page cache.
+    /// Ends the last segment after its last whole record (one without head and records goes), and makes durable what an abrupt stop left in the page cache.
     fn cut(&self, segment: &Segment, end: u64) -> Result<(), ScanError> {
         let io = |what| move |source| ScanError::Io { what, path: segment.path.clone(), source };
-        if end < segment::HEAD as u64 {
+        if end == 0 {
             fs::remove_file(&segment.path).map_err(io("remove"))?;
         } else {
             let file = File::options().write(true).open(&segment.path).map_err(io("open"))?;

@@ -81,6 +81,7 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
-fn first_of(path: &Path) -> Option<u64> {
+/// The first position of a segment, by its name; `None`: it is no segment.
+pub(crate) fn first_of(path: &Path) -> Option<u64> {
     (path.extension()? == EXTENSION).then(|| path.file_stem()?.to_str()?.parse().ok())?
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     batch::Batch,
-    commit::{Committer, Shared},
+    commit::{self, Committer, Shared},
     disk::{Disk, FileSystem},
     reader,
     segment::{self, Segment},
@@ -34,8 +34,8 @@ pub trait Journal: Send + Sync + 'static {
     /// How the journal fares.
     fn status(&self) -> JournalStatus;
 
-    /// Commits what was handed over, and ends. Blocks; never call it on a loop. When the disk does not take the rest
-    /// even now, it is given up: nobody was told that it is durable.
+    /// Commits what was handed over, and ends. Blocks; never call it on a loop. When the disk refuses the rest a second
+    /// time, it is given up: nobody was told that it is durable.
     fn close(&self);
 
     /// Frees the segments whose every record is at or before `covered`. Only a snapshot file gives the right to.
@@ -134,12 +134,13 @@ impl FileJournal {
         next: Position,
         sink: Arc<dyn CommitSink>,
     ) -> Result<Arc<Self>, JournalError> {
-        Self::open_on(Box::new(FileSystem), dir, config, next, sink)
+        Self::open_on(Box::new(FileSystem), commit::RETRY, dir, config, next, sink)
     }
 
-    /// As [`FileJournal::open`], on a disk that may be a double.
+    /// As [`FileJournal::open`], on a disk that may be a double, with a time between attempts that suits it.
     pub(crate) fn open_on(
         disk: Box<dyn Disk>,
+        retry: Duration,
         dir: &Path,
         config: JournalConfig,
         next: Position,
@@ -153,7 +154,7 @@ impl FileJournal {
         let next = Position(next.0.max(1));
         let segments = kept_segments(dir, next)?;
         let shared = Arc::new(Shared::new(segments, next));
-        let mut committer = Committer::new(disk, dir.to_owned(), config, next.0, shared.clone(), sink);
+        let mut committer = Committer::new(disk, retry, dir.to_owned(), config, next.0, shared.clone(), sink);
         committer.start_segment().map_err(io("create a segment in", dir))?;
         let (queue, batches) = flume::bounded(limits::JOURNAL_QUEUE);
         let thread = std::thread::Builder::new()

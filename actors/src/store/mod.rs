@@ -117,3 +117,6 @@ impl StoreError {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -304,7 +304,7 @@ fn open_guarded(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Store
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match guarded(|| open_once(dir, config)) {
-            Err(Failure::Sled(sled::Error::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Failure::Sled(sled::Error::Io(error))) if is_locked(&error) => {
                 if Instant::now() >= deadline {
                     return Err(StoreError::InUse { dir: dir.to_owned() });
                 }
@@ -379,6 +379,11 @@ fn explain(dir: &Path, what: &'static str, failure: Failure) -> StoreError {
         Failure::Panicked(panic) => format!("sled panicked: {panic}"),
     };
     StoreError::Damaged { dir, reason }
+}
+
+/// Does another process hold sled's lock? sled says so in words; to take it for damage would move a live store away.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 /// Does the system refuse (then the files may be well), or are the files not what they should be?

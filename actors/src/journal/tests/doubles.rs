@@ -50,7 +50,7 @@ impl WaitingSink {
     }
 
     /// Waits until `done`, and gives what it answers.
-    pub(crate) fn wait<T>(&self, done: impl Fn(&Told) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, mut done: impl FnMut(&Told) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut told = self.told.lock().unwrap();
         loop {
