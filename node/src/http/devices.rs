@@ -1,7 +1,7 @@
 //! States over HTTP: one device, and pages of them.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpResponse,
     http::{StatusCode, header},
     web,
 };
@@ -14,12 +14,12 @@ use crate::edge::here;
 const DEFAULT_PAGE: usize = 100;
 
 /// `GET /devices/{id}`.
-pub(crate) async fn one(request: HttpRequest) -> HttpResponse {
-    find(&request).await.unwrap_or_else(|problem| problem.response())
+pub(crate) async fn one(id: web::Path<String>) -> HttpResponse {
+    // `match_info` leaves `%25` as it is; the extractor decodes everything, once.
+    find(&id).await.unwrap_or_else(|problem| problem.response())
 }
 
-async fn find(request: &HttpRequest) -> Result<HttpResponse, Problem> {
-    let text = request.match_info().get("id").unwrap_or_default();
+async fn find(text: &str) -> Result<HttpResponse, Problem> {
     let id = DeviceId::new(text).map_err(|error| {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "bad-device-id", "No valid device id", error.to_string());
         problem.with("field", "id")

@@ -33,9 +33,13 @@ pub(crate) async fn metrics(request: HttpRequest, payload: web::Payload) -> Http
 }
 
 /// `POST /devices/{id}/metrics`: all readings are of this device, in ThingsBoard's shapes.
-pub(crate) async fn device_metrics(request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    let id = request.match_info().get("id").unwrap_or_default();
-    let device = DeviceId::new(id).map_err(|error| {
+pub(crate) async fn device_metrics(
+    request: HttpRequest,
+    // `match_info` leaves `%25` as it is; the extractor decodes everything, once.
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let device = DeviceId::new(&id).map_err(|error| {
         here().handle.reject(RejectReason::BadDeviceId);
         let problem = Problem::new(StatusCode::BAD_REQUEST, "bad-device-id", "No valid device id", error.to_string());
         problem.with("field", "id")
