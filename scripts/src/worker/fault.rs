@@ -121,6 +121,10 @@ pub(super) fn parse_frame(line: &str) -> Option<(String, u32, u32)> {
     let place = place.rsplit_once('(').map_or(place, |(_, place)| place).trim_end_matches(')');
     let (rest, column) = place.rsplit_once(':')?;
     let (file, line) = rest.rsplit_once(':')?;
+    // The host's own code has no file: the next frame may be the script's.
+    if file.starts_with("unknown at") {
+        return None;
+    }
     Some((file.to_owned(), line.parse().ok()?, column.parse().ok()?))
 }
 
@@ -132,7 +136,7 @@ mod tests {
     fn a_stack_line_gives_its_place() {
         assert_eq!(parse_frame("    at onMetric (10-a.js:3:9)"), Some(("10-a.js".to_owned(), 3, 9)));
         assert_eq!(parse_frame("at lib/b.js:12:1"), Some(("lib/b.js".to_owned(), 12, 1)));
-        for no in ["", "at", "at f (native)", "Error: at x:1", "at x (unknown at :?:?)"] {
+        for no in ["", "at", "at f (native)", "Error: at x:1", "at x (unknown at :?:?)", "at x (unknown at :53:25)"] {
             assert_eq!(parse_frame(no), None, "{no}");
         }
     }
