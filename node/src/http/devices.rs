@@ -5,9 +5,9 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use tidegate_actors::{ids::DeviceId, limits, runtime::PageQuery};
+use tidegate_actors::{limits, runtime::PageQuery};
 
-use super::problem::Problem;
+use super::{path, problem::Problem};
 use crate::edge::here;
 
 /// Devices of a page unless the query asks otherwise.
@@ -19,16 +19,12 @@ pub(crate) async fn one(request: HttpRequest) -> HttpResponse {
 }
 
 async fn find(request: &HttpRequest) -> Result<HttpResponse, Problem> {
-    let text = request.match_info().get("id").unwrap_or_default();
-    let id = DeviceId::new(text).map_err(|error| {
-        let problem = Problem::new(StatusCode::BAD_REQUEST, "bad-device-id", "No valid device id", error.to_string());
-        problem.with("field", "id")
-    })?;
+    let id = path::device(request)?;
     let runtime = here().shared.runtime.clone();
-    match runtime.device(id).await? {
+    match runtime.device(id.clone()).await? {
         Some(json) => Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(json)),
         None => {
-            let detail = format!("no reading of device {text:?} has been kept yet");
+            let detail = format!("no reading of device {id:?} has been kept yet");
             Err(Problem::new(StatusCode::NOT_FOUND, "unknown-device", "Unknown device", detail))
         }
     }
