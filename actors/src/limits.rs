@@ -118,6 +118,8 @@ pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 /// Time that a client has to send its request head.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time that a request's body may take to arrive; longer: 408.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of updates that wait for one viewer one by one; more: conflated to the latest of each device.
 pub const VIEWER_BUFFER_BYTES: usize = 256 * 1024;
 /// Time after which a viewer that does not read is dropped.

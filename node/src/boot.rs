@@ -61,6 +61,9 @@ pub(crate) enum ServeError {
     /// The handlers' directory or workers.
     #[error("cannot load the handlers: {0}")]
     Scripts(#[from] LoadError),
+    /// The handlers' directory is something else.
+    #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
+    HandlersNoDir(PathBuf),
     /// Threads, signals.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -312,6 +315,9 @@ fn recover(config: &Config) -> Result<Recovered, ServeError> {
 }
 
 fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<dyn ScriptEngine>, ServeError> {
+    if config.scripts.dir.exists() && !config.scripts.dir.is_dir() {
+        return Err(ServeError::HandlersNoDir(config.scripts.dir.clone()));
+    }
     if !config.scripts.dir.is_dir() {
         tracing::info!(dir = %config.scripts.dir.display(), "no handlers: readings are kept as they come");
         return Ok(Arc::new(NoScripts));

@@ -83,7 +83,15 @@ impl SourceSet {
             if name.starts_with('.') {
                 continue;
             }
-            let kind = fs::metadata(&path).map_err(|error| named(&path, &error))?;
+            let kind = match fs::metadata(&path) {
+                Ok(kind) => kind,
+                // A link that leads nowhere spoils no other handler.
+                Err(error) if is_source(&name) => {
+                    self.add(&name, below, Err(format!("the file cannot be read: {error}")), depth == 0);
+                    continue;
+                }
+                Err(_) => continue,
+            };
             if kind.is_dir() && depth < DEPTH && name != "node_modules" {
                 self.read_below(&path, &format!("{below}/"), depth + 1, bytes)?;
             } else if kind.is_file() && is_source(&name) {

@@ -61,6 +61,9 @@ pub(super) fn take_lock(data: &DataDir) -> Result<DirectoryLock, RecoveryError> 
         io::ErrorKind::PermissionDenied => unusable(format!(
             "{error}; make it readable and writable for the user that runs tidegate, or choose another --data-dir"
         )),
+        io::ErrorKind::NotADirectory => {
+            unusable("a part of its path is a file, not a directory; choose another --data-dir".to_owned())
+        }
         io::ErrorKind::StorageFull => unusable(format!("{error}; free some space on its disk")),
         _ => unusable(error.to_string()),
     };

@@ -1,34 +1,30 @@
 //! States over HTTP: one device, and pages of them.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     http::{StatusCode, header},
     web,
 };
-use tidegate_actors::{ids::DeviceId, limits, runtime::PageQuery};
+use tidegate_actors::{limits, runtime::PageQuery};
 
-use super::problem::Problem;
+use super::{path, problem::Problem};
 use crate::edge::here;
 
 /// Devices of a page unless the query asks otherwise.
 const DEFAULT_PAGE: usize = 100;
 
 /// `GET /devices/{id}`.
-pub(crate) async fn one(id: web::Path<String>) -> HttpResponse {
-    // `match_info` leaves `%25` as it is; the extractor decodes everything, once.
-    find(&id).await.unwrap_or_else(|problem| problem.response())
+pub(crate) async fn one(request: HttpRequest) -> HttpResponse {
+    find(&request).await.unwrap_or_else(|problem| problem.response())
 }
 
-async fn find(text: &str) -> Result<HttpResponse, Problem> {
-    let id = DeviceId::new(text).map_err(|error| {
-        let problem = Problem::new(StatusCode::BAD_REQUEST, "bad-device-id", "No valid device id", error.to_string());
-        problem.with("field", "id")
-    })?;
+async fn find(request: &HttpRequest) -> Result<HttpResponse, Problem> {
+    let id = path::device(request)?;
     let runtime = here().shared.runtime.clone();
-    match runtime.device(id).await? {
+    match runtime.device(id.clone()).await? {
         Some(json) => Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(json)),
         None => {
-            let detail = format!("no reading of device {text:?} has been kept yet");
+            let detail = format!("no reading of device {id:?} has been kept yet");
             Err(Problem::new(StatusCode::NOT_FOUND, "unknown-device", "Unknown device", detail))
         }
     }

@@ -1,11 +1,11 @@
 //! The HTTP door of a loop: accepts and serves connections on the loop's own thread.
 
-use std::{rc::Rc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use actix_http::HttpService;
 use actix_service::{Service as _, ServiceFactory as _, map_config};
 use actix_web::dev::AppConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::app;
 use crate::edge::EdgeLoop;
@@ -31,7 +31,11 @@ pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
                 // A failure here only costs latency.
                 let _ = stream.set_nodelay(true);
                 let service = Rc::clone(&service);
+                let patience = edge.shared.settings.http_header_timeout;
                 actix_rt::spawn(async move {
+                    if !speaks_http(&stream, peer, patience).await {
+                        return;
+                    }
                     if let Err(error) = service.call(stream).await {
                         tracing::debug!(%peer, ?error, "an HTTP connection ended early");
                     }
@@ -43,4 +47,20 @@ pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
             }
         }
     }
+}
+
+/// Waits for a connection's first byte. What no HTTP request begins with is told in the log in words that help, and closed.
+async fn speaks_http(stream: &TcpStream, peer: SocketAddr, patience: Duration) -> bool {
+    let mut first = [0];
+    let Ok(Ok(1)) = tokio::time::timeout(patience, stream.peek(&mut first)).await else { return false };
+    match first {
+        [0x16] => {
+            tracing::warn!(%peer, "refused a connection: this is a TLS handshake, and this port speaks plain HTTP; connect without TLS");
+        }
+        [0x10] => {
+            tracing::warn!(%peer, "refused a connection: this is an MQTT CONNECT on the HTTP port; MQTT is at --mqtt-bind (port 1883 unless changed)");
+        }
+        _ => return true,
+    }
+    false
 }

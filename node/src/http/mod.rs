@@ -9,6 +9,7 @@ pub(crate) mod listener;
 mod metrics;
 mod ops;
 mod page;
+mod path;
 mod post;
 mod problem;
 mod viewer;

@@ -1,6 +1,6 @@
 //! Health, ledger and metrics, for probes, Prometheus and the dashboard.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use actix_web::{
     HttpResponse,
@@ -59,15 +59,20 @@ pub(crate) async fn metrics() -> HttpResponse {
 }
 
 /// `GET /parked?limit=`.
-pub(crate) async fn parked(query: web::Query<HashMap<String, String>>) -> HttpResponse {
-    let limit = match query.get("limit").map(|limit| limit.parse::<usize>()) {
-        None => 100,
-        Some(Ok(limit)) if (1..=limits::PAGE_DEVICES).contains(&limit) => limit,
-        Some(_) => {
-            let detail = format!("allowed: 1 to {}", limits::PAGE_DEVICES);
-            return Problem::parameter("limit", detail).response();
+pub(crate) async fn parked(query: web::Query<Vec<(String, String)>>) -> HttpResponse {
+    let mut limit = 100;
+    for (name, value) in query.iter() {
+        if name != "limit" {
+            return Problem::parameter("query", format!("unknown parameter {name:?}; allowed: limit")).response();
         }
-    };
+        match value.parse() {
+            Ok(asked) if (1..=limits::PAGE_DEVICES).contains(&asked) => limit = asked,
+            _ => {
+                let detail = format!("limit = {value:?}; allowed: 1 to {}", limits::PAGE_DEVICES);
+                return Problem::parameter("limit", detail).limit("page_devices", limits::PAGE_DEVICES).response();
+            }
+        }
+    }
     let parked = match here().shared.runtime.parked(limit).await {
         Ok(parked) => parked,
         Err(error) => return Problem::from(error).response(),

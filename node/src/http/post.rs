@@ -1,6 +1,6 @@
 //! Readings over HTTP: one object, an array, or NDJSON, each item with its own result.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, task::Poll, time::Duration};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
@@ -18,7 +18,7 @@ use tidegate_actors::{
     submission::{Answer, Disposition, Submission},
 };
 
-use super::problem::Problem;
+use super::{path, problem::Problem};
 use crate::{
     edge::{EdgeLoop, here},
     ingest::{IngestError, Parsed, each_reading, split_lines},
@@ -27,26 +27,22 @@ use crate::{
 /// How long a request waits for its commit before it is told that the node cannot write.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a request waits for room when the node is at a limit, before it is refused.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+
 /// `POST /metrics`: every object names its device.
 pub(crate) async fn metrics(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     take(request, payload, None).await.unwrap_or_else(|problem| problem.response())
 }
 
 /// `POST /devices/{id}/metrics`: all readings are of this device, in ThingsBoard's shapes.
-pub(crate) async fn device_metrics(
-    request: HttpRequest,
-    // `match_info` leaves `%25` as it is; the extractor decodes everything, once.
-    id: web::Path<String>,
-    payload: web::Payload,
-) -> HttpResponse {
-    let device = DeviceId::new(&id).map_err(|error| {
-        here().handle.reject(RejectReason::BadDeviceId);
-        let problem = Problem::new(StatusCode::BAD_REQUEST, "bad-device-id", "No valid device id", error.to_string());
-        problem.with("field", "id")
-    });
-    let device = match device {
+pub(crate) async fn device_metrics(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let device = match path::device(&request) {
         Ok(device) => device,
-        Err(problem) => return problem.response(),
+        Err(problem) => {
+            here().handle.reject(RejectReason::BadDeviceId);
+            return problem.response();
+        }
     };
     take(request, payload, Some(device)).await.unwrap_or_else(|problem| problem.response())
 }
@@ -56,21 +52,28 @@ type Item = Result<Reading, IngestError>;
 
 async fn take(request: HttpRequest, payload: web::Payload, device: Option<DeviceId>) -> Result<HttpResponse, Problem> {
     let edge = here();
-    check_open(&edge)?;
+    wait_for_room(&edge).await?;
     let level = level(&request, edge.shared.settings.http_default_ack)?;
+    check_encoding(&request)?;
     let limit = edge.shared.settings.http_body_bytes;
-    let body = match payload.to_bytes_limited(limit).await {
+    // What is announced as too large is not waited for.
+    if announced_bytes(&request).is_some_and(|bytes| bytes > limit as u64) {
+        return Err(body_too_large(&edge, limit));
+    }
+    let body = tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, payload.to_bytes_limited(limit)).await;
+    let body = body.map_err(|_| {
+        let seconds = limits::HTTP_BODY_TIMEOUT.as_secs();
+        let detail = format!("the body did not arrive whole within {seconds} s");
+        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body is too slow", detail);
+        problem.limit("http_body_timeout", seconds)
+    })?;
+    let body = match body {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
             let detail = format!("the body did not arrive whole: {error}");
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail));
         }
-        Err(_) => {
-            edge.handle.reject(RejectReason::TooLarge);
-            let detail = format!("the body has more than {limit} bytes");
-            let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail);
-            return Err(problem.limit("http_body_bytes", limit));
-        }
+        Err(_) => return Err(body_too_large(&edge, limit)),
     };
     let is_ndjson = request.content_type().eq_ignore_ascii_case("application/x-ndjson");
     let is_single = !is_ndjson && body.trim_ascii_start().first() != Some(&b'[');
@@ -109,16 +112,48 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
     Ok(many(level, &devices, &results, &answers))
 }
 
-/// Back-pressure over HTTP: a node at its limits says so at once.
-fn check_open(edge: &EdgeLoop) -> Result<(), Problem> {
-    if edge.handle.is_pressed() {
-        let status = edge.handle.services().journal.status();
-        return Err(match status.reason {
-            Some(reason) => Problem::overloaded(reason, "journal"),
-            None => Problem::overloaded("too many readings are under way; try again in a second", "loop_in_flight"),
-        });
+/// Back-pressure over HTTP: at a limit the request waits for room, and only then is it refused by the limit's name.
+async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
+    if !edge.handle.is_pressed() {
+        return Ok(());
     }
-    Ok(())
+    let room = std::future::poll_fn(|task| {
+        if edge.handle.is_pressed() {
+            edge.handle.pause(task.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    });
+    if tokio::time::timeout(ROOM_PATIENCE, room).await.is_ok() {
+        return Ok(());
+    }
+    Err(match edge.handle.services().journal.status().reason {
+        Some(reason) => Problem::overloaded(reason, "journal"),
+        None => Problem::overloaded("too many readings are under way; try again in a second", "loop_in_flight"),
+    })
+}
+
+fn announced_bytes(request: &HttpRequest) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn body_too_large(edge: &EdgeLoop, limit: usize) -> Problem {
+    edge.handle.reject(RejectReason::TooLarge);
+    let detail = format!("the body has more than {limit} bytes; send fewer readings at a time");
+    let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail);
+    problem.limit("http_body_bytes", limit)
+}
+
+/// A body is taken as it is: compressed bytes would only be told not to be JSON.
+fn check_encoding(request: &HttpRequest) -> Result<(), Problem> {
+    match request.headers().get(header::CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes())) {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+            let detail = format!("content-encoding {coding:?} is not taken; send the body uncompressed");
+            let kind = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", "The body is encoded");
+            Err(Problem::new(kind.0, kind.1, kind.2, detail).with("field", "content-encoding"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The level asked for: `?ack=`, or `Prefer: ack=` (RFC 7240), or the default.
@@ -129,7 +164,13 @@ fn level(request: &HttpRequest, default: AckLevel) -> Result<AckLevel, Problem> 
         "processed" => Ok(AckLevel::Processed),
         other => Err(Problem::parameter("ack", format!("ack = {other:?}; allowed: received, committed, processed"))),
     };
-    if let Some(value) = request.query_string().split('&').find_map(|pair| pair.strip_prefix("ack=")) {
+    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        .map_err(|error| Problem::parameter("query", format!("the query cannot be read: {error}")))?;
+    if let Some((other, _)) = query.iter().find(|(name, _)| name != "ack") {
+        // A misspelt level must not quietly become the default one.
+        return Err(Problem::parameter("query", format!("unknown parameter {other:?}; allowed: ack")));
+    }
+    if let Some((_, value)) = query.first() {
         return named(value);
     }
     let preferred = request.headers().get("prefer").and_then(|value| value.to_str().ok());

@@ -26,7 +26,10 @@ use tidegate_actors::{
     fanout::{Drained, Filter, Viewer},
     ids::DeviceId,
 };
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, Sleep},
+};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::problem::Problem;
@@ -42,6 +45,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Largest message of a viewer, in bytes.
 const MESSAGE_BYTES: usize = 64 * 1024;
+/// Bytes of answers that may wait for a viewer; past them the viewer's messages are not read.
+const REPLY_BYTES: usize = 64 * 1024;
 
 /// What a viewer asks for, in the query or in a `watch` message.
 #[derive(Debug, Default)]
@@ -168,6 +173,8 @@ struct Seat {
     viewer: Arc<Viewer>,
     interval: RefCell<Duration>,
     replies: RefCell<Vec<Bytes>>,
+    /// Told when the replies were taken, and when the viewer is gone.
+    room: Notify,
     waker: RefCell<Option<Waker>>,
     ended: RefCell<bool>,
 }
@@ -189,6 +196,7 @@ impl Seat {
             viewer,
             interval: RefCell::new(wish.interval()),
             replies: RefCell::default(),
+            room: Notify::new(),
             waker: RefCell::default(),
             ended: RefCell::default(),
         });
@@ -206,6 +214,13 @@ impl Seat {
         self.wake();
     }
 
+    /// Waits while the viewer does not read what it was answered.
+    async fn wait_for_room(&self) {
+        while !*self.ended.borrow() && self.replies.borrow().iter().map(Bytes::len).sum::<usize>() > REPLY_BYTES {
+            self.room.notified().await;
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
@@ -214,6 +229,7 @@ impl Seat {
 
     fn end(&self) {
         *self.ended.borrow_mut() = true;
+        self.room.notify_one();
         self.viewer.close();
         self.wake();
     }
@@ -249,6 +265,7 @@ async fn listen(mut payload: web::Payload, seat: Rc<Seat>) {
     while let Some(Ok(chunk)) = payload.next().await {
         bytes.extend_from_slice(&chunk);
         loop {
+            seat.wait_for_room().await;
             match codec.decode(&mut bytes) {
                 Ok(None) => break,
                 Ok(Some(Frame::Text(text))) => seat.change(&text),
@@ -362,6 +379,7 @@ impl Stream for View {
         }
         let replies = std::mem::take(&mut *this.seat.replies.borrow_mut());
         if !replies.is_empty() {
+            this.seat.room.notify_one();
             return Poll::Ready(Some(Ok(replies.concat().into())));
         }
         if *this.seat.ended.borrow() {

@@ -8,12 +8,14 @@ use std::{
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context as Task, Poll, ready},
+    time::Duration,
 };
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 
 use super::{
@@ -29,6 +31,8 @@ use crate::edge::EdgeLoop;
 
 /// Reads of one connection before it yields its loop.
 const READS: usize = 4;
+/// How long a client that is told to go may take to read it.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One connection. Inbox: its socket, and its [`Link`]; exits: the client leaves, breaks a rule, falls silent, or is taken over.
 pub(crate) struct Connection {
@@ -40,6 +44,8 @@ pub(crate) struct Connection {
     #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it, not 24")]
     partial: Option<Box<Vec<u8>>>,
     ended: bool,
+    /// Runs from the first failed attempt to write the goodbye.
+    goodbye: Option<Pin<Box<Sleep>>>,
 }
 
 /// Starts the actor on this loop, which owns the client id.
@@ -58,7 +64,8 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting)
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
 
     let session = Session::new(edge, greeting);
-    let mut connection = Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false };
+    let mut connection =
+        Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false, goodbye: None };
     // What came right behind the CONNECT is handled before anything else is read.
     if let Err(stop) = connection.take(&greeting.rest) {
         connection.stop(stop);
@@ -120,7 +127,13 @@ impl Connection {
             self.say_goodbye(&close);
         }
         let mut reads = 0;
+        let mut full = false;
         while !self.ended {
+            // A client that asks and does not read the answers is not asked for more.
+            full = self.link.out.borrow().len() > self.edge.shared.settings.mqtt_outbound_bytes;
+            if full {
+                break;
+            }
             // Back-pressure: what the client sends stays in its socket.
             if self.session.is_pressed(&self.link) {
                 // Its next PUBACK wakes the connection.
@@ -144,9 +157,16 @@ impl Connection {
         match self.write(task) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(())) if self.ended => Poll::Ready(()),
-            Poll::Ready(Ok(())) => Poll::Pending,
-            // A client that is told to go and does not read is not waited for.
-            Poll::Pending if self.ended => Poll::Ready(()),
+            Poll::Ready(Ok(())) => {
+                if full {
+                    task.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            // A socket that has just come to this loop is not known to be writable yet; one that stays full is not waited for.
+            Poll::Pending if self.ended => {
+                self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE))).as_mut().poll(task)
+            }
             Poll::Pending => Poll::Pending,
         }
     }

@@ -115,7 +115,9 @@ impl Link {
     /// Delivers a message, at most at the subscription's QoS.
     /// Past `outbound_bytes` that wait for the socket it is dropped.
     pub(crate) fn deliver(&self, message: &Arc<Message>, options: &Options, outbound_bytes: usize) -> Delivery {
-        if self.out.borrow().len() + message.payload.len() > outbound_bytes {
+        // One message of any size always has room in a socket that keeps up.
+        let waiting = self.out.borrow().len();
+        if waiting > 0 && waiting + message.payload.len() > outbound_bytes {
             return Delivery::Dropped;
         }
         if message.qos.min(options.qos) == QoS::AtMostOnce {

@@ -60,6 +60,11 @@ async fn greet(edge: Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr) {
                 let _ = stream.write_all(&out).await;
             }
         }
+        Ok(Err(Greeted::Stranger(found))) => {
+            edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, "refused a connection: {}", found.advice);
+            let _ = stream.write_all(found.answer).await;
+        }
         Err(_) => {
             let limit = edge.shared.settings.mqtt_connect_timeout;
             tracing::info!(%peer, "closed: no CONNECT within {limit:?} (limit connect_timeout)");
@@ -70,13 +75,44 @@ async fn greet(edge: Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr) {
 enum Greeted {
     Io(std::io::Error),
     Bad(CodecError),
+    Stranger(&'static Stranger),
+}
+
+/// A protocol that people take to this port by mistake.
+struct Stranger {
+    starts: &'static [&'static [u8]],
+    advice: &'static str,
+    answer: &'static [u8],
+}
+
+const STRANGERS: [Stranger; 2] = [
+    Stranger {
+        starts: &[b"\x16\x03"],
+        advice: "this is a TLS handshake, and this port speaks plain MQTT; connect without TLS",
+        answer: b"",
+    },
+    Stranger {
+        starts: &[b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PRI * "],
+        advice: "this is HTTP on the MQTT port; HTTP and the dashboard are at --http-bind (port 8080 unless changed)",
+        answer: b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+            this is the MQTT port; HTTP and the dashboard are at --http-bind (port 8080 unless changed)\n",
+    },
+];
+
+/// Who speaks, if it is somebody known and not an MQTT client.
+fn stranger(bytes: &[u8]) -> Option<&'static Stranger> {
+    STRANGERS.iter().find(|stranger| stranger.starts.iter().any(|start| bytes.starts_with(start)))
 }
 
 /// Reads until the CONNECT is whole. The buffer grows with what comes, up to the pre-auth limit.
 async fn read_connect(edge: &EdgeLoop, stream: &mut TcpStream) -> Result<Option<(Box<Connect>, Vec<u8>)>, Greeted> {
+    let limit = edge.shared.settings.mqtt_pre_auth_bytes;
     let mut bytes = Vec::new();
     loop {
-        match frame(&bytes, edge.shared.settings.mqtt_pre_auth_bytes).map_err(Greeted::Bad)? {
+        if let Some(stranger) = stranger(&bytes) {
+            return Err(Greeted::Stranger(stranger));
+        }
+        match frame(&bytes, limit).map_err(|error| Greeted::Bad(pre_auth(error, limit)))? {
             Framing::Incomplete { .. } => {}
             Framing::Complete(found) => {
                 let packet = codec::decode(None, &found, &bytes).map_err(Greeted::Bad)?;
@@ -90,6 +126,16 @@ async fn read_connect(edge: &EdgeLoop, stream: &mut TcpStream) -> Result<Option<
             return Ok(None);
         }
     }
+}
+
+/// Names the limit that holds before the CONNECT.
+fn pre_auth(error: CodecError, limit: usize) -> CodecError {
+    if error.reason != ReasonCode::PACKET_TOO_LARGE {
+        return error;
+    }
+    let detail =
+        format!("a CONNECT has at most {limit} bytes (limit mqtt.limits.pre_auth_packet_bytes), this one has more");
+    CodecError::new(error.reason, detail)
 }
 
 async fn welcome(
