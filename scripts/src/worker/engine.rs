@@ -8,7 +8,6 @@ use std::rc::Rc;
 use boa_engine::{
     Context, JsObject, JsResult, JsValue, Module,
     builtins::promise::PromiseState,
-    js_string,
     object::builtins::{JsFunction, JsPromise},
     vm::RuntimeLimits,
 };
@@ -20,7 +19,7 @@ use super::{
     hooks::{Hooks, JOBS, Jobs},
     host::{Bridge, Host, ScriptClock, ctx_object},
     json_out,
-    loader::Loader,
+    loader::{Loader, entry},
     memory::Memory,
 };
 use crate::frame::{Fault, Loaded};
@@ -215,11 +214,8 @@ impl Live {
         let broken = |error: &boa_engine::JsError, stack_of: &JsFunction, context: &mut Context| {
             with_syntax_place(fault::engine(error, stack_of, context), name)
         };
-        let module: Module =
-            loader.module(name, context).map_err(|error| broken(&error, &self.bridge.stack_of, context))?;
-        let promise = module.load_link_evaluate(context);
-        context.run_jobs().map_err(|error| broken(&error, &self.bridge.stack_of, context))?;
-        match promise.state() {
+        let module = loader.module(name, context).map_err(|error| broken(&error, &self.bridge.stack_of, context))?;
+        match evaluate(&module, context).map_err(|error| broken(&error, &self.bridge.stack_of, context))? {
             PromiseState::Fulfilled(_) => {}
             PromiseState::Rejected(reason) => {
                 let thrown = fault::thrown(&reason, &self.bridge.stack_of, context);
@@ -227,14 +223,19 @@ impl Live {
             }
             PromiseState::Pending => return Err(fault(ParkReason::Deadline, "it does not finish loading")),
         }
-        let namespace = module.namespace(context);
-        let export = |key, context: &mut Context| {
-            namespace.get(key, context).map_err(|error| fault::engine(&error, &self.bridge.stack_of, context))
-        };
-        let handler = export(js_string!("onMetric"), context)?
-            .as_function()
-            .ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
-        let matching = export(js_string!("match"), context)?;
+        // A name that is not exported fails the entry's linking: then it is tried without.
+        let mut exports = Vec::new();
+        for names in ["onMetric, match", "onMetric"] {
+            let entry =
+                entry(name, names, context).map_err(|error| fault::engine(&error, &self.bridge.stack_of, context))?;
+            if let Ok(PromiseState::Fulfilled(_)) = evaluate(&entry, context) {
+                exports = host.take_exports();
+                break;
+            }
+        }
+        let handler = exports.first().and_then(JsValue::as_function);
+        let handler = handler.ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
+        let matching = exports.get(1).cloned().unwrap_or_default();
         let mut json = Vec::new();
         let written = json_out::write(&matching, host, context, &mut json)
             .map_err(|error| fault(ParkReason::BadResult, format!("its export match: {error}")))?;
@@ -288,6 +289,13 @@ impl Live {
         }
         Ok(value)
     }
+}
+
+/// Loads, links and evaluates a module, as far as that goes without waiting.
+fn evaluate(module: &Module, context: &mut Context) -> JsResult<PromiseState> {
+    let promise = module.load_link_evaluate(context);
+    context.run_jobs()?;
+    Ok(promise.state())
 }
 
 fn is_promise(object: &JsObject) -> bool {

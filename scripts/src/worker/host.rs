@@ -8,7 +8,7 @@ use std::{
 };
 
 use boa_engine::{
-    Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, NativeFunction,
+    Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, Module, NativeFunction,
     context::time::{Clock, JsInstant},
     js_string,
     object::{FunctionObjectBuilder, IntegrityLevel, ObjectInitializer, builtins::JsFunction},
@@ -57,6 +57,8 @@ pub(super) struct Host {
     logged: Cell<usize>,
     /// What a script threw, on its way to the host.
     pub(super) thrown: RefCell<Option<JsValue>>,
+    /// A handler's exports, on their way to the host.
+    exports: RefCell<Vec<JsValue>>,
     /// A limit that the call broke; it fails, whatever the script makes of it.
     pub(super) broken_limit: RefCell<Option<String>>,
     keys: RefCell<Keys>,
@@ -122,6 +124,7 @@ impl Host {
         *self.previous.borrow_mut() = Lazy::default();
         *self.state.borrow_mut() = Lazy::default();
         *self.thrown.borrow_mut() = None;
+        self.exports.take();
     }
 
     /// Begins the calls of one reading.
@@ -167,6 +170,17 @@ impl Host {
     fn parse(&self, json: &[u8], context: &mut Context) -> JsResult<JsValue> {
         json_in::parse(json, &mut self.keys.borrow_mut(), context)
             .map_err(|error| JsNativeError::syntax().with_message(format!("JSON: {error}")).into())
+    }
+
+    /// The module whose default export takes a handler's exports ([`super::loader::entry`]).
+    pub(super) fn exports_module(context: &mut Context) -> Module {
+        let give = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(give_exports)).build();
+        Module::from_value_as_default(give.into(), context)
+    }
+
+    /// What the entry module gave last.
+    pub(super) fn take_exports(&self) -> Vec<JsValue> {
+        self.exports.take()
     }
 
     /// The value of a JSON file that is imported.
@@ -301,6 +315,13 @@ fn callable(value: &JsValue) -> JsResult<JsFunction> {
 #[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
 fn fail(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     *Host::of(context).thrown.borrow_mut() = Some(args.get_or_undefined(0).clone());
+    Ok(JsValue::undefined())
+}
+
+/// Keeps the exports of a handler for the host.
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+fn give_exports(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    *Host::of(context).exports.borrow_mut() = args.to_vec();
     Ok(JsValue::undefined())
 }
 

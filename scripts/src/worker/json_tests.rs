@@ -142,3 +142,27 @@ fn the_metric_has_its_device_and_time_first() {
     let text = rig.0.metric_text(br#"{"t":1}"#, 7).expect("a metric");
     assert_eq!(text, r#"{"deviceId":"","ts":7,"t":1}"#);
 }
+
+#[test]
+fn a_context_that_is_dropped_is_freed() {
+    let text = "export const match = { devices: ['*'] }; export function onMetric(m) { const f = () => f(); f(); }";
+    let sources = Sources {
+        scripts: vec![("a.js".to_owned(), true)],
+        files: std::rc::Rc::new([("a.js".to_owned(), text.to_owned())].into_iter().collect()),
+    };
+    let heap = limits::SCRIPT_HEAP_BYTES;
+    let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap);
+    let mut rounds = |rounds: usize| {
+        for _ in 0..rounds {
+            assert!(engine.needs_load());
+            engine.load(|_| {});
+            let metric = engine.metric(b"{}", 1).expect("a metric");
+            assert!(engine.call(0, metric).is_err());
+        }
+        super::memory::resident_bytes()
+    };
+    let settled = rounds(20);
+    let grown = rounds(100).saturating_sub(settled);
+    // A context has about 270 KB.
+    assert!(grown < 8 * 1024 * 1024, "{grown} bytes more after 100 contexts");
+}

@@ -14,6 +14,10 @@ use hashbrown::HashMap;
 
 use super::host::Host;
 
+/// The path of the entry module, and the one thing that only it can import.
+const ENTRY: &str = "tidegate:entry";
+const EXPORTS: &str = "tidegate:exports";
+
 /// The files by path below the handlers' directory, and the modules made of them in this context.
 pub(super) struct Loader {
     files: Rc<HashMap<String, String>>,
@@ -48,6 +52,19 @@ impl Loader {
     }
 }
 
+/// A module that hands the exports of a handler to the host ([`Host::take_exports`]).
+///
+/// Not by `Module::namespace`: Boa 0.22's namespace objects hold their modules in a field that the collector does not trace, so one
+/// that was ever made is never freed, nor is its whole realm.
+///
+/// # Errors
+/// None that a handler could cause: it does not parse.
+pub(super) fn entry(handler: &str, exports: &str, context: &mut Context) -> JsResult<Module> {
+    let from = serde_json::Value::from(format!("./{handler}"));
+    let source = format!("import give from '{EXPORTS}'; import {{ {exports} }} from {from}; give({exports});");
+    Module::parse(Source::from_bytes(&source).with_path(Path::new(ENTRY)), None, context)
+}
+
 impl ModuleLoader for Loader {
     fn load_imported_module(
         self: Rc<Self>,
@@ -56,8 +73,12 @@ impl ModuleLoader for Loader {
         context: &RefCell<&mut Context>,
     ) -> impl Future<Output = JsResult<Module>> {
         let context = &mut context.borrow_mut();
+        if referrer.path() == Some(Path::new(ENTRY)) && *request.specifier() == EXPORTS {
+            let module = Host::exports_module(context);
+            return std::future::ready(Ok(module));
+        }
         let module = resolve(referrer.path(), request.specifier()).and_then(|path| self.module(&path, context));
-        async { module }
+        std::future::ready(module)
     }
 }
 
