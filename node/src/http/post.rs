@@ -283,7 +283,7 @@ fn refused(answer: Option<Answer>) -> Option<Problem> {
     let Some(Answer::Refused(reason)) = answer else { return None };
     let detail = "the reading was refused at a limit; try again later";
     let value = match reason {
-        RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT),
+        RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT_REFUSED),
         _ => ("loop_in_flight", limits::LOOP_IN_FLIGHT),
     };
     let error = IngestError::new(reason, detail).limit(value.0, value.1);
