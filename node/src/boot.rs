@@ -155,9 +155,9 @@ async fn live(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let addresses = doors.addresses();
-    let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
-    // Readings from before the stop come first: the loops' inboxes keep the order.
+    // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
+    let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(shared.runtime.clone(), Arc::clone(&shared.vitals), shared.settings.memory_limit));
