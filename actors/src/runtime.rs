@@ -175,6 +175,12 @@ impl LoopHandle {
         self.event_loop().submit(submission);
     }
 
+    /// Sends the readings that other loops own, now: before their sender is told that they are here. What he sends next, over
+    /// whatever connection, comes after them.
+    pub fn hand_over(&self) {
+        self.event_loop().flush_handover();
+    }
+
     /// Counts a reading that the edge refused.
     pub fn reject(&self, reason: RejectReason) {
         self.event_loop().turn.ledger.reject(reason);
@@ -543,12 +549,14 @@ impl RuntimeHandle {
     }
 
     /// Subscribes a viewer: every loop shows its share of the snapshot and every update from then on.
-    /// The viewer must have been made (or restarted) with as many sources as there are loops.
+    /// The viewer must have been made with as many sources as there are loops, and is subscribed once: a viewer with another
+    /// filter is another viewer, or what is still on its way for the old filter would come to it.
     ///
     /// # Errors
     /// [`QueryError::PoolFull`].
     pub fn watch(&self, viewer: &Arc<Viewer>, filter: Filter) -> Result<(), QueryError> {
-        let (services, viewer, filter) = (Arc::clone(&self.services), Arc::clone(viewer), Arc::new(filter));
+        let (services, viewer, filter) =
+            (Arc::clone(&self.services), Arc::clone(viewer), Arc::new(filter.normalized()));
         self.services.pool.try_run(move || show_snapshot(&services, &viewer, &filter))?;
         Ok(())
     }
