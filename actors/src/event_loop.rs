@@ -356,6 +356,8 @@ impl EventLoop {
             && let Some(actor) = self.devices.get(*key as usize)
         {
             actor.show(&mut self.turn);
+            // It happens outside of a turn: MQTT subscribers would hear of it at the next tick only.
+            self.turn.wake();
         }
     }
 
