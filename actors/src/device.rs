@@ -16,7 +16,7 @@ use crate::{
     ledger::{DropReason, RejectReason},
     limits,
     reading::{AckLevel, Channel, Reading},
-    script::{Route, ScriptCall, ScriptOutcome, ScriptRun, Verdict},
+    script::{ParkReason, Route, ScriptCall, ScriptOutcome, ScriptRun, Verdict},
     state::{DeviceState, ParkedReading},
     submission::{AckTo, Answer, Disposition, Submission},
     turn::{Admitted, Turn},
@@ -106,13 +106,15 @@ impl DeviceActor {
     pub(crate) fn on_reading(&mut self, step: Step, turn: &mut Turn) {
         match step {
             Step::Arrived(submission) => {
-                if let Some(admitted) = self.admit(submission, turn) {
-                    turn.journal(admitted);
+                if let Some(admitted) = self.admit(submission, turn)
+                    && !turn.journal(admitted)
+                {
+                    self.in_flight -= 1;
                 }
             }
             Step::Committed(reading) => self.handle(reading, turn),
-            Step::Handled(outcome) => {
-                if let Some((reading, folded)) = self.fold(&outcome, turn) {
+            Step::Handled(mut outcome) => {
+                if let Some((reading, folded)) = self.fold(&mut outcome, turn) {
                     self.publish(&reading, folded, outcome, turn);
                 }
                 self.run_next(turn);
@@ -123,7 +125,7 @@ impl DeviceActor {
     /// Takes a reading in, or refuses it by the name of a limit.
     fn admit(&mut self, submission: Submission, turn: &mut Turn) -> Option<Admitted> {
         let Submission { reading, level, ack } = submission;
-        let refusal = if self.in_flight as usize >= limits::DEVICE_IN_FLIGHT {
+        let refusal = if self.in_flight as usize >= limits::DEVICE_IN_FLIGHT_REFUSED {
             Some(RejectReason::DeviceInFlight)
         } else if turn.is_over_limit() {
             Some(RejectReason::Overloaded)
@@ -147,8 +149,8 @@ impl DeviceActor {
     fn handle(&mut self, reading: Committed, turn: &mut Turn) {
         let ready = matches!(self.slot, Slot::Ready(_));
         if ready && !reading.routed && self.lane.is_none() {
-            let outcome = unchanged(&reading);
-            if let Some(folded) = self.fold_one(&reading, &outcome, turn) {
+            let mut outcome = unchanged(&reading);
+            if let Some(folded) = self.fold_one(&reading, &mut outcome, turn) {
                 self.publish(&reading, folded, outcome, turn);
             }
             return;
@@ -172,9 +174,9 @@ impl DeviceActor {
                 return;
             };
             if self.route_of(&first, turn).is_empty() {
-                let outcome = unchanged(&first);
+                let mut outcome = unchanged(&first);
                 turn.open_positions.close(first.position);
-                if let Some(folded) = self.fold_one(&first, &outcome, turn) {
+                if let Some(folded) = self.fold_one(&first, &mut outcome, turn) {
                     self.publish(&first, folded, outcome, turn);
                 }
                 continue;
@@ -213,7 +215,7 @@ impl DeviceActor {
     }
 
     /// Folds what the handlers made of the oldest running reading, and journals it.
-    fn fold(&mut self, outcome: &ScriptOutcome, turn: &mut Turn) -> Option<(Committed, Folded)> {
+    fn fold(&mut self, outcome: &mut ScriptOutcome, turn: &mut Turn) -> Option<(Committed, Folded)> {
         let running = &mut self.lane.as_mut()?.running;
         if running.front()?.position != outcome.position {
             tracing::error!(device = %self.device, position = %outcome.position, "outcome of a reading that is not under way");
@@ -225,15 +227,17 @@ impl DeviceActor {
         Some((reading, folded))
     }
 
-    fn fold_one(&mut self, reading: &Committed, outcome: &ScriptOutcome, turn: &mut Turn) -> Option<Folded> {
+    fn fold_one(&mut self, reading: &Committed, outcome: &mut ScriptOutcome, turn: &mut Turn) -> Option<Folded> {
         let Slot::Ready(state) = &self.slot else { return None };
-        if reading.routed {
-            turn.journal_outcome(&OutcomeRecord {
-                device: self.device.clone(),
-                reading: reading.position,
-                verdict: outcome.verdict.clone(),
-                script_state: outcome.script_state.clone(),
-            });
+        if reading.routed
+            && let Err(error) = turn.journal_outcome(&record(reading, outcome))
+        {
+            tracing::error!(device = %self.device, position = %reading.position, %error, "parked: the journal cannot hold the result");
+            let message = error.to_string().into();
+            outcome.verdict = Verdict::Parked { script: "".into(), reason: ParkReason::BadResult, message };
+            outcome.script_state.clear();
+            // A short one always fits.
+            let _ = turn.journal_outcome(&record(reading, outcome));
         }
         Some(fold(state.as_deref(), reading.position, &reading.reading, &outcome.verdict, &outcome.script_state))
     }
@@ -303,6 +307,11 @@ impl DeviceActor {
         }
     }
 
+    /// Should the device's connection not be read now: too many of its readings are under way?
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.in_flight as usize >= limits::DEVICE_IN_FLIGHT
+    }
+
     pub(crate) fn device(&self) -> &DeviceId {
         &self.device
     }
@@ -334,6 +343,15 @@ impl DeviceActor {
 
     fn route_of(&mut self, reading: &Committed, turn: &Turn) -> Route {
         if reading.routed { self.route(reading.reading.channel, turn) } else { Route::NONE }
+    }
+}
+
+fn record(reading: &Committed, outcome: &ScriptOutcome) -> OutcomeRecord {
+    OutcomeRecord {
+        device: reading.reading.device.clone(),
+        reading: reading.position,
+        verdict: outcome.verdict.clone(),
+        script_state: outcome.script_state.clone(),
     }
 }
 

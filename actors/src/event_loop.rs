@@ -107,6 +107,9 @@ pub(crate) struct EventLoop {
     checkpoint: CheckpointCycle,
     sweep_at: usize,
     paused: Vec<Waker>,
+    paused_asked: Millis,
+    /// A message is being handled: what a panic cuts short is the work of readings.
+    handling: bool,
     pub(crate) lag_ms: f64,
 }
 
@@ -118,7 +121,12 @@ struct CheckpointCycle {
     last_folded: Position,
     batches: u64,
     refused: Option<CheckpointBatch>,
+    /// After a panic: the position does not move any more.
+    held: bool,
 }
+
+/// Milliseconds after which those who wait for the loop to read again are asked whether they still do.
+const PAUSED_ASKED: Millis = 5_000;
 
 /// What is to become of the journal batch under collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +140,9 @@ pub(crate) enum BatchDue {
 impl EventLoop {
     pub(crate) fn new(id: LoopId, services: Arc<Services>) -> Self {
         let loops = services.outlets.len();
+        let now = services.clock.now();
         Self {
-            turn: Turn::new(id, Arc::clone(&services.scripts), services.clock.now()),
+            turn: Turn::new(id, Arc::clone(&services.scripts), now),
             services,
             devices: Slab::new(),
             by_id: HashMap::new(),
@@ -147,6 +156,8 @@ impl EventLoop {
             checkpoint: CheckpointCycle::default(),
             sweep_at: 0,
             paused: Vec::new(),
+            paused_asked: now,
+            handling: false,
             lag_ms: 0.0,
         }
     }
@@ -200,6 +211,7 @@ impl EventLoop {
 
     /// Handles one message; `Task`s and `Acks` are the caller's.
     pub(crate) fn on_message(&mut self, message: LoopMessage) {
+        self.handling = true;
         match message {
             LoopMessage::Submissions(submissions) => submissions.into_iter().for_each(|s| self.arrive(s)),
             LoopMessage::Acks(acks) => self.turn.acks.extend(acks),
@@ -216,6 +228,18 @@ impl EventLoop {
             LoopMessage::Snapshot(viewer, states) => self.snapshot(&viewer, &states),
             LoopMessage::Synced(viewer) => viewer.source_synced(),
             LoopMessage::Task(_) => {}
+        }
+        self.handling = false;
+    }
+
+    /// A turn panicked. Readings whose message was being handled may be lost to this loop, but not to the journal: the loop
+    /// says no more that it is folded beyond them, so that the next start folds them.
+    pub(crate) fn on_panic(&mut self) {
+        if std::mem::take(&mut self.handling) && !std::mem::replace(&mut self.checkpoint.held, true) {
+            tracing::error!(
+                r#loop = self.turn.id.0,
+                "readings may be stuck until the node starts again; the journal keeps them"
+            );
         }
     }
 
@@ -332,6 +356,8 @@ impl EventLoop {
             && let Some(actor) = self.devices.get(*key as usize)
         {
             actor.show(&mut self.turn);
+            // It happens outside of a turn: MQTT subscribers would hear of it at the next tick only.
+            self.turn.wake();
         }
     }
 
@@ -350,6 +376,11 @@ impl EventLoop {
     /// Is there a reason not to read sockets now?
     pub(crate) fn is_pressed(&self) -> bool {
         self.turn.is_pressed() || self.handover.iter().any(|queue| queue.len() >= limits::HANDOVER)
+    }
+
+    /// Should the connection of this device, which this loop owns, not be read now?
+    pub(crate) fn is_device_pressed(&self, device: &str) -> bool {
+        self.device(device).is_some_and(DeviceActor::is_pressed)
     }
 
     /// Wakes `waker` once the loop reads sockets again.
@@ -462,6 +493,11 @@ impl EventLoop {
     pub(crate) fn tick(&mut self, now: Millis, start_checkpoint: bool) {
         self.turn.now = now;
         self.turn.loads.append(&mut self.failed_loads);
+        if now - self.paused_asked >= PAUSED_ASKED {
+            // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
+            self.paused_asked = now;
+            self.paused.drain(..).for_each(Waker::wake);
+        }
         self.passivate(now);
         if start_checkpoint {
             self.turn.watchers.sweep();
@@ -471,7 +507,9 @@ impl EventLoop {
                 } else {
                     self.last_committed
                 };
-                self.checkpoint.folded = self.turn.folded_through(known).max(self.checkpoint.last_folded);
+                if !self.checkpoint.held {
+                    self.checkpoint.folded = self.turn.folded_through(known).max(self.checkpoint.last_folded);
+                }
                 self.checkpoint.remaining = Some(self.turn.dirty.len());
             }
         }
@@ -533,11 +571,16 @@ impl EventLoop {
         self.sweep_at = if end >= self.devices.capacity() { 0 } else { end };
     }
 
-    /// Nothing of any reading is under way.
+    /// Nothing of any reading is under way, and every answer has left.
     pub(crate) fn is_drained(&self) -> bool {
         self.turn.ledger.in_flight == 0
             && self.turn.batch.is_empty()
             && self.committing.is_empty()
             && self.handover.iter().all(Vec::is_empty)
+            && self.turn.acks.is_empty()
+            && self.ack_handover.iter().all(Vec::is_empty)
     }
 }
+
+#[cfg(test)]
+mod tests;

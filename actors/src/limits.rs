@@ -21,6 +21,9 @@ pub const LOOP_INBOX: usize = 1_024;
 pub const LOOP_IN_FLIGHT: usize = 32_768;
 /// Readings of one device that may wait for their handlers; full: the device's connection is not read.
 pub const DEVICE_IN_FLIGHT: usize = 4_096;
+/// Readings of one device that may be under way at all; more: refused. What one read of a connection and one request bring
+/// fits in between, so that a sender that is stopped in time is not refused.
+pub const DEVICE_IN_FLIGHT_REFUSED: usize = 2 * DEVICE_IN_FLIGHT + READINGS_PER_REQUEST;
 /// Batches that wait for the journal thread; full: the loops keep their batch and stop reading.
 pub const JOURNAL_QUEUE: usize = 64;
 /// Bytes of records that are not worth waiting longer with, even if nobody waits for their commit.

@@ -63,8 +63,9 @@ impl ActorFuture<LoopActor> for Turns {
         actor.inbox.register(task.waker());
         let turn = catch_unwind(AssertUnwindSafe(|| self.turn(actor, task)));
         if turn.is_err() {
-            // The panic hook has logged it with its place. The reading that caused it stays in the journal.
+            // The panic hook has logged it with its place.
             actor.handle.services().panics.fetch_add(1, Ordering::Relaxed);
+            actor.handle.event_loop().on_panic();
             task.waker().wake_by_ref();
         }
         Poll::Pending

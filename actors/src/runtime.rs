@@ -175,6 +175,12 @@ impl LoopHandle {
         self.event_loop().submit(submission);
     }
 
+    /// Sends the readings that other loops own, now: before their sender is told that they are here. What he sends next, over
+    /// whatever connection, comes after them.
+    pub fn hand_over(&self) {
+        self.event_loop().flush_handover();
+    }
+
     /// Counts a reading that the edge refused.
     pub fn reject(&self, reason: RejectReason) {
         self.event_loop().turn.ledger.reject(reason);
@@ -184,6 +190,13 @@ impl LoopHandle {
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.event_loop().is_pressed()
+    }
+
+    /// Should the connection of a device of this loop not be read now: too many of its readings are under way? Then, too,
+    /// [`LoopHandle::pause`] tells whom to wake: at the end of the next turn.
+    #[must_use]
+    pub fn is_device_pressed(&self, device: &DeviceId) -> bool {
+        self.event_loop().is_device_pressed(device.as_str())
     }
 
     /// Wakes `waker` once sockets may be read again.
@@ -357,13 +370,22 @@ impl Runtime {
     /// Waits until nothing is under way, at most `patience`: every reading that was taken in is folded and answered.
     /// Nothing new may come in by then. Returns whether it was.
     pub async fn drain(&self, patience: Duration) -> bool {
-        let drained = self.until(Instant::now() + patience, |handle| {
+        let deadline = Instant::now() + patience;
+        let is_drained = |handle: &LoopHandle| {
             let mut event_loop = handle.event_loop();
             event_loop.send_batch();
             event_loop.flush_handover();
             event_loop.is_drained()
-        });
-        drained.await
+        };
+        // Twice: what one loop handed over while it was asked came to the other one after that had answered.
+        loop {
+            if !self.until(deadline, is_drained).await {
+                return false;
+            }
+            if self.handle.on_every_loop(is_drained).await.is_ok_and(|drained| drained.into_iter().all(|done| done)) {
+                return true;
+            }
+        }
     }
 
     /// Writes the last checkpoint, closes the journal, and ends the loops and the services. Drain first.
@@ -527,17 +549,20 @@ impl RuntimeHandle {
     }
 
     /// Subscribes a viewer: every loop shows its share of the snapshot and every update from then on.
-    /// The viewer must have been made (or restarted) with as many sources as there are loops.
+    /// The viewer must have been made with as many sources as there are loops, and is subscribed once: a viewer with another
+    /// filter is another viewer, or what is still on its way for the old filter would come to it.
     ///
     /// # Errors
     /// [`QueryError::PoolFull`].
     pub fn watch(&self, viewer: &Arc<Viewer>, filter: Filter) -> Result<(), QueryError> {
-        let (services, viewer, filter) = (Arc::clone(&self.services), Arc::clone(viewer), Arc::new(filter));
+        let (services, viewer, filter) =
+            (Arc::clone(&self.services), Arc::clone(viewer), Arc::new(filter.normalized()));
         self.services.pool.try_run(move || show_snapshot(&services, &viewer, &filter))?;
         Ok(())
     }
 
-    /// Hands the readings whose handlers had not run at the last stop to their loops. Call it before the listeners open.
+    /// Hands the readings whose handlers had not run at the last stop to their loops. Call it before [`Runtime::start`]: a loop
+    /// that does not have them yet would say that it is folded beyond them.
     pub fn resume(&self, unfinished: Vec<Unfinished>) {
         let mut by_loop: Vec<Vec<Unfinished>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
         for one in unfinished {

@@ -14,7 +14,7 @@ use crate::{
     device::{self, DeviceKey},
     fanout::{Update, Watchers},
     ids::{DeviceId, LoopId, Position},
-    journal::{Batch, OutcomeRecord},
+    journal::{Batch, OutcomeRecord, RecordTooLarge},
     ledger::{Ledger, RejectReason},
     limits,
     open_positions::OpenPositions,
@@ -120,31 +120,36 @@ impl Turn {
         }
     }
 
-    /// Takes a reading into the loop's journal batch.
-    pub(crate) fn journal(&mut self, admitted: Admitted) {
+    /// Takes a reading into the loop's journal batch. Returns whether the journal can hold it; else it was refused.
+    pub(crate) fn journal(&mut self, admitted: Admitted) -> bool {
         if let Err(error) = self.batch.push_reading(&admitted.reading, admitted.routed) {
             // The edge's own limit is far below the journal's.
             tracing::error!(device = %admitted.reading.device, %error, "refused a reading that the journal cannot hold");
             self.ledger.in_flight -= 1;
             self.ledger.rejected[RejectReason::TooLarge as usize] += 1;
             self.answer(admitted.ack, Answer::Refused(RejectReason::TooLarge));
-            return;
+            return false;
         }
-        if admitted.ack.is_some() {
+        // Whoever waits must not wait for the tick of those for whom nobody does.
+        let first_urgent = admitted.ack.is_some() && !self.batch.is_urgent();
+        if first_urgent {
             self.batch.set_urgent();
         }
         self.written.push(Written::Reading(admitted));
-        if self.written.len() == 1 {
+        if self.written.len() == 1 || first_urgent {
             self.wake();
         }
+        true
     }
 
     /// Takes an outcome into the loop's journal batch. Nobody waits for it: without it the handlers would run again.
-    pub(crate) fn journal_outcome(&mut self, outcome: &OutcomeRecord) {
-        match self.batch.push_outcome(outcome) {
-            Ok(()) => self.written.push(Written::Outcome),
-            Err(error) => tracing::error!(device = %outcome.device, %error, "an outcome is not journaled"),
-        }
+    ///
+    /// # Errors
+    /// The journal cannot hold it: then it must not be folded either, or a replay comes to another state.
+    pub(crate) fn journal_outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), RecordTooLarge> {
+        self.batch.push_outcome(outcome)?;
+        self.written.push(Written::Outcome);
+        Ok(())
     }
 
     /// Asks the store for the former state of a device.

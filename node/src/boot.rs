@@ -155,9 +155,9 @@ async fn live(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let addresses = doors.addresses();
-    let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
-    // Readings from before the stop come first: the loops' inboxes keep the order.
+    // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
+    let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(shared.runtime.clone(), Arc::clone(&shared.vitals), shared.settings.memory_limit));
@@ -173,8 +173,16 @@ async fn live(
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping (a second signal exits at once)"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping (a second signal exits at once)"),
     }
-    actix_rt::spawn(exit_at_once(terminate, interrupt));
+    watch_for_a_second_signal(terminate, interrupt)?;
     stop(&shared, runtime).await
+}
+
+/// On a thread of its own: the main thread blocks while it stops, on a disk that hangs for ever.
+fn watch_for_a_second_signal(terminate: Signal, interrupt: Signal) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let watch = move || runtime.block_on(exit_at_once(terminate, interrupt));
+    std::thread::Builder::new().name("second-signal".to_owned()).spawn(watch)?;
+    Ok(())
 }
 
 async fn exit_at_once(mut terminate: Signal, mut interrupt: Signal) {

@@ -61,15 +61,17 @@ pub(crate) async fn sample(runtime: RuntimeHandle, vitals: Arc<Vitals>, memory_l
         let (share, readings_per_second) = (rss_bytes as f64 / memory_limit.max(1) as f64, rate as f64);
         let close = if closed { share > OPEN_GATE } else { share > CLOSE_GATE };
         if close != closed {
-            closed = close;
             tracing::warn!(
                 rss_bytes,
                 memory_limit,
-                closed,
+                closed = close,
                 "memory: {}",
                 if close { "not reading sockets" } else { "reading again" }
             );
-            let _ = runtime.on_every_loop(move |handle| handle.close_gate(close)).await;
+            // A loop that could not be told would stay closed for good: it is told again with the next sample.
+            if runtime.on_every_loop(move |handle| handle.close_gate(close)).await.is_ok() {
+                closed = close;
+            }
         }
         vitals.set(Sample { ledger, readings_per_second, rss_bytes, loops, devices_known });
     }

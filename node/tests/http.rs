@@ -361,3 +361,34 @@ fn a_kept_connection_answers_pipelined_requests_in_order() {
     assert_eq!((response.status, &response.json()["deviceId"]), (200, &json!("last")), "{}", response.text());
     assert_eq!(node.settled_ledger()["committed"], REQUESTS / 2 + 1);
 }
+
+#[test]
+fn the_largest_array_of_one_device_is_kept_whole() {
+    const READINGS: usize = 10_000;
+    let (_house, node) = node();
+    for device in ["one", "other"] {
+        let body: Vec<Value> = (0..READINGS).map(|n| json!({"ts": n, "n": n})).collect();
+        let response = node.post(&format!("/devices/{device}/metrics"), &json!(body).to_string());
+        assert_eq!((response.status, &response.json()["accepted"]), (202, &json!(READINGS)), "{}", response.text());
+        node.device_with(device, "n", &json!(READINGS - 1));
+    }
+    let ledger = node.settled_ledger();
+    assert_eq!((&ledger["received"], &ledger["rejected"]), (&json!(2 * READINGS), &json!({})), "{ledger}");
+}
+
+#[test]
+fn what_was_received_first_stays_first_over_whatever_connection() {
+    const READINGS: usize = 400;
+    let (_house, node) = node();
+    // Enough of them that both loops have some.
+    let mut connections: Vec<_> = (0..8).map(|_| node.http()).collect();
+    for n in 0..READINGS {
+        let http = &mut connections[n % 8];
+        http.send("POST", "/metrics", &[], json!({"deviceId": "d1", "n": n}).to_string().as_bytes());
+        assert_eq!(http.receive().status, 202);
+        // Readings within one millisecond could not be told from late ones.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let ledger = node.settled_ledger();
+    assert_eq!((&ledger["committed"], &ledger["conflated"]), (&json!(READINGS), &json!(0)), "{ledger}");
+}

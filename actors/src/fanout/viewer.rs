@@ -31,6 +31,25 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// The same devices, each of them once: what a prefix has is not named again, and no prefix begins with another one.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        if self.fleet {
+            return Self { fleet: true, ..Self::default() };
+        }
+        self.prefixes.sort_unstable();
+        let mut shortest: Vec<Box<str>> = Vec::with_capacity(self.prefixes.len());
+        for prefix in self.prefixes {
+            if shortest.last().is_none_or(|last| !prefix.starts_with(&**last)) {
+                shortest.push(prefix);
+            }
+        }
+        self.devices.retain(|id| !shortest.iter().any(|prefix| id.as_str().starts_with(&**prefix)));
+        self.devices.sort_unstable();
+        self.devices.dedup();
+        Self { devices: self.devices, prefixes: shortest, fleet: false }
+    }
+
     /// Does it want this device?
     #[must_use]
     pub fn wants(&self, device: &str) -> bool {
@@ -155,20 +174,6 @@ impl Viewer {
         mailbox.announce_synced = mailbox.unsynced == 0;
         drop(mailbox);
         self.waker.wake();
-    }
-
-    /// Forgets what waits and starts over with a new snapshot from `sources` places: the filter changed.
-    pub fn restart(&self, conflate: bool, sources: usize, now: Millis) {
-        let mut mailbox = self.lock();
-        *mailbox = Mailbox {
-            latest: conflate.then(HashMap::new),
-            always_conflate: conflate,
-            unsynced: sources,
-            last_taken: now,
-            closed: mailbox.closed,
-            conflated: mailbox.conflated,
-            ..Mailbox::default()
-        };
     }
 
     /// Whom to wake when something waits. Call it before [`Viewer::take`].
@@ -300,6 +305,15 @@ mod tests {
 
     fn versions(drained: &Drained) -> Vec<(String, u64)> {
         drained.updates.iter().map(|u| (u.device.to_string(), u.version)).collect()
+    }
+
+    #[test]
+    fn a_filter_names_each_device_once() {
+        let devices = ["z", "pump-1", "a", "z"].map(|id| DeviceId::new(id).unwrap());
+        let prefixes = ["pump-1", "pump-", "q", "pump-", "pump"].map(Box::<str>::from);
+        let filter = Filter { devices: devices.to_vec(), prefixes: prefixes.to_vec(), fleet: false }.normalized();
+        assert_eq!(filter.devices.iter().map(DeviceId::as_str).collect::<Vec<_>>(), ["a", "z"]);
+        assert_eq!(filter.prefixes.iter().map(|p| &**p).collect::<Vec<_>>(), ["pump", "q"]);
     }
 
     #[test]

@@ -28,7 +28,10 @@ use tidegate_actors::{
 pub(crate) use waits::Waits;
 
 use crate::{
-    mqtt::{connections::Connections, router::Router},
+    mqtt::{
+        connections::Connections,
+        router::{Announcements, Router},
+    },
     vitals::Vitals,
 };
 
@@ -99,6 +102,8 @@ pub(crate) struct EdgeLoop {
     pub(crate) router: RefCell<Router>,
     /// The read buffer that all connections of the loop share.
     pub(crate) buffer: Cell<Vec<u8>>,
+    /// What this loop has to tell the others about its subscriptions, in order.
+    pub(crate) announcements: Announcements,
     /// The listening sockets until they are opened: MQTT and HTTP.
     pub(crate) doors: RefCell<(Vec<TcpListener>, Vec<TcpListener>)>,
     /// The tasks that accept.
@@ -127,6 +132,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         connections: RefCell::default(),
         waits: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
+        announcements: Announcements::default(),
         doors: RefCell::default(),
         accepting: RefCell::default(),
     });
@@ -136,7 +142,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
 }
 
 /// Bytes that one read takes at most.
-const READ_BUFFER: usize = 64 * 1024;
+pub(crate) const READ_BUFFER: usize = 64 * 1024;
 
 /// The bit of an [`AckTo::key`] that tells an HTTP request from a connection.
 const HTTP: u64 = 1 << 63;

@@ -75,6 +75,8 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
         }
         Err(_) => return Err(body_too_large(&edge, limit)),
     };
+    // The body took its time: others may have filled the room meanwhile, or the node stops.
+    wait_for_room(&edge).await?;
     let is_ndjson = request.content_type().eq_ignore_ascii_case("application/x-ndjson");
     let is_single = !is_ndjson && body.trim_ascii_start().first() != Some(&b'[');
     let mut items = parse(&edge, &body, device.as_ref(), is_ndjson).map_err(|error| {
@@ -248,6 +250,7 @@ async fn submit(
         for (_, reading) in readings {
             edge.handle.submit(Submission { reading, level, ack: None });
         }
+        edge.handle.hand_over();
         return Ok(vec![None; items]);
     }
     if readings.is_empty() {
@@ -283,7 +286,7 @@ fn refused(answer: Option<Answer>) -> Option<Problem> {
     let Some(Answer::Refused(reason)) = answer else { return None };
     let detail = "the reading was refused at a limit; try again later";
     let value = match reason {
-        RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT),
+        RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT_REFUSED),
         _ => ("loop_in_flight", limits::LOOP_IN_FLIGHT),
     };
     let error = IngestError::new(reason, detail).limit(value.0, value.1);

@@ -2,7 +2,7 @@
 //! socket has room for; a client that does not read is conflated there and slows nobody.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     pin::Pin,
     rc::Rc,
@@ -23,7 +23,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tidegate_actors::{
-    fanout::{Drained, Filter, Viewer},
+    fanout::{Drained, Filter, Viewer, ViewerLimits},
     ids::DeviceId,
 };
 use tokio::{
@@ -170,7 +170,10 @@ pub(crate) async fn sse(request: HttpRequest) -> HttpResponse {
 /// A viewer's place: its mailbox, its pace, and what is to be said to it besides updates.
 struct Seat {
     edge: Rc<EdgeLoop>,
-    viewer: Arc<Viewer>,
+    /// The mailbox for what it watches now.
+    viewer: RefCell<Arc<Viewer>>,
+    /// Updates that its former mailboxes conflated.
+    conflated: Cell<u64>,
     interval: RefCell<Duration>,
     replies: RefCell<Vec<Bytes>>,
     /// Told when the replies were taken, and when the viewer is gone.
@@ -188,19 +191,18 @@ impl Seat {
             let problem = Problem::overloaded(format!("{limit} viewers are connected already"), "viewers");
             return Err(problem.limit("viewers", limit));
         }
-        let limits = edge.shared.settings.viewer_limits;
-        let viewer =
-            Viewer::new(limits, wish.conflates(), usize::from(edge.handle.services().loops()), edge.handle.now());
+        let viewer = mailbox(&edge, &wish);
         let seat = Rc::new(Self {
+            viewer: RefCell::new(Arc::clone(&viewer)),
+            conflated: Cell::new(0),
             edge,
-            viewer,
             interval: RefCell::new(wish.interval()),
             replies: RefCell::default(),
             room: Notify::new(),
             waker: RefCell::default(),
             ended: RefCell::default(),
         });
-        seat.edge.shared.runtime.watch(&seat.viewer, wish.filter)?;
+        seat.edge.shared.runtime.watch(&viewer, wish.filter)?;
         Ok(seat)
     }
 
@@ -230,17 +232,25 @@ impl Seat {
     fn end(&self) {
         *self.ended.borrow_mut() = true;
         self.room.notify_one();
-        self.viewer.close();
+        self.viewer().close();
         self.wake();
     }
 
-    /// The viewer wants to see something else.
+    fn viewer(&self) -> Arc<Viewer> {
+        Arc::clone(&self.viewer.borrow())
+    }
+
+    /// The viewer wants to see something else: what is still on its way for the former wish ends in the former mailbox.
     fn change(&self, text: &[u8]) {
         let changed = Wish::of_message(text, self.edge.shared.settings.viewer_filters).and_then(|wish| {
             *self.interval.borrow_mut() = wish.interval();
-            let sources = usize::from(self.edge.handle.services().loops());
-            self.viewer.restart(wish.conflates(), sources, self.edge.handle.now());
-            self.edge.shared.runtime.watch(&self.viewer, wish.filter).map_err(Problem::from)
+            let viewer = mailbox(&self.edge, &wish);
+            let former = self.viewer.replace(Arc::clone(&viewer));
+            self.conflated.set(self.conflated.get() + former.conflated());
+            former.close();
+            let watched = self.edge.shared.runtime.watch(&viewer, wish.filter).map_err(Problem::from);
+            self.wake();
+            watched
         });
         if let Err(problem) = changed {
             let error = serde_json::json!({ "type": "error", "problem": problem.json() });
@@ -249,12 +259,24 @@ impl Seat {
     }
 }
 
+/// A mailbox for this wish. One that wants to hear seldom reads as seldom: that is no stall.
+fn mailbox(edge: &EdgeLoop, wish: &Wish) -> Arc<Viewer> {
+    let mut limits = edge.shared.settings.viewer_limits;
+    limits.stall = stall(limits, wish);
+    Viewer::new(limits, wish.conflates(), usize::from(edge.handle.services().loops()), edge.handle.now())
+}
+
+fn stall(limits: ViewerLimits, wish: &Wish) -> Duration {
+    limits.stall + wish.interval()
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.viewer.close();
+        let viewer = self.viewer();
+        viewer.close();
         let counters = &self.edge.shared.counters;
         counters.viewers.fetch_sub(1, Ordering::Relaxed);
-        counters.viewer_conflated.fetch_add(self.viewer.conflated(), Ordering::Relaxed);
+        counters.viewer_conflated.fetch_add(self.conflated.get() + viewer.conflated(), Ordering::Relaxed);
     }
 }
 
@@ -385,9 +407,10 @@ impl Stream for View {
         if *this.seat.ended.borrow() {
             return Poll::Ready(None);
         }
-        this.seat.viewer.register(task.waker());
+        let viewer = this.seat.viewer();
+        viewer.register(task.waker());
         if this.pace.as_mut().poll(task).is_ready() {
-            let drained = this.seat.viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.now());
+            let drained = viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.now());
             if drained.closed {
                 this.over = true;
                 this.seat.edge.shared.counters.viewers_stalled.fetch_add(1, Ordering::Relaxed);
@@ -442,6 +465,14 @@ mod tests {
         let fleet = Wish::of_query("", MOST).ok().unwrap();
         assert!(fleet.filter.fleet && fleet.conflates());
         assert!(!Wish::of_query("deviceId=a", MOST).ok().unwrap().conflates());
+    }
+
+    #[test]
+    fn one_that_wants_to_hear_seldom_is_not_taken_for_one_that_does_not_read() {
+        let wish = Wish::of_query("interval=60000", MOST).ok().unwrap();
+        let limits = ViewerLimits::default();
+        assert!(limits.stall < MAX_INTERVAL, "else nothing is to be tested");
+        assert!(stall(limits, &wish) > MAX_INTERVAL);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::{
     reason::{CodecError, ReasonCode},
     session::{Session, Stop},
 };
-use crate::edge::EdgeLoop;
+use crate::edge::{EdgeLoop, READ_BUFFER};
 
 /// Reads of one connection before it yields its loop.
 const READS: usize = 4;
@@ -126,6 +126,7 @@ impl Connection {
             self.ended = true;
             self.say_goodbye(&close);
         }
+        self.link.paused.set(false);
         let mut reads = 0;
         let mut full = false;
         while !self.ended {
@@ -137,9 +138,11 @@ impl Connection {
             // Back-pressure: what the client sends stays in its socket.
             if self.session.is_pressed(&self.link) {
                 // Its next PUBACK wakes the connection.
+                self.link.paused.set(true);
                 break;
             }
-            if self.edge.handle.is_pressed() {
+            if self.edge.handle.is_pressed() || self.session.is_device_pressed(&self.edge) {
+                self.link.paused.set(true);
                 self.edge.handle.pause(task.waker());
                 break;
             }
@@ -181,6 +184,10 @@ impl Connection {
     fn read(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Stop>> {
         let edge = Rc::clone(&self.edge);
         let mut buffer = edge.buffer.take();
+        if buffer.is_empty() {
+            // A panic took it along: without a buffer every read of every connection would look like the end of its socket.
+            buffer = vec![0; READ_BUFFER];
+        }
         let mut read = ReadBuf::new(&mut buffer);
         let result = match Pin::new(&mut self.stream).poll_read(task, &mut read) {
             Poll::Pending => Poll::Pending,

@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) keep_alive: u16,
     /// The loop's seconds when the client last sent something.
     pub(crate) heard: Cell<u32>,
+    /// The node does not read its socket now: the client's silence is the node's doing.
+    pub(crate) paused: Cell<bool>,
     pub(crate) out: RefCell<Vec<u8>>,
     pub(crate) waker: RefCell<Option<Waker>>,
     pub(crate) close: RefCell<Option<Close>>,
@@ -78,6 +80,7 @@ impl Link {
             receive_maximum,
             keep_alive,
             heard: Cell::new(0),
+            paused: Cell::new(false),
             out: RefCell::default(),
             waker: RefCell::default(),
             close: RefCell::default(),
@@ -131,8 +134,7 @@ impl Link {
             outgoing.waiting.push_back((Arc::clone(message), options.clone()));
             return Delivery::Queued;
         }
-        let id = outgoing.take_id();
-        self.write(message, options, Some(id))
+        self.send(&mut outgoing, message, options)
     }
 
     /// The client has acknowledged a message: the next waiting one may go.
@@ -142,9 +144,18 @@ impl Link {
         while outgoing.unacked.len() < usize::from(self.receive_maximum)
             && let Some((message, options)) = outgoing.waiting.pop_front()
         {
-            let id = outgoing.take_id();
-            self.write(&message, &options, Some(id));
+            self.send(&mut outgoing, &message, &options);
         }
+    }
+
+    /// Writes a QoS 1 message. One that is not written will not be acknowledged: it takes up no place.
+    fn send(&self, outgoing: &mut Outgoing, message: &Message, options: &Options) -> Delivery {
+        let id = outgoing.take_id();
+        let delivery = self.write(message, options, Some(id));
+        if delivery == Delivery::Dropped {
+            outgoing.unacked.pop();
+        }
+        delivery
     }
 
     fn write(&self, message: &Message, options: &Options, packet_id: Option<NonZeroU16>) -> Delivery {
@@ -230,5 +241,47 @@ impl Connections {
             link.dirty.set(false);
             link.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::packet::Version;
+
+    #[test]
+    fn messages_that_a_client_does_not_take_hold_up_none_that_it_does() {
+        let peer = Peer { maximum_packet: 100, ..Peer::unlimited(Version::V5) };
+        let link = Link::new(1, "subscriber", peer, 2, 0);
+        let message = |bytes: usize| {
+            Arc::new(Message {
+                topic: "plant/1".into(),
+                payload: vec![b'x'; bytes].into(),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                properties: Box::default(),
+                expiry: None,
+                from: None,
+            })
+        };
+        let options = Options {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            subscription_id: smallvec::SmallVec::new(),
+        };
+        for _ in 0..3 {
+            assert_eq!(link.deliver(&message(1_000), &options, 10_000), Delivery::Dropped);
+        }
+        let [first, second] = [1, 2].map(|_| link.deliver(&message(10), &options, 10_000));
+        assert_eq!((first, second), (Delivery::Written, Delivery::Written));
+        // Behind them, too large ones wait in front of one that is not.
+        for bytes in [1_000, 1_000, 10] {
+            assert_eq!(link.deliver(&message(bytes), &options, 10_000), Delivery::Queued);
+        }
+        let ids = link.outgoing.borrow().unacked.clone();
+        link.acked(ids[0]);
+        assert!(link.outgoing.borrow().waiting.is_empty(), "the last one waits for a place that nobody gives back");
+        assert_eq!(link.outgoing.borrow().unacked.len(), 2);
     }
 }

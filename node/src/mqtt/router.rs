@@ -5,15 +5,18 @@
 //! subscribers. Messages for other loops are collected and leave at the end of the turn.
 
 use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
     num::NonZeroU32,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use tidegate_actors::{ids::LoopId, limits, turn::Shown};
+use tidegate_actors::{event_loop::LoopMessage, ids::LoopId, limits, turn::Shown};
 
 use super::{
     connections::{ConnectionKey, Connections, Delivery, Link},
@@ -138,38 +141,79 @@ pub(crate) fn subscribe(edge: &Rc<EdgeLoop>, filter: &str, key: ConnectionKey, o
 
 /// Tells every other loop that this loop wants (or no longer wants) messages for `filters`; `done` runs here when all know.
 pub(crate) fn announce(edge: &Rc<EdgeLoop>, filters: Vec<Box<str>>, gained: bool, done: impl FnOnce() + 'static) {
-    let me = edge.handle.id();
-    let filters: Arc<[Box<str>]> = filters.into();
-    let mut told = Vec::new();
-    for id in edge.others().filter(|_| !filters.is_empty()) {
-        let filters = Arc::clone(&filters);
-        let (reply, answer) = tokio::sync::oneshot::channel::<()>();
-        let message = move |other: &Rc<EdgeLoop>| {
-            filters.iter().for_each(|filter| other.router.borrow_mut().interest(filter, me, gained));
-            update_listening(other);
-            drop(reply);
-        };
-        told.push((id, message, answer));
-    }
-    if told.is_empty() {
+    if filters.is_empty() || edge.others().next().is_none() {
         done();
         return;
     }
-    let edge = Rc::clone(edge);
-    actix_rt::spawn(async move {
-        for (id, message, answer) in told {
-            let outlet = edge.handle.services().outlets[id.index()].clone();
-            let task = Box::new(move |_: &_| message(&crate::edge::here()));
-            let mut waiting = tidegate_actors::event_loop::LoopMessage::Task(task);
-            // An interest must not get lost: a full inbox is tried again.
-            while let Err(back) = outlet.try_send(waiting) {
-                waiting = back;
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            let _ = answer.await;
-        }
-        done();
+    let announcements = &edge.announcements;
+    announcements.waiting.borrow_mut().push_back(Announcement {
+        filters: filters.into(),
+        gained,
+        done: Box::new(done),
     });
+    announcements.under_way.set(announcements.under_way.get() + 1);
+    if !announcements.sending.replace(true) {
+        actix_rt::spawn(send_announcements(Rc::clone(edge)));
+    }
+}
+
+/// What a loop has to tell the others about its subscriptions. One task sends it in order: a filter that is lost and gained
+/// again must arrive so.
+#[derive(Default)]
+pub(crate) struct Announcements {
+    waiting: RefCell<VecDeque<Announcement>>,
+    /// The task is there.
+    sending: Cell<bool>,
+    /// Announcements that not every loop has heard.
+    under_way: Cell<usize>,
+}
+
+struct Announcement {
+    filters: Arc<[Box<str>]>,
+    gained: bool,
+    done: Box<dyn FnOnce()>,
+}
+
+impl Announcements {
+    /// Is there any that not every loop has heard?
+    pub(crate) fn are_under_way(&self) -> bool {
+        self.under_way.get() > 0
+    }
+}
+
+async fn send_announcements(edge: Rc<EdgeLoop>) {
+    let me = edge.handle.id();
+    loop {
+        let next = edge.announcements.waiting.borrow_mut().pop_front();
+        let Some(Announcement { filters, gained, done }) = next else { break };
+        let mut answers = Vec::new();
+        for id in edge.others() {
+            let filters = Arc::clone(&filters);
+            let (reply, answer) = tokio::sync::oneshot::channel::<()>();
+            let task = Box::new(move |_: &_| {
+                let other = crate::edge::here();
+                filters.iter().for_each(|filter| other.router.borrow_mut().interest(filter, me, gained));
+                update_listening(&other);
+                drop(reply);
+            });
+            let outlet = &edge.handle.services().outlets[id.index()];
+            let mut message = LoopMessage::Task(task);
+            // An interest must not get lost: a full inbox is tried again.
+            while let Err(back) = outlet.try_send(message) {
+                message = back;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            answers.push(answer);
+        }
+        // The next one need not wait for the answers: inboxes keep the order.
+        let edge = Rc::clone(&edge);
+        actix_rt::spawn(async move {
+            futures_util::future::join_all(answers).await;
+            edge.announcements.under_way.set(edge.announcements.under_way.get() - 1);
+            done();
+        });
+    }
+    edge.announcements.sending.set(false);
 }
 
 /// Ends a connection's subscription; returns whether it existed.

@@ -90,6 +90,11 @@ impl Session {
         link.unanswered.borrow().len() >= usize::from(limits::MQTT_RECEIVE_MAXIMUM)
     }
 
+    /// Likewise: are too many of its device's readings under way?
+    pub(crate) fn is_device_pressed(&self, edge: &EdgeLoop) -> bool {
+        self.device.as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
+    }
+
     /// Handles one packet.
     pub(crate) fn on_packet(&mut self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, packet: Packet<'_>) -> Result<(), Stop> {
         match packet {
@@ -194,7 +199,8 @@ impl Session {
         let waits = publish.packet_id.filter(|_| level != AckLevel::Received);
         let ack = waits.map(|id| edge.ack_to_connection(link.key, id.get()));
         edge.handle.submit(Submission { reading: last, level, ack });
-        if waits.is_none() {
+        if waits.is_none() && publish.packet_id.is_some() {
+            edge.handle.hand_over();
             answer(link, publish.packet_id, ReasonCode::SUCCESS);
         }
     }
@@ -224,6 +230,8 @@ impl Session {
                 continue;
             }
             let known = self.filters.iter().any(|own| **own == filter.filter);
+            // Known here is not yet known everywhere while an announcement is on its way.
+            let announcing = edge.announcements.are_under_way();
             if !known && self.filters.len() >= most {
                 text = format!("limit mqtt.limits.subscriptions: {most} a connection");
                 tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {text}");
@@ -231,7 +239,9 @@ impl Session {
                 continue;
             }
             let granted = filter.qos.min(QoS::AtLeastOnce);
-            if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id)) {
+            if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id))
+                || announcing
+            {
                 new.push(Box::from(filter.filter.as_str()));
             }
             if !known {
@@ -348,6 +358,11 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
 pub(crate) fn sweep(edge: &EdgeLoop) {
     let now = edge.seconds();
     for link in edge.connections.borrow().iter().filter(|link| link.keep_alive > 0) {
+        if link.paused.get() {
+            // What it sent meanwhile is still in its socket.
+            link.heard.set(now);
+            continue;
+        }
         let allowed = u32::from(link.keep_alive) + u32::from(link.keep_alive).div_ceil(2);
         if now.saturating_sub(link.heard.get()) > allowed {
             link.close(ReasonCode::KEEP_ALIVE_TIMEOUT, format!("nothing heard for {allowed} s"));
