@@ -1,6 +1,8 @@
 //! What a clumsy or hostile user sends, and what the node says: every refusal tells what was wrong, where, and what to do, and
 //! the node goes on. `docs/errors.md` is the table of these cases.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod common_bad;
 
 use std::{
@@ -162,7 +164,8 @@ fn requests() {
     let node = Node::start(&[], &[]);
     let long = format!("/devices/{}", "x".repeat(300));
     let levels = "allowed: received, committed, processed";
-    let cases: &[(&str, &str, &str, &[u8], u16, Value)] = &[
+    type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, Value);
+    let cases: &[Case<'_>] = &[
         ("POST", "/metrics?ack=done", "", READING, 400, json!({"field": "ack", "detail": levels})),
         ("POST", "/metrics", "prefer: ack=done\r\n", READING, 400, json!({"field": "ack", "detail": levels})),
         (

@@ -1,6 +1,8 @@
 //! Handlers that hang, throw, eat memory or attack the engine, in a real node. Throughout: another handler works, `/livez`
 //! answers, what the hostile one was called with is parked with a reason, and the ledger balances.
 
+#![expect(clippy::print_stdout, reason = "what was measured is told")]
+
 mod common_bad;
 
 use std::{
@@ -133,7 +135,8 @@ fn survives(name: &str, source: &str, reasons: &[&str]) -> bool {
     assert!(hostile["lastError"]["message"].is_string(), "{name}: {hostile}");
 
     let ledger = node.get("/ledger");
-    let parked_in_ledger: u64 = ledger["parked"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let parked_in_ledger: u64 =
+        ledger["parked"].as_object().expect("an object").values().filter_map(Value::as_u64).sum();
     assert_eq!((&ledger["balanced"], parked_in_ledger), (&json!(true), BAD), "{name}: {ledger}");
     assert_eq!((&ledger["inFlight"], &ledger["received"]), (&json!(0), &json!(BAD + BAD + 1)), "{name}: {ledger}");
 
