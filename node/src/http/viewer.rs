@@ -45,6 +45,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Largest message of a viewer, in bytes.
 const MESSAGE_BYTES: usize = 64 * 1024;
+/// The longest head of a frame (RFC 6455 section 5.2).
+const FRAME_HEAD: usize = 14;
 /// Bytes of answers that may wait for a viewer; past them the viewer's messages are not read.
 const REPLY_BYTES: usize = 64 * 1024;
 
@@ -289,6 +291,10 @@ async fn listen(mut payload: web::Payload, seat: Rc<Seat>) {
         loop {
             seat.wait_for_room().await;
             match codec.decode(&mut bytes) {
+                // The codec would keep all of a large message before it refuses it.
+                Ok(None) if bytes.len() > MESSAGE_BYTES + FRAME_HEAD => {
+                    return goodbye(&seat, "a message of more than 65536 bytes");
+                }
                 Ok(None) => break,
                 Ok(Some(Frame::Text(text))) => seat.change(&text),
                 Ok(Some(Frame::Ping(data))) => seat.reply(control_frame(Message::Pong(data))),
