@@ -192,18 +192,20 @@ impl Walk<'_> {
         context: &mut Context,
         out: &mut Vec<u8>,
     ) -> Result<Option<bool>, JsonError> {
-        let (length, plain) = {
+        let length = {
             let object = array.borrow();
             let prototype = context.intrinsics().constructors().array().prototype();
-            // An array of this realm whose only other property is its length.
-            let plain = object.prototype() == Some(prototype) && object.shape().keys().len() == 1;
             let length = object.properties().get(&PropertyKey::from(boa_engine::js_string!("length")));
-            (length.and_then(|length| length.value().and_then(JsValue::as_number)), plain)
+            // An array of this realm: holes alone look further, and they go to the engine.
+            let length = length.filter(|_| object.prototype() == Some(prototype));
+            length.and_then(|length| length.value().and_then(JsValue::as_number))
         };
-        let Some(length) = length.filter(|_| plain) else { return Ok(None) };
-        out.push(b'[');
+        // What else it has is not written, unless it is a `toJSON`.
+        let Some(length) = length.filter(|_| self.keys(array).is_some()) else { return Ok(None) };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an array's length is below 2^32")]
-        for index in 0..length as u32 {
+        let length = length as u32;
+        out.push(b'[');
+        for index in self.numbers(array, length, out)?..length {
             let Some(Some(value)) = data(array, &PropertyKey::from(index)) else { return Ok(None) };
             if index > 0 {
                 out.push(b',');
@@ -215,6 +217,28 @@ impl Walk<'_> {
         out.push(b']');
         self.room(0, out)?;
         Ok(Some(true))
+    }
+
+    /// The numbers that a dense array of `length` elements begins with, in one borrow: no script can run between them.
+    /// Says how many there were.
+    fn numbers(&self, array: &JsObject, length: u32, out: &mut Vec<u8>) -> Result<u32, JsonError> {
+        let object = array.borrow();
+        let properties = object.properties();
+        // The keys of a sparse array come in any order.
+        if !properties.index_property_keys().eq(0..length) {
+            return Ok(0);
+        }
+        let mut written = 0;
+        for property in properties.index_property_values() {
+            let Some(number) = property.value().and_then(JsValue::as_number) else { break };
+            if written > 0 {
+                out.push(b',');
+            }
+            write_number(number, out);
+            self.room(0, out)?;
+            written += 1;
+        }
+        Ok(written)
     }
 
     fn by_engine(
@@ -303,8 +327,8 @@ fn separate(first: &mut bool, out: &mut Vec<u8>) {
 }
 
 fn write_integer(number: i64, out: &mut Vec<u8>) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{number}");
+    // Writing to a Vec cannot fail; serde_json's integers do without the formatting machinery.
+    let _ = serde_json::to_writer(out, &number);
 }
 
 fn write_number(number: f64, out: &mut Vec<u8>) {

@@ -26,6 +26,8 @@ const FLUSH_BYTES: usize = 64 * 1024;
 /// A call that came to its end is failed for its CPU time only beyond this many times [`limits::SCRIPT_CALL_CPU`]: near the limit,
 /// whether a reading is kept must not depend on the machine's mood.
 const CPU_FACTOR: u32 = 4;
+/// Room that a result's JSON starts with, in bytes: most fit.
+const JSON_BYTES: usize = 512;
 /// A call longer than this has its memory looked after at once.
 const SLOW_CALL: Duration = Duration::from_millis(1);
 
@@ -290,7 +292,7 @@ fn handle(engine: &mut Engine, script: u8, chain: &mut Chain<'_>, threaded: &Thr
     } else if result.is_null() {
         Next::Drop
     } else {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(JSON_BYTES);
         if !engine.json(&result, true, &mut out)? || out.first() != Some(&b'{') {
             return Err(fault(ParkReason::BadResult, format!("it returned {}, not an object", result.type_of())));
         }
@@ -300,7 +302,7 @@ fn handle(engine: &mut Engine, script: u8, chain: &mut Chain<'_>, threaded: &Thr
     // Only a state that the handler asked for can have changed.
     let touched = host.state.borrow_mut().value.take();
     if let Some(value) = touched {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(JSON_BYTES);
         if !engine.json(&value, false, &mut out)? || out.first() != Some(&b'{') {
             return Err(fault(ParkReason::BadResult, "ctx.state is not an object"));
         }
