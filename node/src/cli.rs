@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config::Flags, swarm::SwarmArgs};
+use tidegate_simulator::SwarmArgs;
+
+use crate::config::Flags;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,11 +34,16 @@ const DEMO_EXAMPLES: &str = "\
 Examples:
   tidegate demo
   tidegate demo --devices 1000 --interval-ms 250
-  tidegate demo --http-bind 127.0.0.1:9000 --mqtt-bind 127.0.0.1:9001";
+  tidegate demo --http-bind 127.0.0.1:9000 --mqtt-bind 127.0.0.1:9001
+
+Its data and its handler are in ./tidegate-demo; edit the handler and start again.";
 
 const SWARM_EXAMPLES: &str = "\
-Example:
-  tidegate swarm --mqtt 127.0.0.1:1883 --devices 1000 --interval-ms 250";
+Examples:
+  tidegate swarm --devices 1000 --interval 250ms
+  tidegate swarm --devices 5000 --duration 60s --verify --watch     exit 1 if an acknowledged reading is missing
+  tidegate swarm --protocol http --readings 100 --json
+  tidegate swarm --mqtt broker:1883 --mqtt-version 5                any MQTT broker";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -192,7 +199,7 @@ impl ServeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Simulated devices
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) devices: u32,
     /// Time between two readings of one device, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]

@@ -39,7 +39,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Serve(args) => boot::serve(&start(&args)?)?,
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
-        Command::Swarm(args) => swarm::run(&args)?,
+        Command::Swarm(args) => return Ok(swarm::run(args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}

@@ -1,25 +1,27 @@
-//! The device swarm, as the command line sees it.
+//! `tidegate swarm`: simulated devices against a node or any broker, and the check of what came out.
 
-use anyhow::bail;
+use tidegate_simulator::{SwarmArgs, SwarmConfig, SwarmError, run_until_signal};
 
-/// Arguments of `tidegate swarm`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct SwarmArgs {
-    /// Broker to connect to.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1883")]
-    pub(crate) mqtt: String,
-    /// Simulated devices.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) devices: u32,
-    /// Time between two readings of one device, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) interval_ms: u64,
-}
+use crate::{exit::Exit, output};
 
 /// Runs the swarm until it is done or stopped.
 ///
 /// # Errors
-/// What came out was not what was sent.
-pub(crate) fn run(args: &SwarmArgs) -> anyhow::Result<()> {
-    bail!("this build has no swarm for {} ({} devices, every {} ms)", args.mqtt, args.devices, args.interval_ms)
+/// It could not run. That the check failed is an exit code, not an error.
+pub(crate) fn run(args: SwarmArgs) -> anyhow::Result<Exit> {
+    let json = args.json;
+    let config = match SwarmConfig::try_from(args) {
+        Ok(config) => config,
+        Err(SwarmError::Config(problem)) => clap_error(&problem),
+        Err(error) => return Err(error.into()),
+    };
+    let summary = run_until_signal(config)?;
+    output::write(&summary.render(json))?;
+    Ok(if summary.passed() { Exit::Ok } else { Exit::Runtime })
+}
+
+/// Flags that do not fit each other are wrong usage (2), as clap's own refusals are.
+fn clap_error(problem: &str) -> ! {
+    use clap::CommandFactory;
+    crate::cli::Cli::command().error(clap::error::ErrorKind::ArgumentConflict, problem).exit()
 }
