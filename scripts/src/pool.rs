@@ -72,12 +72,14 @@ impl WorkerPool {
         for number in 0..workers {
             let gauge = Arc::new(WorkerGauge::default());
             pool.gauges.push(Arc::clone(&gauge));
+            let process = first.take();
             let supervisor = Supervisor {
                 shared: Arc::clone(&shared),
                 gauge,
                 queue: runs.clone(),
                 stop: stopped.clone(),
-                process: first.take(),
+                has_started: process.is_some(),
+                process,
                 restarts: VecDeque::new(),
             };
             let thread = thread::Builder::new()

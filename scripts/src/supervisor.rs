@@ -71,6 +71,8 @@ pub(crate) struct Supervisor {
     pub(crate) stop: Receiver<()>,
     /// A worker that is loaded already.
     pub(crate) process: Option<Process>,
+    /// It has had a worker: the next one is a restart.
+    pub(crate) has_started: bool,
     pub(crate) restarts: VecDeque<Instant>,
 }
 
@@ -178,7 +180,9 @@ impl Supervisor {
             self.wait_to_restart()?;
             match start(&self.shared) {
                 Ok(process) => {
-                    self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
+                    if std::mem::replace(&mut self.has_started, true) {
+                        self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
+                    }
                     self.process = Some(process);
                 }
                 Err(message) => tracing::error!(error = message, "a script worker does not start"),
