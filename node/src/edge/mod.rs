@@ -142,9 +142,9 @@ impl EdgeLoop {
         self.handle.services().outlets[id.index()].try_send(message).is_ok()
     }
 
-    /// Seconds since the node started, for timeouts.
-    pub(crate) fn seconds(&self) -> u32 {
-        u32::try_from(self.handle.services().uptime_ms() / 1_000).unwrap_or(u32::MAX)
+    /// Milliseconds since the node started, for timeouts.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.handle.services().uptime_ms()
     }
 
     /// The other loops.

@@ -85,11 +85,6 @@ impl Session {
         self.will = None;
     }
 
-    /// Should the client's socket not be read now: too many of its PUBLISHes wait for their commit?
-    pub(crate) fn is_pressed(&self, link: &Link) -> bool {
-        link.unanswered.borrow().len() >= usize::from(limits::MQTT_RECEIVE_MAXIMUM)
-    }
-
     /// Handles one packet.
     pub(crate) fn on_packet(&mut self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, packet: Packet<'_>) -> Result<(), Stop> {
         match packet {
@@ -346,11 +341,17 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
 
 /// Closes the connections that fell silent ([MQTT-3.1.2-22]: one and a half times the keep alive). Runs once a second.
 pub(crate) fn sweep(edge: &EdgeLoop) {
-    let now = edge.seconds();
+    let now = edge.uptime_ms();
+    let pressed = edge.handle.is_pressed();
     for link in edge.connections.borrow().iter().filter(|link| link.keep_alive > 0) {
-        let allowed = u32::from(link.keep_alive) + u32::from(link.keep_alive).div_ceil(2);
+        if pressed || link.is_pressed() {
+            // Its socket is not read, so nothing can be heard of it.
+            link.heard.set(now);
+            continue;
+        }
+        let allowed = u64::from(link.keep_alive) * 1_500;
         if now.saturating_sub(link.heard.get()) > allowed {
-            link.close(ReasonCode::KEEP_ALIVE_TIMEOUT, format!("nothing heard for {allowed} s"));
+            link.close(ReasonCode::KEEP_ALIVE_TIMEOUT, format!("nothing heard for {allowed} ms (1.5 × keep alive)"));
         }
     }
 }
