@@ -7,7 +7,7 @@ mod waits;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     net::TcpListener,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
@@ -27,6 +27,7 @@ use tidegate_actors::{
 pub(crate) use waits::Waits;
 
 use crate::{
+    http::viewer::Seat,
     mqtt::{connections::Connections, router::Router},
     vitals::Vitals,
 };
@@ -91,6 +92,8 @@ pub(crate) struct EdgeLoop {
     pub(crate) waits: RefCell<Waits>,
     /// Subscriptions of this loop, and what other loops are interested in.
     pub(crate) router: RefCell<Router>,
+    /// Live viewers on this loop's HTTP connections.
+    pub(crate) seats: RefCell<Vec<Weak<Seat>>>,
     /// The read buffer that all connections of the loop share.
     pub(crate) buffer: Cell<Vec<u8>>,
     /// The listening sockets until they are opened: MQTT and HTTP.
@@ -120,6 +123,7 @@ pub(crate) fn attach(handle: LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         shared,
         connections: RefCell::default(),
         waits: RefCell::default(),
+        seats: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
         doors: RefCell::default(),
         accepting: RefCell::default(),

@@ -2,7 +2,7 @@
 //! socket has room for; a client that does not read is conflated there and slows nobody.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     pin::Pin,
     rc::Rc,
@@ -30,7 +30,7 @@ use tidegate_actors::{
 use tokio::time::{Instant, Sleep};
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::problem::Problem;
+use super::{problem::Problem, socket::Tie};
 use crate::edge::{EdgeLoop, here};
 
 /// Bytes that one write to a viewer takes at most (about).
@@ -139,7 +139,7 @@ async fn open_websocket(request: &HttpRequest, payload: web::Payload) -> Result<
         let detail = format!("{error}; connect with a WebSocket client, or use GET /stream for server-sent events");
         Problem::new(StatusCode::UPGRADE_REQUIRED, "not-a-websocket", "Not a WebSocket handshake", detail)
     })?;
-    let seat = Seat::take(wish)?;
+    let seat = Seat::take(request, wish)?;
     let hello = seat.hello().await?;
     seat.replies.borrow_mut().push(text_frame(hello.to_string().as_bytes()));
     actix_rt::spawn(listen(payload, Rc::clone(&seat)));
@@ -152,7 +152,7 @@ async fn open_websocket(request: &HttpRequest, payload: web::Payload) -> Result<
 
 /// `GET /stream`.
 pub(crate) async fn sse(request: HttpRequest) -> HttpResponse {
-    let seat = match Wish::of_query(request.query_string()).and_then(Seat::take) {
+    let seat = match Wish::of_query(request.query_string()).and_then(|wish| Seat::take(&request, wish)) {
         Ok(seat) => seat,
         Err(problem) => return problem.response(),
     };
@@ -163,17 +163,32 @@ pub(crate) async fn sse(request: HttpRequest) -> HttpResponse {
 }
 
 /// A viewer's place: its mailbox, its pace, and what is to be said to it besides updates.
-struct Seat {
+pub(crate) struct Seat {
     edge: Rc<EdgeLoop>,
-    viewer: Arc<Viewer>,
-    interval: RefCell<Duration>,
+    viewer: RefCell<Arc<Viewer>>,
+    /// The connection that it lives on.
+    tie: Option<Rc<Tie>>,
+    interval: Cell<Duration>,
     replies: RefCell<Vec<Bytes>>,
     waker: RefCell<Option<Waker>>,
-    ended: RefCell<bool>,
+    ended: Cell<bool>,
+    /// What the mailboxes of former filters conflated.
+    conflated: Cell<u64>,
+}
+
+/// Wakes the viewers of this loop that do not read, so that their connections are closed. Runs once a second.
+pub(crate) fn sweep(edge: &EdgeLoop) {
+    edge.seats.borrow_mut().retain(|seat| {
+        let Some(seat) = seat.upgrade() else { return false };
+        if seat.has_stalled() {
+            seat.wake();
+        }
+        true
+    });
 }
 
 impl Seat {
-    fn take(wish: Wish) -> Result<Rc<Self>, Problem> {
+    fn take(request: &HttpRequest, wish: Wish) -> Result<Rc<Self>, Problem> {
         let edge = here();
         let limit = edge.shared.settings.viewers;
         if edge.shared.counters.viewers.fetch_add(1, Ordering::Relaxed) >= limit {
@@ -181,17 +196,31 @@ impl Seat {
             let problem = Problem::overloaded(format!("{limit} viewers are connected already"), "viewers");
             return Err(problem.limit("viewers", limit));
         }
-        let viewer = Viewer::new(wish.conflates(), usize::from(edge.handle.services().loops()), edge.handle.now());
         let seat = Rc::new(Self {
+            viewer: RefCell::new(mailbox(&edge, &wish)),
             edge,
-            viewer,
-            interval: RefCell::new(wish.interval()),
+            tie: request.conn_data::<Rc<Tie>>().cloned(),
+            interval: Cell::new(wish.interval()),
             replies: RefCell::default(),
             waker: RefCell::default(),
-            ended: RefCell::default(),
+            ended: Cell::default(),
+            conflated: Cell::default(),
         });
-        seat.edge.shared.runtime.watch(&seat.viewer, wish.filter)?;
+        if let Some(tie) = &seat.tie {
+            tie.to(&seat);
+        }
+        seat.edge.seats.borrow_mut().push(Rc::downgrade(&seat));
+        seat.edge.shared.runtime.watch(&seat.viewer(), wish.filter)?;
         Ok(seat)
+    }
+
+    fn viewer(&self) -> Arc<Viewer> {
+        Arc::clone(&self.viewer.borrow())
+    }
+
+    /// Has the node closed the mailbox, because its viewer took nothing out for too long?
+    pub(crate) fn has_stalled(&self) -> bool {
+        !self.ended.get() && self.viewer.borrow().is_closed()
     }
 
     async fn hello(&self) -> Result<serde_json::Value, Problem> {
@@ -210,20 +239,25 @@ impl Seat {
         }
     }
 
-    fn end(&self) {
-        *self.ended.borrow_mut() = true;
-        self.viewer.close();
-        self.wake();
+    /// The viewer has left.
+    pub(crate) fn end(&self) {
+        if !self.ended.replace(true) {
+            self.viewer.borrow().close();
+            self.wake();
+        }
     }
 
     /// The viewer wants to see something else.
     fn change(&self, text: &[u8]) {
         let changed = Wish::of_message(text).and_then(|wish| {
-            *self.interval.borrow_mut() = wish.interval();
-            let sources = usize::from(self.edge.handle.services().loops());
-            self.viewer.restart(wish.conflates(), sources, self.edge.handle.now());
-            self.edge.shared.runtime.watch(&self.viewer, wish.filter).map_err(Problem::from)
+            self.interval.set(wish.interval());
+            // A mailbox of its own for each filter: what is still on its way to the old one ends there.
+            let old = self.viewer.replace(mailbox(&self.edge, &wish));
+            old.close();
+            self.conflated.set(self.conflated.get() + old.conflated());
+            self.edge.shared.runtime.watch(&self.viewer(), wish.filter).map_err(Problem::from)
         });
+        self.wake();
         if let Err(problem) = changed {
             let error = serde_json::json!({ "type": "error", "problem": problem.json() });
             self.reply(text_frame(error.to_string().as_bytes()));
@@ -233,11 +267,19 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.viewer.close();
         let counters = &self.edge.shared.counters;
+        let viewer = self.viewer.get_mut();
+        viewer.close();
         counters.viewers.fetch_sub(1, Ordering::Relaxed);
-        counters.viewer_conflated.fetch_add(self.viewer.conflated(), Ordering::Relaxed);
+        counters.viewer_conflated.fetch_add(self.conflated.get() + viewer.conflated(), Ordering::Relaxed);
     }
+}
+
+/// Why a viewer that does not read is closed.
+const STALLED: &str = "the viewer did not read for 30 s (limit viewer_stall)";
+
+fn mailbox(edge: &EdgeLoop, wish: &Wish) -> Arc<Viewer> {
+    Viewer::new(wish.conflates(), usize::from(edge.handle.services().loops()), edge.handle.now())
 }
 
 /// Reads what a WebSocket viewer sends until it leaves.
@@ -362,27 +404,25 @@ impl Stream for View {
         if !replies.is_empty() {
             return Poll::Ready(Some(Ok(replies.concat().into())));
         }
-        if *this.seat.ended.borrow() {
+        if this.seat.ended.get() {
             return Poll::Ready(None);
         }
-        this.seat.viewer.register(task.waker());
+        let viewer = this.seat.viewer();
+        viewer.register(task.waker());
         if this.pace.as_mut().poll(task).is_ready() {
-            let drained = this.seat.viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.now());
+            let drained = viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.now());
             if drained.closed {
                 this.over = true;
-                this.seat.edge.shared.counters.viewers_stalled.fetch_add(1, Ordering::Relaxed);
-                let reason = "the viewer did not read for 30 s (limit viewer_stall)";
-                tracing::info!(reason, "closed a viewer");
                 let close = actix_http::ws::CloseReason {
                     code: actix_http::ws::CloseCode::Policy,
-                    description: Some(reason.to_owned()),
+                    description: Some(STALLED.to_owned()),
                 };
                 let frame = control_frame(Message::Close(Some(close)));
                 return Poll::Ready((this.wire == Wire::WebSocket).then_some(Ok(frame)));
             }
             if !drained.updates.is_empty() || drained.synced {
                 let now = Instant::now();
-                let interval = *this.seat.interval.borrow();
+                let interval = this.seat.interval.get();
                 if !drained.more && !interval.is_zero() {
                     this.pace.as_mut().reset(now + interval);
                 }
@@ -400,7 +440,14 @@ impl Stream for View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // The connection is gone: the loops forget the viewer.
+        // The stream is through or the connection is gone: neither has another use.
+        if let Some(tie) = &self.seat.tie {
+            tie.end();
+        }
+        if self.seat.has_stalled() {
+            self.seat.edge.shared.counters.viewers_stalled.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(reason = STALLED, "closed a viewer");
+        }
         self.seat.end();
     }
 }
