@@ -358,15 +358,17 @@ fn a_client_past_the_receive_maximum_is_told_so() {
     let reading = |id: u16| publish(V5, "devices/flood/metrics", 1, id, &[], br#"{"t":1}"#);
     // One segment holds more than the node may take before it has answered one.
     let bytes: Vec<u8> = (1..=1_500).flat_map(reading).collect();
-    // The node may close before the last byte is written.
+    // The node may close before the last byte is written; where the bytes come in smaller pieces, it stops reading in time
+    // and answers all.
     let _ = client.try_send(&bytes);
-    let packets = client.rest();
-    let (last, acks) = packets.split_last().expect("an answer");
-    if last.first == 0xE0 {
-        check_goodbye(V5, std::slice::from_ref(last), 0x93);
-    }
-    for (id, ack) in (1..).zip(acks) {
-        assert_eq!(ack.puback(), (id, 0));
+    for id in 1..=1_500 {
+        let packet = client.next().expect("a PUBACK or a DISCONNECT");
+        if packet.first == 0xE0 {
+            check_goodbye(V5, &[packet], 0x93);
+            assert_eq!(client.rest(), []);
+            break;
+        }
+        assert_eq!(packet.puback(), (id, 0));
     }
     node.assert_alive();
 }
