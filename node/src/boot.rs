@@ -291,6 +291,7 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                http::viewer::sweep(&edge);
             }
         }));
     }

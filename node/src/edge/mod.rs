@@ -7,7 +7,7 @@ mod waits;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     net::TcpListener,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
@@ -28,6 +28,7 @@ use tidegate_actors::{
 pub(crate) use waits::Waits;
 
 use crate::{
+    http::viewer::Seat,
     mqtt::{
         connections::Connections,
         router::{Announcements, Router},
@@ -100,6 +101,8 @@ pub(crate) struct EdgeLoop {
     pub(crate) waits: RefCell<Waits>,
     /// Subscriptions of this loop, and what other loops are interested in.
     pub(crate) router: RefCell<Router>,
+    /// Live viewers on this loop's HTTP connections.
+    pub(crate) seats: RefCell<Vec<Weak<Seat>>>,
     /// The read buffer that all connections of the loop share.
     pub(crate) buffer: Cell<Vec<u8>>,
     /// What this loop has to tell the others about its subscriptions, in order.
@@ -131,6 +134,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         shared,
         connections: RefCell::default(),
         waits: RefCell::default(),
+        seats: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
         announcements: Announcements::default(),
         doors: RefCell::default(),
@@ -154,9 +158,9 @@ impl EdgeLoop {
         self.handle.services().outlets[id.index()].try_send(message).is_ok()
     }
 
-    /// Seconds since the node started, for timeouts.
-    pub(crate) fn seconds(&self) -> u32 {
-        u32::try_from(self.handle.services().uptime_ms() / 1_000).unwrap_or(u32::MAX)
+    /// Milliseconds since the node started, for timeouts.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.handle.services().uptime_ms()
     }
 
     /// The other loops.

@@ -7,7 +7,7 @@ use actix_service::{Service as _, ServiceFactory as _, map_config};
 use actix_web::dev::AppConfig;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::app;
+use super::{app, socket::Socket};
 use crate::edge::EdgeLoop;
 
 /// Accepts until the edge stops. Runs as a task of the loop.
@@ -16,8 +16,8 @@ pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
         .client_request_timeout(edge.shared.settings.http_header_timeout)
         .client_disconnect_timeout(Duration::from_secs(5))
         .keep_alive(Duration::from_secs(75))
-        .h1(map_config(app::app(), |()| AppConfig::default()))
-        .tcp();
+        .on_connect_ext(|socket: &Socket, data| drop(data.insert(Rc::clone(socket.tie()))))
+        .h1(map_config(app::app(), |()| AppConfig::default()));
     let service = match factory.new_service(()).await {
         Ok(service) => Rc::new(service),
         Err(error) => {
@@ -36,7 +36,7 @@ pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
                     if !speaks_http(&stream, peer, patience).await {
                         return;
                     }
-                    if let Err(error) = service.call(stream).await {
+                    if let Err(error) = service.call((Socket::new(stream), Some(peer))).await {
                         tracing::debug!(%peer, ?error, "an HTTP connection ended early");
                     }
                 });

@@ -1,6 +1,6 @@
 //! The HTTP side of the edge: every loop serves it on its own listener.
 //!
-//! `listener` accepts → `app` routes → `post` (readings in), `devices` (states out), `viewer` (live: WebSocket and SSE),
+//! `listener` accepts (`socket`) → `app` routes → `post` (readings in), `devices` (states out), `viewer` (live: WebSocket and SSE),
 //! `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
@@ -12,4 +12,5 @@ mod page;
 mod path;
 mod post;
 mod problem;
-mod viewer;
+mod socket;
+pub(crate) mod viewer;

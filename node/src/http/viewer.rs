@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::problem::Problem;
+use super::{problem::Problem, socket::Tie};
 use crate::edge::{EdgeLoop, here};
 
 /// Bytes that one write to a viewer takes at most (about).
@@ -145,7 +145,7 @@ async fn open_websocket(request: &HttpRequest, payload: web::Payload) -> Result<
         let detail = format!("{error}; connect with a WebSocket client, or use GET /stream for server-sent events");
         Problem::new(StatusCode::UPGRADE_REQUIRED, "not-a-websocket", "Not a WebSocket handshake", detail)
     })?;
-    let seat = Seat::take(wish)?;
+    let seat = Seat::take(request, wish)?;
     let hello = seat.hello().await?;
     seat.replies.borrow_mut().push(text_frame(hello.to_string().as_bytes()));
     actix_rt::spawn(listen(payload, Rc::clone(&seat)));
@@ -158,8 +158,8 @@ async fn open_websocket(request: &HttpRequest, payload: web::Payload) -> Result<
 
 /// `GET /stream`.
 pub(crate) async fn sse(request: HttpRequest) -> HttpResponse {
-    let seat = match Wish::of_query(request.query_string(), here().shared.settings.viewer_filters).and_then(Seat::take)
-    {
+    let most = here().shared.settings.viewer_filters;
+    let seat = match Wish::of_query(request.query_string(), most).and_then(|wish| Seat::take(&request, wish)) {
         Ok(seat) => seat,
         Err(problem) => return problem.response(),
     };
@@ -170,22 +170,34 @@ pub(crate) async fn sse(request: HttpRequest) -> HttpResponse {
 }
 
 /// A viewer's place: its mailbox, its pace, and what is to be said to it besides updates.
-struct Seat {
+pub(crate) struct Seat {
     edge: Rc<EdgeLoop>,
-    /// The mailbox for what it watches now.
     viewer: RefCell<Arc<Viewer>>,
-    /// Updates that its former mailboxes conflated.
-    conflated: Cell<u64>,
-    interval: RefCell<Duration>,
+    /// The connection that it lives on.
+    tie: Option<Rc<Tie>>,
+    interval: Cell<Duration>,
     replies: RefCell<Vec<Bytes>>,
     /// Told when the replies were taken, and when the viewer is gone.
     room: Notify,
     waker: RefCell<Option<Waker>>,
-    ended: RefCell<bool>,
+    ended: Cell<bool>,
+    /// What the mailboxes of former filters conflated.
+    conflated: Cell<u64>,
+}
+
+/// Wakes the viewers of this loop that do not read, so that their connections are closed. Runs once a second.
+pub(crate) fn sweep(edge: &EdgeLoop) {
+    edge.seats.borrow_mut().retain(|seat| {
+        let Some(seat) = seat.upgrade() else { return false };
+        if seat.has_stalled() {
+            seat.wake();
+        }
+        true
+    });
 }
 
 impl Seat {
-    fn take(wish: Wish) -> Result<Rc<Self>, Problem> {
+    fn take(request: &HttpRequest, wish: Wish) -> Result<Rc<Self>, Problem> {
         let edge = here();
         let limit = edge.shared.settings.viewers;
         if edge.shared.counters.viewers.fetch_add(1, Ordering::Relaxed) >= limit {
@@ -193,19 +205,32 @@ impl Seat {
             let problem = Problem::overloaded(format!("{limit} viewers are connected already"), "viewers");
             return Err(problem.limit("viewers", limit));
         }
-        let viewer = mailbox(&edge, &wish);
         let seat = Rc::new(Self {
-            viewer: RefCell::new(Arc::clone(&viewer)),
-            conflated: Cell::new(0),
+            viewer: RefCell::new(mailbox(&edge, &wish)),
             edge,
-            interval: RefCell::new(wish.interval()),
+            tie: request.conn_data::<Rc<Tie>>().cloned(),
+            interval: Cell::new(wish.interval()),
             replies: RefCell::default(),
             room: Notify::new(),
             waker: RefCell::default(),
-            ended: RefCell::default(),
+            ended: Cell::default(),
+            conflated: Cell::default(),
         });
-        seat.edge.shared.runtime.watch(&viewer, wish.filter)?;
+        if let Some(tie) = &seat.tie {
+            tie.to(&seat);
+        }
+        seat.edge.seats.borrow_mut().push(Rc::downgrade(&seat));
+        seat.edge.shared.runtime.watch(&seat.viewer(), wish.filter)?;
         Ok(seat)
+    }
+
+    fn viewer(&self) -> Arc<Viewer> {
+        Arc::clone(&self.viewer.borrow())
+    }
+
+    /// Has the node closed the mailbox, because its viewer took nothing out for too long?
+    pub(crate) fn has_stalled(&self) -> bool {
+        !self.ended.get() && self.viewer.borrow().is_closed()
     }
 
     async fn hello(&self) -> Result<serde_json::Value, Problem> {
@@ -220,7 +245,7 @@ impl Seat {
 
     /// Waits while the viewer does not read what it was answered.
     async fn wait_for_room(&self) {
-        while !*self.ended.borrow() && self.replies.borrow().iter().map(Bytes::len).sum::<usize>() > REPLY_BYTES {
+        while !self.ended.get() && self.replies.borrow().iter().map(Bytes::len).sum::<usize>() > REPLY_BYTES {
             self.room.notified().await;
         }
     }
@@ -231,29 +256,25 @@ impl Seat {
         }
     }
 
-    fn end(&self) {
-        *self.ended.borrow_mut() = true;
-        self.room.notify_one();
-        self.viewer().close();
-        self.wake();
-    }
-
-    fn viewer(&self) -> Arc<Viewer> {
-        Arc::clone(&self.viewer.borrow())
+    /// The viewer has left.
+    pub(crate) fn end(&self) {
+        if !self.ended.replace(true) {
+            self.viewer.borrow().close();
+            self.room.notify_one();
+            self.wake();
+        }
     }
 
     /// The viewer wants to see something else: what is still on its way for the former wish ends in the former mailbox.
     fn change(&self, text: &[u8]) {
         let changed = Wish::of_message(text, self.edge.shared.settings.viewer_filters).and_then(|wish| {
-            *self.interval.borrow_mut() = wish.interval();
-            let viewer = mailbox(&self.edge, &wish);
-            let former = self.viewer.replace(Arc::clone(&viewer));
-            self.conflated.set(self.conflated.get() + former.conflated());
-            former.close();
-            let watched = self.edge.shared.runtime.watch(&viewer, wish.filter).map_err(Problem::from);
-            self.wake();
-            watched
+            self.interval.set(wish.interval());
+            let old = self.viewer.replace(mailbox(&self.edge, &wish));
+            old.close();
+            self.conflated.set(self.conflated.get() + old.conflated());
+            self.edge.shared.runtime.watch(&self.viewer(), wish.filter).map_err(Problem::from)
         });
+        self.wake();
         if let Err(problem) = changed {
             let error = serde_json::json!({ "type": "error", "problem": problem.json() });
             self.reply(text_frame(error.to_string().as_bytes()));
@@ -274,13 +295,16 @@ fn stall(limits: ViewerLimits, wish: &Wish) -> Duration {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let viewer = self.viewer();
-        viewer.close();
         let counters = &self.edge.shared.counters;
+        let viewer = self.viewer.get_mut();
+        viewer.close();
         counters.viewers.fetch_sub(1, Ordering::Relaxed);
         counters.viewer_conflated.fetch_add(self.conflated.get() + viewer.conflated(), Ordering::Relaxed);
     }
 }
+
+/// Why a viewer that does not read is closed.
+const STALLED: &str = "the viewer does not read (limit viewers.stall_timeout_ms)";
 
 /// Reads what a WebSocket viewer sends until it leaves.
 async fn listen(mut payload: web::Payload, seat: Rc<Seat>) {
@@ -410,7 +434,7 @@ impl Stream for View {
             this.seat.room.notify_one();
             return Poll::Ready(Some(Ok(replies.concat().into())));
         }
-        if *this.seat.ended.borrow() {
+        if this.seat.ended.get() {
             return Poll::Ready(None);
         }
         let viewer = this.seat.viewer();
@@ -419,19 +443,16 @@ impl Stream for View {
             let drained = viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.now());
             if drained.closed {
                 this.over = true;
-                this.seat.edge.shared.counters.viewers_stalled.fetch_add(1, Ordering::Relaxed);
-                let reason = "the viewer did not read for 30 s (limit viewer_stall)";
-                tracing::info!(reason, "closed a viewer");
                 let close = actix_http::ws::CloseReason {
                     code: actix_http::ws::CloseCode::Policy,
-                    description: Some(reason.to_owned()),
+                    description: Some(STALLED.to_owned()),
                 };
                 let frame = control_frame(Message::Close(Some(close)));
                 return Poll::Ready((this.wire == Wire::WebSocket).then_some(Ok(frame)));
             }
             if !drained.updates.is_empty() || drained.synced {
                 let now = Instant::now();
-                let interval = *this.seat.interval.borrow();
+                let interval = this.seat.interval.get();
                 if !drained.more && !interval.is_zero() {
                     this.pace.as_mut().reset(now + interval);
                 }
@@ -449,7 +470,14 @@ impl Stream for View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // The connection is gone: the loops forget the viewer.
+        // The stream is through or the connection is gone: neither has another use.
+        if let Some(tie) = &self.seat.tie {
+            tie.end();
+        }
+        if self.seat.has_stalled() {
+            self.seat.edge.shared.counters.viewers_stalled.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(reason = STALLED, "closed a viewer");
+        }
         self.seat.end();
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting)
         old.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
     }
     encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
-    link.heard.set(edge.seconds());
+    link.heard.set(edge.uptime_ms());
     edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
 
@@ -124,6 +124,10 @@ impl Connection {
             && let Some(close) = self.link.close.borrow().clone()
         {
             self.ended = true;
+            // A stop closes every connection, and says so itself.
+            if close.reason != ReasonCode::SERVER_SHUTTING_DOWN {
+                tracing::info!(client = %self.link.client_id, reason = %close.reason, "closed: {}", close.text);
+            }
             self.say_goodbye(&close);
         }
         self.link.paused.set(false);
@@ -136,7 +140,7 @@ impl Connection {
                 break;
             }
             // Back-pressure: what the client sends stays in its socket.
-            if self.session.is_pressed(&self.link) {
+            if self.link.is_pressed() {
                 // Its next PUBACK wakes the connection.
                 self.link.paused.set(true);
                 break;
@@ -194,7 +198,7 @@ impl Connection {
             Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) => {
-                self.link.heard.set(edge.seconds());
+                self.link.heard.set(edge.uptime_ms());
                 Poll::Ready(self.take(read.filled()))
             }
         };
@@ -273,7 +277,6 @@ impl Connection {
     }
 
     fn say_goodbye(&self, close: &Close) {
-        tracing::debug!(client = %self.link.client_id, reason = %close.reason, "closing: {}", close.text);
         encode::disconnect(&mut self.link.out.borrow_mut(), &self.link.peer, close.reason, &close.text);
     }
 }

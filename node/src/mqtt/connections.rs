@@ -35,8 +35,8 @@ pub(crate) struct Link {
     receive_maximum: u16,
     /// Seconds of silence that the client allows itself; 0: any.
     pub(crate) keep_alive: u16,
-    /// The loop's seconds when the client last sent something.
-    pub(crate) heard: Cell<u32>,
+    /// When the client last sent something, in milliseconds since the node's start.
+    pub(crate) heard: Cell<u64>,
     /// The node does not read its socket now: the client's silence is the node's doing.
     pub(crate) paused: Cell<bool>,
     pub(crate) out: RefCell<Vec<u8>>,
@@ -94,6 +94,11 @@ impl Link {
     pub(crate) fn close(&self, reason: ReasonCode, text: impl Into<String>) {
         self.close.borrow_mut().get_or_insert(Close { reason, text: text.into() });
         self.wake();
+    }
+
+    /// Should the client's socket not be read now: too many of its PUBLISHes wait for their commit?
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.unanswered.borrow().len() >= usize::from(limits::MQTT_RECEIVE_MAXIMUM)
     }
 
     pub(crate) fn wake(&self) {

@@ -85,12 +85,7 @@ impl Session {
         self.will = None;
     }
 
-    /// Should the client's socket not be read now: too many of its PUBLISHes wait for their commit?
-    pub(crate) fn is_pressed(&self, link: &Link) -> bool {
-        link.unanswered.borrow().len() >= usize::from(limits::MQTT_RECEIVE_MAXIMUM)
-    }
-
-    /// Likewise: are too many of its device's readings under way?
+    /// Should the client's socket not be read now: too many of its device's readings are under way?
     pub(crate) fn is_device_pressed(&self, edge: &EdgeLoop) -> bool {
         self.device.as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
     }
@@ -356,16 +351,16 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
 
 /// Closes the connections that fell silent ([MQTT-3.1.2-22]: one and a half times the keep alive). Runs once a second.
 pub(crate) fn sweep(edge: &EdgeLoop) {
-    let now = edge.seconds();
+    let now = edge.uptime_ms();
     for link in edge.connections.borrow().iter().filter(|link| link.keep_alive > 0) {
         if link.paused.get() {
             // What it sent meanwhile is still in its socket.
             link.heard.set(now);
             continue;
         }
-        let allowed = u32::from(link.keep_alive) + u32::from(link.keep_alive).div_ceil(2);
+        let allowed = u64::from(link.keep_alive) * 1_500;
         if now.saturating_sub(link.heard.get()) > allowed {
-            link.close(ReasonCode::KEEP_ALIVE_TIMEOUT, format!("nothing heard for {allowed} s"));
+            link.close(ReasonCode::KEEP_ALIVE_TIMEOUT, format!("nothing heard for {allowed} ms (1.5 × keep alive)"));
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod websocket;
 
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "not every test names the type")]
 pub(crate) use node::{House, Node};
 
 /// The longest that anything may take that should happen at once; generous, for a busy machine with two cores.
