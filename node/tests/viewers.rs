@@ -323,6 +323,20 @@ fn sixty_viewers_of_one_device_all_get_the_last_state() {
 }
 
 #[test]
+fn leaving_viewers_are_noticed_at_once() {
+    let soon = Duration::from_secs(3);
+    let (_house, node) = node();
+    let begin = Instant::now();
+    // `close` waits until the node has closed the TCP connection, too.
+    Viewer::open(node.http, "?deviceId=d1").close();
+    assert!(begin.elapsed() < soon, "the connection stayed after the closing handshake: {:?}", begin.elapsed());
+    let gone = (Viewer::open(node.http, "?deviceId=d1"), Events::open(node.http, "/stream?deviceId=d1"));
+    eventually("both are viewers", || (node.metric("tidegate_viewers") == 2.0).then_some(()));
+    drop(gone);
+    eventually_within(soon, "no viewers", || (node.metric("tidegate_viewers") == 0.0).then_some(()));
+}
+
+#[test]
 fn one_viewer_too_many_is_told_so() {
     let house = House::new().variable("TIDEGATE_VIEWERS__MAX", "2");
     let node = house.start();
