@@ -53,8 +53,6 @@ reasons! {
     DropReason {
         /// A handler returned `null`.
         Handler = "handler",
-        /// Shed: memory use is above 90 % of the limit.
-        Shed = "shed",
     }
 }
 

@@ -160,7 +160,7 @@ async fn live(
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
-    actix_rt::spawn(vitals::sample(shared.runtime.clone(), Arc::clone(&shared.vitals), shared.settings.memory_limit));
+    actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
 
     let ready = format!("tidegate ready mqtt={} http=http://{}/\n", addresses.mqtt, addresses.http);
     if let Err(error) = output::write(&ready) {

@@ -22,7 +22,11 @@ fn subscriber<W>(log: &Log, writer: W, colours: bool) -> anyhow::Result<Box<dyn 
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.level).context("log.level")?;
+    let mut filter = EnvFilter::try_new(&log.level).context("log.level")?;
+    if !log.level.contains("actix_http") {
+        // It tells every request that it cannot parse as an error, without the client: anybody could fill the log.
+        filter = filter.add_directive("actix_http=off".parse().context("log.level")?);
+    }
     // A log reader that went away must not stop the node: the library would tell it with `eprintln!`, which panics.
     let lines = tracing_subscriber::fmt().log_internal_errors(false);
     let lines = lines.with_env_filter(filter).with_writer(writer).with_ansi(colours);

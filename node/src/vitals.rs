@@ -9,11 +9,9 @@ use std::{
     time::Duration,
 };
 
-use tidegate_actors::{
-    event_loop::LoopHealth,
-    ledger::Ledger,
-    runtime::{RuntimeHandle, Services},
-};
+use tidegate_actors::{event_loop::LoopHealth, ledger::Ledger, runtime::Services};
+
+use crate::edge::Shared;
 
 /// The last sample.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +42,8 @@ const CLOSE_GATE: f64 = 0.8;
 const OPEN_GATE: f64 = 0.75;
 
 /// Samples for ever. At 80 % of the memory limit the gates close (back-pressure) until it is below 75 %.
-pub(crate) async fn sample(runtime: RuntimeHandle, vitals: Arc<Vitals>, memory_limit: u64) {
+pub(crate) async fn sample(shared: Arc<Shared>) {
+    let (runtime, memory_limit) = (&shared.runtime, shared.settings.memory_limit);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut received = 0;
     let mut closed = false;
@@ -59,8 +58,10 @@ pub(crate) async fn sample(runtime: RuntimeHandle, vitals: Arc<Vitals>, memory_l
         let rss_bytes = rss();
         #[expect(clippy::cast_precision_loss, reason = "shown to people; memory shares need no 53 bits")]
         let (share, readings_per_second) = (rss_bytes as f64 / memory_limit.max(1) as f64, rate as f64);
-        let close = if closed { share > OPEN_GATE } else { share > CLOSE_GATE };
-        if close != closed {
+        // Once nothing is under way, staying closed would free nothing.
+        let close = if closed { share > OPEN_GATE && ledger.in_flight > 0 } else { share > CLOSE_GATE };
+        // A stop closes the gates for good.
+        if close != closed && !shared.stopping.load(Ordering::Relaxed) {
             tracing::warn!(
                 rss_bytes,
                 memory_limit,
@@ -73,7 +74,7 @@ pub(crate) async fn sample(runtime: RuntimeHandle, vitals: Arc<Vitals>, memory_l
                 closed = close;
             }
         }
-        vitals.set(Sample { ledger, readings_per_second, rss_bytes, loops, devices_known });
+        shared.vitals.set(Sample { ledger, readings_per_second, rss_bytes, loops, devices_known });
     }
 }
 

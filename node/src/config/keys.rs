@@ -265,7 +265,7 @@ section! {
             "A further job is refused by name (HTTP: 503).";
         /// Memory of the node's own process; script workers have limits of their own.
         "memory_limit_bytes" memory_limit_bytes: u64 = machine::memory_share().max(64 * MIB), Rule::Size(64 * MIB, 64 * TIB),
-            "At 80 % of it back-pressure, at 90 % refusals (HTTP: 503), counted.",
+            "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way.",
             derived "80 % of the machine's or the cgroup's memory, whichever is less";
     }
 }
@@ -279,9 +279,6 @@ section! {
         /// Worker processes.
         "workers" workers: usize = machine::cores(MOST_CORES), Rule::Count(1, MOST_CORES as u64),
             "Further batches wait for a free worker.", flag "--script-workers", derived "one per core";
-        /// CPU time of one call of a handler; at most `call_wall_ms`.
-        "call_cpu_ms" call_cpu: Duration = limits::SCRIPT_CALL_CPU, Rule::Millis(1, 60_000),
-            "The call is ended and its reading parked (`deadline`).";
         /// Wall time of one call of a handler.
         "call_wall_ms" call_wall: Duration = limits::SCRIPT_CALL_WALL, Rule::Millis(1, 60_000),
             "The worker is killed and its reading parked (`deadline`).";

@@ -163,9 +163,6 @@ fn misfits(loaded: &Loaded) -> Vec<Problem> {
     if mqtt.pre_auth_packet_bytes > mqtt.packet_bytes {
         problems.push(above(loaded, "mqtt.limits.pre_auth_packet_bytes", "mqtt.limits.packet_bytes"));
     }
-    if config.scripts.call_cpu > config.scripts.call_wall {
-        problems.push(above(loaded, "scripts.call_cpu_ms", "scripts.call_wall_ms"));
-    }
     problems
 }
 
@@ -263,10 +260,6 @@ mod tests {
         refused(
             "[http]\nbind = \"127.0.0.1:1883\"",
             "error: t.toml:2:8: http.bind = 127.0.0.1:1883 is taken by mqtt.bind; allowed: an address of its own",
-        );
-        refused(
-            "scripts.call_wall_ms = 20",
-            "error: t.toml:1:24: scripts.call_wall_ms = 20 is below scripts.call_cpu_ms = 50 (default); allowed: at least 50",
         );
         refused(
             "mqtt.limits.pre_auth_packet_bytes = 4096\nmqtt.limits.packet_bytes = 2048",
