@@ -92,7 +92,7 @@ pub struct SwarmArgs {
     /// Most unacknowledged readings of one MQTT device
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
     pub inflight: u16,
-    /// How long an MQTT device waits for its last acks at the end
+    /// How long the devices wait for their last acks at the end
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub drain: Duration,
     /// Most keep-alive connections for --protocol http
@@ -156,7 +156,7 @@ pub struct SwarmConfig {
     pub prefix: String,
     /// Most unacknowledged readings of one MQTT device, at least 1.
     pub inflight: u16,
-    /// How long an MQTT device waits for its last acks at the end.
+    /// How long the devices wait for their last acks at the end.
     pub drain: Duration,
     /// Most HTTP connections, at least 1.
     pub connections: u16,

@@ -12,13 +12,13 @@ use crate::{
     http_client::{Answer, HttpClient, HttpError},
     oracle::Oracle,
     schedule::{Due, Schedule, Start},
-    shared::{BEHIND, Shared},
+    shared::{BEHIND, OVERTIME, Shared},
 };
 
-/// Attempts at one reading before it counts as failed.
-const ATTEMPTS: u32 = 5;
-/// Wait before the second attempt; it grows with each.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long one reading is tried again while the connection fails.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+/// First and longest wait between two attempts.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Time for a request to be written before an injected fault cuts its connection.
 const CUT_AFTER: Duration = Duration::from_millis(1);
 
@@ -32,6 +32,8 @@ pub(crate) struct HttpWorker {
     /// Whose reading is due next.
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     was_connected: bool,
+    /// When no reading is tried again any more, in a run of a fixed duration.
+    give_up_at: Option<Instant>,
     /// Whether this connection is among the `connected` ones.
     counted_open: bool,
 }
@@ -65,7 +67,16 @@ impl HttpWorker {
             Ack::Received => "/metrics?ack=received",
             Ack::Committed => "/metrics?ack=committed",
         };
-        Self { client, path, devices, due: BinaryHeap::new(), was_connected: false, counted_open: false, shared }
+        Self {
+            client,
+            path,
+            devices,
+            due: BinaryHeap::new(),
+            was_connected: false,
+            give_up_at: None,
+            counted_open: false,
+            shared,
+        }
     }
 
     /// Runs until every reading is sent or the swarm is stopped. Returns what the node owes to the devices.
@@ -78,12 +89,18 @@ impl HttpWorker {
         self.due = (0..self.devices.len())
             .filter_map(|n| Some(Reverse((self.devices[n].schedule.next(start)?.at, n))))
             .collect();
+        let end = shared.config.duration.map(|duration| start.at + duration);
+        self.give_up_at = end.map(|end| end + shared.config.drain);
         while let Some(Reverse((at, n))) = self.due.pop() {
             tokio::select! {
                 biased;
                 () = shared.stopped() => break,
-                () = time::sleep_until(at) => self.tick(start, n).await,
+                () = time::sleep_until(at) => {}
             }
+            if end.is_some_and(|end| end + OVERTIME <= Instant::now()) {
+                break;
+            }
+            self.tick(start, n).await;
         }
         let now = Instant::now();
         for n in 0..self.devices.len() {
@@ -151,23 +168,21 @@ impl HttpWorker {
         }
     }
 
-    /// Posts, and posts again when the connection fails: a device keeps a reading until it is answered.
+    /// Posts, and posts again when the connection fails: a device keeps a reading until it is answered, or given up.
     async fn persist(&mut self, message: &Message) -> Result<Answer, HttpError> {
-        let mut attempt = 1;
+        let until = self.give_up_at.unwrap_or(Instant::now() + RETRY_FOR);
+        let mut wait = RETRY_AFTER.0;
         loop {
-            match self.post(message).await {
-                Err(error) if attempt < ATTEMPTS && message.class != Class::Garbage && !self.shared.is_stopped() => {
-                    self.failed(&error);
-                    self.shared.stats.resent.one();
-                    time::sleep(RETRY_AFTER * attempt).await;
-                    attempt += 1;
-                }
-                Err(error) => {
-                    self.failed(&error);
-                    return Err(error);
-                }
-                answer => return answer,
+            let answer = self.post(message).await;
+            let Err(error) = &answer else { return answer };
+            self.failed(error);
+            // Garbage is not worth it: a node may answer it by closing the connection.
+            if message.class == Class::Garbage || self.shared.is_stopped() || Instant::now() + wait >= until {
+                return answer;
             }
+            self.shared.stats.resent.one();
+            time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_AFTER.1);
         }
     }
 

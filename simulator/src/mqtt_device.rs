@@ -17,15 +17,13 @@ use crate::{
     mqtt_link::{self, Link, LinkError, LinkEvent, Publisher},
     oracle::Oracle,
     schedule::{Schedule, Start},
-    shared::{BEHIND, Shared},
+    shared::{BEHIND, OVERTIME, Shared},
 };
 
 /// How long it waits for its DISCONNECT to be written.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a device whose window is full waits for any ack before it takes no more readings.
 const STALL: Duration = Duration::from_secs(30);
-/// Time after the end of the run in which readings that were due before it may still go out.
-const OVERTIME: Duration = Duration::from_secs(1);
 /// First and longest wait before a new attempt to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -203,7 +201,9 @@ impl MqttDevice {
         if !self.has_room() {
             return self.gives_up_at();
         }
-        Some(self.schedule.next(self.start?).map_or_else(Instant::now, |due| due.at))
+        let start = self.start?;
+        let end = self.shared.config.duration.filter(|_| !self.schedule.is_complete()).unwrap_or_default();
+        Some(self.schedule.next(start).map_or(start.at + end, |due| due.at))
     }
 
     /// When no more readings are taken although some are due: at the end of the run, or when the node answers nothing.
@@ -232,8 +232,7 @@ impl MqttDevice {
             match self.schedule.next(start) {
                 _ if self.over(start) => self.drain(),
                 Some(due) if due.at <= Instant::now() => self.take_reading(due.at, due.ts),
-                Some(_) => return,
-                None => return,
+                _ => return,
             }
         }
     }
@@ -353,10 +352,12 @@ impl MqttDevice {
         self.drain_until.is_none_or(|until| until > Instant::now() && !self.finished())
     }
 
-    /// Whether the time of the run is over, taken or not.
+    /// Whether no more readings are to be taken, whether or not some were due. A device that is done before the run's time
+    /// stays connected until then, so that the load of connections does not thin out.
     fn over(&self, start: Start) -> bool {
-        let duration = self.shared.config.duration;
-        self.schedule.next(start).is_none() || duration.is_some_and(|most| start.at.elapsed() >= most + OVERTIME)
+        let overtime = if self.schedule.next(start).is_some() { OVERTIME } else { Duration::ZERO };
+        self.schedule.is_complete()
+            || self.shared.config.duration.is_some_and(|most| start.at.elapsed() >= most + overtime)
     }
 
     /// Asks for a DISCONNECT and waits until it is written.
@@ -380,5 +381,116 @@ impl MqttDevice {
             }
         }
         self.oracle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        config::{FieldCheck, SwarmConfig},
+        faults::FaultPlan,
+        oracle::Fault,
+        stats::Stats,
+    };
+
+    /// A connected device whose first second of readings, one every 10 ms, is due, and its link, which is never polled.
+    fn device(faults: FaultPlan) -> (MqttDevice, Publisher, Link) {
+        let interval = Duration::from_millis(10);
+        let config = SwarmConfig { inflight: 4, readings: Some(100), interval, faults, ..SwarmConfig::new(1) };
+        let target = ([127, 0, 0, 1], 1).into();
+        let start = watch::channel(None).1;
+        let stop = watch::channel(false).1;
+        let shared = Shared { config, target, stats: Stats::default(), start, stop, send_times: None };
+        let mut device = MqttDevice::new(Arc::new(shared), 0);
+        let (publisher, link) = mqtt_link::open(&device.shared.config, target, "d");
+        device.on_event(&LinkEvent::Connected);
+        device.start = Some(Start { at: Instant::now() - Duration::from_secs(1), wall: 1_000 });
+        device.fill(&publisher);
+        (device, publisher, link)
+    }
+
+    /// A fresh link: nobody polls the first one, so it stays full.
+    fn relink(device: &MqttDevice) -> (Publisher, Link) {
+        mqtt_link::open(&device.shared.config, device.shared.target, "d")
+    }
+
+    fn seqs<'a>(flights: impl IntoIterator<Item = &'a Flight>) -> Vec<u64> {
+        flights.into_iter().map(|flight| flight.message.seq).collect()
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_on_its_way_and_an_ack_opens_it() {
+        let (mut device, publisher, _link) = device(FaultPlan::default());
+        assert_eq!((seqs(&device.handed), device.shared.stats.sent.get()), (vec![1, 2, 3, 4], 4));
+        for id in 1..=4 {
+            device.on_event(&LinkEvent::Written(id));
+        }
+        device.fill(&publisher);
+        assert_eq!((device.handed.len(), device.unacked.len()), (0, 4));
+        // Acks need not come in order.
+        device.on_event(&LinkEvent::Acked(3, None));
+        device.on_event(&LinkEvent::Acked(3, None));
+        let (publisher, _link) = relink(&device);
+        device.fill(&publisher);
+        assert_eq!(
+            (seqs(&device.handed), seqs(device.unacked.iter().map(|(_, flight)| flight))),
+            (vec![5], vec![1, 2, 4])
+        );
+        assert_eq!((device.shared.stats.acked.get(), device.oracle.acked_seq()), (1, Some(3)));
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_and_not_owed() {
+        let (mut device, ..) = device(FaultPlan::default());
+        device.on_event(&LinkEvent::Written(1));
+        device.on_event(&LinkEvent::Written(2));
+        device.on_event(&LinkEvent::Acked(1, None));
+        device.on_event(&LinkEvent::Acked(2, Some("puback 0x97 quota exceeded")));
+        let stats = &device.shared.stats;
+        assert_eq!((stats.acked.get(), stats.failed.get()["puback 0x97 quota exceeded"]), (1, 1));
+        assert_eq!(device.oracle.check(None, FieldCheck::Exact), Some(Fault::Missing { acked: 1 }));
+    }
+
+    #[test]
+    fn after_a_lost_connection_the_unanswered_goes_again_in_its_old_order_but_garbage_does_not() {
+        let (mut device, publisher, _link) = device(FaultPlan { garbage: 1.0, ..FaultPlan::default() });
+        assert_eq!(seqs(&device.handed), [1, 0, 2, 0]);
+        for id in 1..=3 {
+            device.on_event(&LinkEvent::Written(id));
+        }
+        device.take_back();
+        assert_eq!(seqs(&device.queue), [1, 2]);
+        // A full link loses nothing.
+        device.fill(&publisher);
+        assert_eq!((seqs(&device.queue), device.shared.stats.resent.get()), (vec![1, 2], 0));
+        let (publisher, _link) = relink(&device);
+        device.fill(&publisher);
+        assert_eq!((seqs(&device.handed), device.shared.stats.resent.get()), (vec![1, 2, 3, 0], 2));
+    }
+
+    #[test]
+    fn an_injected_cut_strikes_once_the_reading_is_written_and_only_once() {
+        let (mut device, publisher, _link) = device(FaultPlan { disconnect: 1.0, ..FaultPlan::default() });
+        assert!(device.on_event(&LinkEvent::Written(1)));
+        device.take_back();
+        assert_eq!(seqs(&device.queue), [1, 2, 3, 4]);
+        assert_eq!(device.queue.iter().map(|flight| flight.message.cut).collect::<Vec<_>>(), [false, true, true, true]);
+        drop(publisher);
+    }
+
+    #[test]
+    fn what_never_went_out_is_missed_and_what_was_never_answered_has_failed() {
+        let (mut device, ..) = device(FaultPlan::default());
+        device.on_event(&LinkEvent::Written(1));
+        device.drain();
+        let shared = Arc::clone(&device.shared);
+        device.settle();
+        let failed: u64 = shared.stats.failed.get().values().sum();
+        // Four were sent; what was due within the second was not all taken.
+        assert_eq!((shared.stats.sent.get(), failed), (4, 4));
+        assert!((95..=96).contains(&shared.stats.missed.get()), "{}", shared.stats.missed.get());
     }
 }

@@ -50,6 +50,11 @@ impl Schedule {
         (!over).then(|| Due { at: start.at + after, ts: start.wall + after.as_millis() as i64 })
     }
 
+    /// Whether all the readings that were asked for are taken; never where only a duration was asked for.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.readings.is_some_and(|most| self.taken >= most)
+    }
+
     /// The next reading is taken.
     pub(crate) fn advance(&mut self) {
         self.taken += 1;

@@ -9,6 +9,9 @@ use crate::{config::SwarmConfig, faults::Class, schedule::Start, stats::Stats, w
 /// A reading that goes out later than this after its time counts as behind schedule.
 pub(crate) const BEHIND: Duration = Duration::from_millis(100);
 
+/// Time after the end of the run in which readings that were due before it may still go out.
+pub(crate) const OVERTIME: Duration = Duration::from_secs(1);
+
 /// The signal to stop: true stops the swarm. A sender that is dropped without a word does not.
 pub type Stop = watch::Receiver<bool>;
 

@@ -80,11 +80,14 @@ async fn every_fault_at_once_loses_nothing() {
 
 #[tokio::test]
 async fn a_node_that_hangs_up_gets_everything_again() {
-    let node = ToyNode::start(Manners { hangs_up_every: Some(11), ..Manners::default() }).await;
-    let summary = swarm(config(&node)).await;
-    assert_all_acked(&summary);
-    let lost: u64 = summary.lost_connections.values().sum();
-    assert!(lost >= DEVICES * READINGS / 11 && summary.reconnects == lost, "{summary}");
+    for protocol in [Protocol::Mqtt, Protocol::Http] {
+        let node = ToyNode::start(Manners { hangs_up_every: Some(11), ..Manners::default() }).await;
+        let summary = swarm(SwarmConfig { protocol, ..config(&node) }).await;
+        assert_all_acked(&summary);
+        let lost: u64 = summary.lost_connections.values().sum();
+        assert!(lost >= DEVICES * READINGS / 11 && summary.faults.resent >= lost, "{summary}");
+        assert!(summary.reconnects > 0 && summary.reconnects <= lost, "{summary}");
+    }
 }
 
 #[tokio::test]
@@ -179,6 +182,17 @@ async fn a_mute_node_is_given_up_in_the_end() {
     assert_eq!((summary.acked, unanswered), (0, summary.sent), "{summary}");
     // The window bounds what is sent; the rest of the second's readings is missed, not queued.
     assert_eq!((summary.sent, summary.sent + summary.missed), (3 * 16, 3 * 50), "{summary}");
+}
+
+#[tokio::test]
+async fn a_device_stays_connected_until_the_runs_time_is_over() {
+    let node = ToyNode::start(Manners::default()).await;
+    let whole_run = Duration::from_millis(700);
+    // One reading a device, somewhere in the run, and the next one after its end.
+    let once = SwarmConfig { interval: whole_run, duration: Some(whole_run), readings: None, ..config(&node) };
+    let summary = swarm(once).await;
+    assert_eq!((summary.sent, summary.acked, summary.missed), (DEVICES, DEVICES, 0), "{summary}");
+    assert!(summary.elapsed_ms >= 700 && summary.elapsed_ms < 5_000, "{summary}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 pub(crate) struct Manners {
     /// Acknowledges this sequence and everything after it, but does not keep it.
     pub(crate) forgets_from: Option<u64>,
-    /// Closes the MQTT connection instead of answering every so many publishes.
+    /// Closes the connection instead of answering every so many publishes.
     pub(crate) hangs_up_every: Option<u64>,
     /// Changes this field of every reading.
     pub(crate) changes: Option<&'static str>,
@@ -115,6 +115,13 @@ impl Node {
         true
     }
 
+    /// Whether this publish is one to hang up on.
+    fn hangs_up(&self) -> bool {
+        let mut publishes = self.publishes.lock().expect("no test thread panicked");
+        *publishes += 1;
+        self.manners.hangs_up_every.is_some_and(|every| publishes.is_multiple_of(every))
+    }
+
     fn page(&self, query: &str) -> Value {
         let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         let (prefix, after) = (value("prefix").unwrap_or_default(), value("after").unwrap_or_default());
@@ -158,12 +165,7 @@ async fn serve_mqtt(stream: TcpStream, node: Arc<Node>) -> Option<()> {
                 let qos1 = first & 0x02 != 0;
                 let payload_at = if qos1 { topic_end + 2 } else { topic_end };
                 node.fold(Some(device), &body[payload_at..]);
-                let count = {
-                    let mut publishes = node.publishes.lock().ok()?;
-                    *publishes += 1;
-                    *publishes
-                };
-                if node.manners.hangs_up_every.is_some_and(|every| count % every == 0) {
+                if node.hangs_up() {
                     return None;
                 }
                 if qos1 && !node.manners.mute {
@@ -207,6 +209,10 @@ async fn serve_http(stream: TcpStream, node: Arc<Node>) -> Option<()> {
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.ok()?;
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        if method == "POST" && node.hangs_up() {
+            node.fold(None, &body);
+            return None;
+        }
         let (status, answer) = match (method.as_str(), path) {
             ("POST", "/metrics") if node.fold(None, &body) || node.manners.swallows_garbage => match query {
                 "ack=committed" => (200, json!({"accepted": 1})),
