@@ -60,7 +60,7 @@ step "clippy"
 cargo clippy --release --workspace --all-targets --locked --quiet -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items --locked --quiet
+RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --release --workspace --no-deps --document-private-items --locked --quiet
 
 step "tests"
 cargo test --release --workspace --doc --locked --quiet

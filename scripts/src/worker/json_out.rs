@@ -66,10 +66,10 @@ pub(super) fn write(value: &JsValue, host: &Host, context: &mut Context, out: &m
     Walk { host, strip: false, start: out.len() }.value(value, 0, context, out)
 }
 
-/// As [`write`], without the top's `deviceId` and `ts`: what is kept of a metric.
+/// As [`write()`], without the top's `deviceId` and `ts`: what is kept of a metric.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(super) fn write_kept(
     value: &JsValue,
     host: &Host,
