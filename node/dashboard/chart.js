@@ -11,7 +11,7 @@ const LEFT = 58;
 const RIGHT = 14;
 const TOP = 8;
 const BOTTOM = 24;
-const LANE_GAP = 14;
+const LANE_GAP = 20;
 const SLIDE_MS = 50; // The window slides this often; a data point is painted in the next frame.
 
 export class Chart {

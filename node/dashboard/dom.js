@@ -7,9 +7,11 @@ export function h(spec, attributes, ...children) {
   const element = document.createElement(tag);
   if (classes.length) element.className = classes.join(' ');
   for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (value === null || value === undefined || value === false) continue;
+    // An ARIA state says "false" in full; any other attribute that is false is left out.
+    const state = name.startsWith('aria-');
+    if (value === null || value === undefined || (value === false && !state)) continue;
     if (typeof value === 'function') element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? '' : value);
+    else element.setAttribute(name, value === true && !state ? '' : value);
   }
   for (const child of children.flat()) if (child !== null && child !== undefined && child !== false) element.append(child);
   return element;

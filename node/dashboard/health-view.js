@@ -33,7 +33,7 @@ export class HealthView {
     this.ledger = grid('Ledger', ['Entry', 'Readings>', 'Share>'], '', 'ledger');
     this.ledgerPill = h('span.pill', { 'data-testid': 'ledger-pill' });
     this.ledger.head.append(this.ledgerPill);
-    this.parked = grid('Parked readings', ['Position>', 'Device', 'Script', 'Reason', 'Message', 'Parked'], 'No reading is parked. A reading that a handler cannot digest is set aside here, with the reason.', 'parked');
+    this.parked = grid('Parked readings', ['Position', 'Device', 'Script', 'Reason', 'Message', 'Parked'], 'No reading is parked. A reading that a handler cannot digest is set aside here, with the reason.', 'parked');
     this.parkedNote = h('span.card-note');
     this.parked.head.append(this.parkedNote);
     this.journal = facts('Journal', ['Committed position', 'Size', 'Segments', 'Last commit']);
@@ -44,10 +44,13 @@ export class HealthView {
     this.node = facts('Node', ['Version', 'Uptime', 'Process', 'MQTT connections', 'Viewers', 'Readings']);
     this.memory = meter('Memory');
     this.pool = meter('Blocking pool');
-    this.node.element.append(this.memory.element, this.pool.element);
+    this.limits = facts('Limits', []);
+    this.limits.element.append(this.memory.element, this.pool.element);
     this.element = h('div.view.health', { 'data-testid': 'view-health' },
       h('div.page-head', null, this.heading, this.summary),
-      h('div.health-grid', null, this.node.element, this.journal.element, this.loops.element, this.workers.element, this.ledger.element, this.scripts.element, this.parked.element));
+      h('div.health-grid', null,
+        h('div.stack', null, this.node.element, this.limits.element), h('div.stack', null, this.journal.element, this.loops.element, this.workers.element),
+        h('div.stack', null, this.ledger.element), this.scripts.element, this.parked.element));
   }
 
   draw() {
@@ -145,7 +148,7 @@ function grid(title, columns, empty, testid) {
   const nothing = h('p.quiet', { hidden: true }, empty);
   const table = h('table', null, h('thead', null, h('tr', null, names.map((name, i) => h(right[i] ? 'th.num' : 'th', { scope: 'col' }, name)))), body);
   const head = h('div.card-head', null, h('h2', null, title));
-  const element = h(`section.card.area-${testid}`, { 'data-testid': `health-${testid}`, 'aria-label': title }, head, h('div.scroll-x', null, table), nothing);
+  const element = h('section.card', { 'data-testid': `health-${testid}`, 'aria-label': title }, head, h('div.scroll-x', null, table), nothing);
   const makeLine = () => h('tr', null, names.map((_, i) => h(right[i] ? 'td.num' : 'td')));
   return {
     element, head,
@@ -183,7 +186,7 @@ function setPill(element, shown, tone) { setText(element, shown); setAttr(elemen
 function facts(title, labels) {
   const cells = labels.map(() => h('dd'));
   const head = h('div.card-head', null, h('h2', null, title));
-  const element = h(`section.card.area-${title.toLowerCase()}`, { 'aria-label': title, 'data-testid': `health-${title.toLowerCase()}` }, head,
+  const element = h('section.card', { 'aria-label': title, 'data-testid': `health-${title.toLowerCase()}` }, head,
     h('dl.facts', null, labels.map((label, i) => h('div', null, h('dt', null, label), cells[i]))));
   return { element, head, set(texts) { texts.forEach((t, i) => setText(cells[i], String(t))); } };
 }

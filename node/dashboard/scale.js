@@ -25,4 +25,4 @@ export function tickLabel(v, axis) {
 const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600].map((s) => s * 1000);
 
 /** The step between time labels so that they do not touch. */
-export const timeStep = (windowMs, width) => TIME_STEPS.find((step) => (step / windowMs) * width >= 84) ?? 600000;
+export const timeStep = (windowMs, width) => TIME_STEPS.find((step) => (step / windowMs) * width >= 104) ?? 600000;

@@ -206,7 +206,7 @@ fn late_data_does_not_overwrite_newer_data() {
     let device = node.device("d1").expect("known");
     assert_eq!((&device["state"]["t"], &device["version"]), (&json!(3), &json!(2)));
     let ledger = node.settled_ledger();
-    assert_eq!((&ledger["committed"], &ledger["conflated"]), (&json!(2), &json!({"late":1})));
+    assert_eq!((&ledger["committed"], &ledger["conflated"]), (&json!(2), &json!(1)));
 }
 
 #[test]
@@ -295,7 +295,8 @@ fn health_overview_and_description_are_there() {
     assert_eq!(overview["journal"]["healthy"], true);
     let openapi = node.get("/openapi.json").json();
     assert!(openapi["openapi"].as_str().is_some_and(|version| version.starts_with("3.")));
-    for (path, methods) in openapi["paths"].as_object().expect("paths") {
+    // A live stream has no end to wait for.
+    for (path, methods) in openapi["paths"].as_object().expect("paths").iter().filter(|(path, _)| *path != "/stream") {
         for method in methods.as_object().expect("methods").keys().filter(|method| *method == "get") {
             let response = node.get(&path.replace("{id}", "d1").replace("{file}", "app.js"));
             assert!(!matches!(response.status, 404 | 405), "{method} {path} is described, but not served");
