@@ -169,17 +169,20 @@ impl EventLoop {
     /// Takes a reading from the edge: to its device, or on its way to the loop that owns it.
     pub(crate) fn submit(&mut self, submission: Submission) {
         let owner = self.owner_of(submission.reading.device.as_str());
-        if owner == self.turn.id {
+        let mine = owner == self.turn.id;
+        let queue = &mut self.handover[owner.index()];
+        // What waits in the inbox came before it, perhaps from the same device over a connection of another loop: then it
+        // goes behind that, by way of the inbox.
+        if mine && queue.is_empty() && self.services.outlets[owner.index()].waiting() == 0 {
             self.arrive(submission);
             return;
         }
-        let queue = &mut self.handover[owner.index()];
         if queue.len() >= 2 * limits::HANDOVER {
             self.turn.ledger.reject(RejectReason::Overloaded);
             self.turn.answer(submission.ack, Answer::Refused(RejectReason::Overloaded));
             return;
         }
-        let first_urgent = submission.ack.is_some() && !self.handover_is_urgent;
+        let first_urgent = (mine || submission.ack.is_some()) && !self.handover_is_urgent;
         self.handover_is_urgent |= first_urgent;
         queue.push(submission);
         if queue.len() == 1 || first_urgent {

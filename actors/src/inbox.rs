@@ -58,6 +58,12 @@ impl<T> Outlet<T> {
         Ok(())
     }
 
+    /// Messages that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Sends, waiting for room: for threads only, never on a loop.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ before(async () => {
 
 after(() => browser?.close());
 
-const byId = (id) => page.locator(`[data-testid="${id}"]`);
+// A row that is scrolled out of use keeps its text, hidden.
+const byId = (id) => page.locator(`[data-testid="${id}"]:not([hidden])`);
 
 async function report(deviceId, fields) {
   const answer = await fetch(`${url}metrics?ack=processed`, { method: 'POST', body: JSON.stringify({ deviceId, ...fields }) });
@@ -44,18 +45,18 @@ test('without devices the page says what to try', async () => {
 
 test('a published reading appears in the fleet, markup and all', async () => {
   await report('pump-1', { temperature: 21.5 });
-  await report('<b>x</b>', { note: '<img src=x onerror=alert(1)>' });
+  await report('<b>x', { note: '<img src=x onerror=alert(1)>' });
   const row = byId('fleet-row').filter({ hasText: 'pump-1' });
   await row.waitFor();
   await row.filter({ hasText: '21.5' }).waitFor();
-  await byId('fleet-row').filter({ hasText: '<b>x</b>' }).waitFor();
+  await byId('fleet-row').filter({ hasText: '<b>x' }).waitFor();
   assert.equal(await page.locator('main b, main img').count(), 0, 'a device id is text, not markup');
 });
 
 test('the search finds a device', async () => {
   await page.keyboard.press('/');
   await page.keyboard.type('pump');
-  await byId('fleet-row').filter({ hasText: '<b>x</b>' }).waitFor({ state: 'hidden' });
+  await byId('fleet-row').filter({ hasText: '<b>x' }).waitFor({ state: 'hidden' });
   await byId('fleet-row').filter({ hasText: 'pump-1' }).waitFor();
 });
 
