@@ -21,12 +21,25 @@ pub const LOOP_INBOX: usize = 1_024;
 pub const LOOP_IN_FLIGHT: usize = 32_768;
 /// Readings of one device that may wait for their handlers; full: the device's connection is not read.
 pub const DEVICE_IN_FLIGHT: usize = 4_096;
+/// Readings of one device that may be under way at all; more: refused. What one read of a connection and one request bring
+/// fits in between, so that a sender that is stopped in time is not refused.
+pub const DEVICE_IN_FLIGHT_REFUSED: usize = 2 * DEVICE_IN_FLIGHT + READINGS_PER_REQUEST;
 /// Batches that wait for the journal thread; full: the loops keep their batch and stop reading.
 pub const JOURNAL_QUEUE: usize = 64;
+/// Bytes of records that are not worth waiting longer with, even if nobody waits for their commit.
+pub const JOURNAL_BATCH_SOON: usize = 128 * 1024;
 /// Bytes of records that one loop collects before it must hand them over; full: the loop stops reading.
 pub const JOURNAL_BATCH_BYTES: usize = 1024 * 1024;
 /// Batches of states that wait for the checkpoint thread; full: the loop keeps its dirty states and tries later.
 pub const CHECKPOINT_QUEUE: usize = 64;
+/// Readings that wait to be handed over to one other loop; full: the loop stops reading its sockets (HTTP: 503).
+pub const HANDOVER: usize = 8_192;
+/// Readings for another loop that are not worth waiting longer with, even if nobody waits for them.
+pub const HANDOVER_SOON: usize = 256;
+/// Devices that were not heard of for so long are passivated: their state stays in the store only.
+pub const DEVICE_IDLE: Duration = Duration::from_secs(300);
+/// States that a loop hands to the checkpoint thread at a time.
+pub const CHECKPOINT_BATCH: usize = 2_048;
 /// Messages an actor handles before it yields its loop.
 pub const YIELD_AFTER: usize = 64;
 
@@ -35,7 +48,9 @@ pub const YIELD_AFTER: usize = 64;
 /// Size at which a journal segment is closed, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest wait for company of a commit that nobody waits for.
-pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(5);
+pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(10);
+/// How long the journal waits for the other loops' batches of the same tick, when nobody waits for the commit.
+pub const COMMIT_COMPANY: Duration = Duration::from_millis(1);
 /// Time between two checkpoints of the latest states.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest body of a journal record, in bytes: what a decoder may allocate.
@@ -74,6 +89,8 @@ pub const SCRIPT_BREAKER_OPEN: Duration = Duration::from_secs(60);
 pub const SCRIPT_QUEUE: usize = 256;
 /// Readings that go to a worker in one batch.
 pub const SCRIPT_BATCH: usize = 256;
+/// Readings of one device in one run of its handlers.
+pub const SCRIPT_RUN: usize = 64;
 /// `ctx.emit` calls of one call of a handler; more: the call fails.
 pub const SCRIPT_EMITS: usize = 100;
 
@@ -87,8 +104,12 @@ pub const MQTT_PRE_AUTH_BYTES: usize = 64 * 1024;
 pub const MQTT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Levels of a topic or filter.
 pub const MQTT_TOPIC_LEVELS: usize = 128;
-/// Unacknowledged QoS 1 messages in each direction of one connection (v5: Receive Maximum).
+/// Unacknowledged QoS 1 messages to one subscriber, however many it would take; more wait in `mqtt_queue`.
 pub const MQTT_INFLIGHT: u16 = 32;
+/// PUBLISHes of one client that wait for their PUBACK (v5: our Receive Maximum); more: the socket waits, past it 0x93.
+pub const MQTT_RECEIVE_MAXIMUM: u16 = 1_024;
+/// QoS 1 messages that wait for one subscriber's acknowledgements; more: dropped, counted.
+pub const MQTT_QUEUE: usize = 1_000;
 /// Subscriptions of one connection; more: SUBACK 0x97.
 pub const MQTT_SUBSCRIPTIONS: usize = 1_024;
 /// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
@@ -100,6 +121,8 @@ pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 /// Time that a client has to send its request head.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time that a request's body may take to arrive; longer: 408.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of updates that wait for one viewer one by one; more: conflated to the latest of each device.
 pub const VIEWER_BUFFER_BYTES: usize = 256 * 1024;
 /// Time after which a viewer that does not read is dropped.

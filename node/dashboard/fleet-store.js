@@ -8,8 +8,8 @@ export const SILENT_MS = 60000; // A device that said nothing for this long is s
 const EVENTS_KEPT = 200;
 const MERGE_EVERY_MS = 120; // While a snapshot pours in, new ids join the order this often, not every frame.
 
-// Handlers often return the reading itself; these two fields are shown elsewhere.
-const META = new Set(['deviceId', 'ts']);
+// Fields that say nothing about the device: shown elsewhere (handlers often return the reading itself), or a mere counter.
+const META = new Set(['seq', 'deviceId', 'ts']);
 
 export class FleetStore {
   constructor() {

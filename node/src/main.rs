@@ -1,1 +1,56 @@
-fn main() {}
+//! `tidegate`: the edge of the node and its commands.
+//!
+//! `cli` says what can be asked for, `config` turns a file, variables and flags into one checked [`config::Config`],
+//! `boot` runs the node with it, and `exit` says how it ended. This file only joins them.
+
+mod boot;
+mod cli;
+mod config;
+mod demo;
+mod edge;
+mod exit;
+mod http;
+mod ingest;
+mod listeners;
+mod logging;
+mod mqtt;
+mod output;
+mod script;
+mod swarm;
+mod vitals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, ScriptCommand, ServeArgs};
+use config::Config;
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    if matches!(command, Command::ScriptWorker) {
+        return script::worker();
+    }
+    run(command).unwrap_or_else(|failure| failure.report()).into()
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Serve(args) => boot::serve(&start(&args)?)?,
+        Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
+        Command::Swarm(args) => return Ok(swarm::run(args)?),
+        Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        // Answered in `main`: a worker has an exit code of its own.
+        Command::ScriptWorker => {}
+        Command::Config(command) => return config::command::run(&command),
+    }
+    Ok(Exit::Ok)
+}
+
+/// The configuration of a command that runs a node; logging is on from here.
+fn start(args: &ServeArgs) -> Result<Config, Failure> {
+    let config = config::command::load(args)?.config;
+    logging::start(&config.log)?;
+    Ok(config)
+}

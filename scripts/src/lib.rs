@@ -1,1 +1,38 @@
-//! Owned by its helper.
+//! Tidegate's script host: the operators' JavaScript handlers, in Boa, in worker processes that may die.
+//!
+//! A run of readings flows through this crate in the order of its files. In the node: `pool` (the bounded queue) → `supervisor`
+//! (a thread for each worker) → `batch` (which readings, whose breaker) → `process` (the child and its socket) → `frame`. In the
+//! worker: `worker` (frames in, frames out) → `worker/work` (a batch, one reading after the other) → `worker/engine` (one call of
+//! one handler). Before any of that `source` reads the files, `precheck` looks at them, and `load` has them loaded.
+//!
+//! What a script can do: read its metric, its state and the time of the reading; return a state; emit events; print. It opens no
+//! file and no socket. What it does to its process (an endless loop, a memory bomb, a crash of the engine) costs that process and
+//! parks that reading, and nothing else.
+//!
+//! No file outside of `worker` names Boa.
+
+mod batch;
+mod breaker;
+mod check;
+mod config;
+mod frame;
+mod late;
+mod load;
+mod logs;
+mod matching;
+mod pool;
+mod precheck;
+mod process;
+mod scripts;
+mod source;
+mod stats;
+mod supervisor;
+mod worker;
+
+pub use self::{
+    check::{ScriptReport, check},
+    config::{PoolConfig, ScriptLimits, WorkerCommand},
+    load::LoadError,
+    pool::WorkerPool,
+    worker::worker_main,
+};

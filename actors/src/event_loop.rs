@@ -1,0 +1,589 @@
+//! One per-core loop: its devices, and the turn in which everything that they did leaves the loop.
+//!
+//! A turn: take what waits in the inbox → let the devices work → hand the batch to the journal, runs to the handlers, readings
+//! to the loops that own them, answers to the edge, states to the checkpoint thread. The loop never blocks: what a full queue
+//! refuses stays here, and the loop stops reading its sockets ([`EventLoop::is_pressed`]) until there is room.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    task::Waker,
+};
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::{
+    checkpoint::CheckpointBatch,
+    clock::Millis,
+    device::{Committed, DeviceActor, DeviceKey, Step, split_ack},
+    fanout::{Filter, Viewer, encode_state},
+    ids::{DeviceId, LoopId, Position},
+    journal::{Batch, Commit},
+    ledger::RejectReason,
+    limits, placement,
+    recovery::Unfinished,
+    runtime::Services,
+    script::ScriptOutcome,
+    state::DeviceState,
+    store::StoreError,
+    submission::{Ack, AckTo, Answer, Submission},
+    turn::{Shown, Turn, Written},
+};
+
+/// What a loop is told from outside: by other loops, by the journal, by the script workers.
+pub enum LoopMessage {
+    /// Readings of this loop's devices that came in on another loop.
+    Submissions(Vec<Submission>),
+    /// Answers for connections of this loop.
+    Acks(Vec<Ack>),
+    /// The journal has this loop's next batches.
+    Committed(Vec<Commit>),
+    /// The journal cannot write, and why.
+    JournalFailed(Arc<str>),
+    /// The journal writes again.
+    JournalRecovered,
+    /// What the handlers made of this loop's readings.
+    Outcomes(Vec<ScriptOutcome>),
+    /// The store's answers to this loop's questions.
+    Loaded(Vec<Loaded>),
+    /// Readings from the journal whose handlers had not run when the node stopped.
+    Resume(Vec<Unfinished>),
+    /// A viewer wants this loop's devices.
+    Watch(Arc<Viewer>, Arc<Filter>),
+    /// Stored states for a viewer's snapshot.
+    Snapshot(Arc<Viewer>, Vec<DeviceState>),
+    /// The snapshot is complete as far as this loop goes.
+    Synced(Arc<Viewer>),
+    /// Anything rarer: runs on the loop, with the loop.
+    Task(Box<dyn FnOnce(&crate::runtime::LoopHandle) + Send>),
+}
+
+/// A device's former state, as the store has it.
+pub struct Loaded {
+    key: DeviceKey,
+    device: DeviceId,
+    state: Result<Option<DeviceState>, StoreError>,
+}
+
+/// How a loop fares, for health and metrics.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoopHealth {
+    /// The loop.
+    pub id: u16,
+    /// How late its timer was last, in milliseconds.
+    pub lag_ms: f64,
+    /// Devices active in memory.
+    pub devices: usize,
+    /// Devices with a connection.
+    pub connected: usize,
+    /// Devices that got their first state since the node started.
+    pub new_devices: u64,
+}
+
+/// What a turn left for the edge.
+#[derive(Default)]
+pub(crate) struct ForEdge {
+    pub(crate) acks: Vec<Ack>,
+    pub(crate) shown: Vec<Shown>,
+}
+
+/// One loop. Lives on its thread only.
+pub(crate) struct EventLoop {
+    pub(crate) turn: Turn,
+    services: Arc<Services>,
+    devices: Slab<DeviceActor>,
+    by_id: HashMap<DeviceId, DeviceKey>,
+    by_order: BTreeSet<DeviceId>,
+    /// Batches that the journal has, oldest first.
+    committing: VecDeque<Vec<Written>>,
+    last_committed: Position,
+    /// Readings for other loops. Like the batch, they wait for company unless somebody waits for them.
+    handover: Vec<Vec<Submission>>,
+    handover_is_urgent: bool,
+    ack_handover: Vec<Vec<Ack>>,
+    failed_loads: Vec<(DeviceKey, DeviceId)>,
+    checkpoint: CheckpointCycle,
+    sweep_at: usize,
+    paused: Vec<Waker>,
+    paused_asked: Millis,
+    /// A message is being handled: what a panic cuts short is the work of readings.
+    handling: bool,
+    pub(crate) lag_ms: f64,
+}
+
+/// A checkpoint under way: the states that were dirty when it began go out in batches, the last with the position.
+#[derive(Default)]
+struct CheckpointCycle {
+    remaining: Option<usize>,
+    folded: Position,
+    last_folded: Position,
+    batches: u64,
+    refused: Option<CheckpointBatch>,
+    /// After a panic: the position does not move any more.
+    held: bool,
+}
+
+/// Milliseconds after which those who wait for the loop to read again are asked whether they still do.
+const PAUSED_ASKED: Millis = 5_000;
+
+/// What is to become of the journal batch under collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchDue {
+    Nothing,
+    Now,
+    /// Nobody waits for it: it may wait for company.
+    Soon,
+}
+
+impl EventLoop {
+    pub(crate) fn new(id: LoopId, services: Arc<Services>) -> Self {
+        let loops = services.outlets.len();
+        let now = services.clock.now();
+        Self {
+            turn: Turn::new(id, Arc::clone(&services.scripts), now),
+            services,
+            devices: Slab::new(),
+            by_id: HashMap::new(),
+            by_order: BTreeSet::new(),
+            committing: VecDeque::new(),
+            last_committed: Position(0),
+            handover: (0..loops).map(|_| Vec::new()).collect(),
+            handover_is_urgent: false,
+            ack_handover: (0..loops).map(|_| Vec::new()).collect(),
+            failed_loads: Vec::new(),
+            checkpoint: CheckpointCycle::default(),
+            sweep_at: 0,
+            paused: Vec::new(),
+            paused_asked: now,
+            handling: false,
+            lag_ms: 0.0,
+        }
+    }
+
+    pub(crate) fn owner_of(&self, device: &str) -> LoopId {
+        placement::owner(device, self.services.loops())
+    }
+
+    /// Takes a reading from the edge: to its device, or on its way to the loop that owns it.
+    pub(crate) fn submit(&mut self, submission: Submission) {
+        let owner = self.owner_of(submission.reading.device.as_str());
+        let mine = owner == self.turn.id;
+        let queue = &mut self.handover[owner.index()];
+        // What waits in the inbox came before it, perhaps from the same device over a connection of another loop: then it
+        // goes behind that, by way of the inbox.
+        if mine && queue.is_empty() && self.services.outlets[owner.index()].waiting() == 0 {
+            self.arrive(submission);
+            return;
+        }
+        if queue.len() >= 2 * limits::HANDOVER {
+            self.turn.ledger.reject(RejectReason::Overloaded);
+            self.turn.answer(submission.ack, Answer::Refused(RejectReason::Overloaded));
+            return;
+        }
+        let first_urgent = (mine || submission.ack.is_some()) && !self.handover_is_urgent;
+        self.handover_is_urgent |= first_urgent;
+        queue.push(submission);
+        if queue.len() == 1 || first_urgent {
+            self.turn.wake();
+        }
+    }
+
+    fn arrive(&mut self, submission: Submission) {
+        let key = self.activate(&submission.reading.device);
+        if let Some(device) = self.devices.get_mut(key as usize) {
+            device.on_reading(Step::Arrived(submission), &mut self.turn);
+        }
+    }
+
+    /// The key of a device, which is activated if it sleeps.
+    fn activate(&mut self, id: &DeviceId) -> DeviceKey {
+        if let Some(key) = self.by_id.get(id) {
+            return *key;
+        }
+        let entry = self.devices.vacant_entry();
+        // A loop's devices are bounded by its memory long before u32.
+        let key = DeviceKey::try_from(entry.key()).unwrap_or(DeviceKey::MAX);
+        entry.insert(DeviceActor::activate(id.clone(), key, &mut self.turn));
+        self.by_id.insert(id.clone(), key);
+        self.by_order.insert(id.clone());
+        self.turn.wake();
+        key
+    }
+
+    /// Handles one message; `Task`s and `Acks` are the caller's.
+    pub(crate) fn on_message(&mut self, message: LoopMessage) {
+        self.handling = true;
+        match message {
+            LoopMessage::Submissions(submissions) => submissions.into_iter().for_each(|s| self.arrive(s)),
+            LoopMessage::Acks(acks) => self.turn.acks.extend(acks),
+            LoopMessage::Committed(commits) => commits.into_iter().for_each(|commit| self.on_commit(commit)),
+            LoopMessage::JournalFailed(reason) => {
+                self.turn.journal_failed = true;
+                tracing::warn!(r#loop = self.turn.id.0, %reason, "not reading sockets: the journal cannot write");
+            }
+            LoopMessage::JournalRecovered => self.turn.journal_failed = false,
+            LoopMessage::Outcomes(outcomes) => outcomes.into_iter().for_each(|outcome| self.on_outcome(outcome)),
+            LoopMessage::Loaded(loaded) => loaded.into_iter().for_each(|answer| self.on_loaded(answer)),
+            LoopMessage::Resume(readings) => readings.into_iter().for_each(|unfinished| self.resume(unfinished)),
+            LoopMessage::Watch(viewer, filter) => self.watch(&viewer, &filter),
+            LoopMessage::Snapshot(viewer, states) => self.snapshot(&viewer, &states),
+            LoopMessage::Synced(viewer) => viewer.source_synced(),
+            LoopMessage::Task(_) => {}
+        }
+        self.handling = false;
+    }
+
+    /// A turn panicked. Readings whose message was being handled may be lost to this loop, but not to the journal: the loop
+    /// says no more that it is folded beyond them, so that the next start folds them.
+    pub(crate) fn on_panic(&mut self) {
+        if std::mem::take(&mut self.handling) && !std::mem::replace(&mut self.checkpoint.held, true) {
+            tracing::error!(
+                r#loop = self.turn.id.0,
+                "readings may be stuck until the node starts again; the journal keeps them"
+            );
+        }
+    }
+
+    fn on_commit(&mut self, commit: Commit) {
+        let Some(written) = self.committing.pop_front() else {
+            tracing::error!(r#loop = self.turn.id.0, first = %commit.first, "a commit of a batch that was never sent");
+            return;
+        };
+        debug_assert_eq!(written.len(), commit.records);
+        self.last_committed = Position((commit.first.0 + commit.records as u64).saturating_sub(1));
+        for (written, position) in written.into_iter().zip(commit.first.0..) {
+            let Written::Reading(admitted) = written else { continue };
+            let (now, later) = split_ack(admitted.level, admitted.ack);
+            self.turn.answer(now, Answer::Committed);
+            let position = Position(position);
+            let committed = Committed { position, reading: admitted.reading, routed: admitted.routed, ack: later };
+            if let Some(device) = self.devices.get_mut(admitted.key as usize) {
+                device.on_reading(Step::Committed(committed), &mut self.turn);
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: ScriptOutcome) {
+        let device = self.by_id.get(&outcome.device).and_then(|key| self.devices.get_mut(*key as usize));
+        match device {
+            Some(device) => device.on_reading(Step::Handled(outcome), &mut self.turn),
+            None => tracing::error!(device = %outcome.device, "outcome for a device that is not active"),
+        }
+    }
+
+    fn on_loaded(&mut self, answer: Loaded) {
+        match answer.state {
+            Ok(state) => {
+                if let Some(device) = self.devices.get_mut(answer.key as usize) {
+                    device.on_loaded(state, &mut self.turn);
+                }
+            }
+            Err(error) => {
+                tracing::error!(device = %answer.device, %error, "the store did not give a device's state; asking again");
+                self.failed_loads.push((answer.key, answer.device));
+            }
+        }
+    }
+
+    fn resume(&mut self, unfinished: Unfinished) {
+        let Unfinished { position, reading, routed } = unfinished;
+        let key = self.activate(&reading.device);
+        if let Some(device) = self.devices.get_mut(key as usize) {
+            device.resume(&mut self.turn);
+            let committed = Committed { position, reading, routed, ack: None };
+            device.on_reading(Step::Committed(committed), &mut self.turn);
+        }
+    }
+
+    // ---- viewers and queries
+
+    fn watch(&mut self, viewer: &Arc<Viewer>, filter: &Filter) {
+        self.turn.watchers.remove(viewer.id());
+        let (id, loops) = (self.turn.id, self.services.loops());
+        self.turn.watchers.add(viewer, filter, |device| placement::owner(device.as_str(), loops) == id);
+        let offer = |device: &DeviceActor| {
+            if let Some(state) = device.state() {
+                viewer.offer(&encode_state(state, self.turn.is_connected(&state.device)), self.turn.now);
+            }
+        };
+        if filter.fleet || !filter.prefixes.is_empty() {
+            self.devices.iter().map(|(_, device)| device).filter(|d| filter.wants(d.device().as_str())).for_each(offer);
+        } else {
+            filter.devices.iter().filter_map(|id| self.device(id.as_str())).for_each(offer);
+        }
+    }
+
+    /// Stored states of devices that are not active here: an active one has been shown already.
+    fn snapshot(&mut self, viewer: &Arc<Viewer>, states: &[DeviceState]) {
+        for state in
+            states.iter().filter(|state| self.device(state.device.as_str()).is_none_or(|d| d.state().is_none()))
+        {
+            viewer.offer(&encode_state(state, self.turn.is_connected(&state.device)), self.turn.now);
+        }
+    }
+
+    pub(crate) fn device(&self, id: &str) -> Option<&DeviceActor> {
+        self.by_id.get(id).and_then(|key| self.devices.get(*key as usize))
+    }
+
+    /// The first `limit` active devices after `after` whose ids start with `prefix`, with a state.
+    pub(crate) fn page(&self, after: Option<&str>, prefix: &str, limit: usize) -> Vec<&DeviceState> {
+        use std::ops::Bound;
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        self.by_order
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|id| id.as_str().starts_with(prefix))
+            .filter_map(|id| self.device(id.as_str()).and_then(DeviceActor::state))
+            .take(limit)
+            .collect()
+    }
+
+    /// A connection of the device came or went.
+    pub(crate) fn connected(&mut self, device: &DeviceId, here: bool) {
+        let before = self.turn.is_connected(device);
+        if here {
+            *self.turn.connected.entry(device.clone()).or_insert(0) += 1;
+        } else if let Some(count) = self.turn.connected.get_mut(device) {
+            *count -= 1;
+            if *count == 0 {
+                self.turn.connected.remove(device);
+            }
+        }
+        if before != self.turn.is_connected(device)
+            && let Some(key) = self.by_id.get(device)
+            && let Some(actor) = self.devices.get(*key as usize)
+        {
+            actor.show(&mut self.turn);
+            // It happens outside of a turn: MQTT subscribers would hear of it at the next tick only.
+            self.turn.wake();
+        }
+    }
+
+    pub(crate) fn health(&self) -> LoopHealth {
+        LoopHealth {
+            id: self.turn.id.0,
+            lag_ms: self.lag_ms,
+            devices: self.devices.len(),
+            connected: self.turn.connected.len(),
+            new_devices: self.turn.new_devices,
+        }
+    }
+
+    // ---- the end of a turn
+
+    /// Is there a reason not to read sockets now?
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.turn.is_pressed() || self.handover.iter().any(|queue| queue.len() >= limits::HANDOVER)
+    }
+
+    /// Should the connection of this device, which this loop owns, not be read now?
+    pub(crate) fn is_device_pressed(&self, device: &str) -> bool {
+        self.device(device).is_some_and(DeviceActor::is_pressed)
+    }
+
+    /// Wakes `waker` once the loop reads sockets again.
+    pub(crate) fn pause(&mut self, waker: &Waker) {
+        self.paused.push(waker.clone());
+    }
+
+    pub(crate) fn batch_due(&self) -> BatchDue {
+        let batch = &self.turn.batch;
+        let handover = self.handover.iter().map(Vec::len).sum::<usize>();
+        match () {
+            () if self.handover_is_urgent || handover >= limits::HANDOVER_SOON => BatchDue::Now,
+            () if self.turn.journal_failed => BatchDue::Nothing,
+            () if batch.is_urgent() || batch.bytes() >= limits::JOURNAL_BATCH_SOON => BatchDue::Now,
+            () if batch.is_empty() && handover == 0 => BatchDue::Nothing,
+            () => BatchDue::Soon,
+        }
+    }
+
+    /// Hands the collected batch to the journal.
+    pub(crate) fn send_batch(&mut self) {
+        if self.turn.batch.is_empty() || self.turn.journal_failed {
+            return;
+        }
+        let batch = std::mem::replace(&mut self.turn.batch, Batch::new(self.turn.id));
+        match self.services.journal.try_append(batch) {
+            Ok(()) => self.committing.push_back(std::mem::take(&mut self.turn.written)),
+            // The queue is full: the batch goes on growing, and past its limit the sockets wait.
+            Err(batch) => self.turn.batch = batch,
+        }
+    }
+
+    /// Sends everything else that the turn collected. What a full queue refuses stays for the next turn.
+    pub(crate) fn flush(&mut self) -> ForEdge {
+        self.flush_acks();
+        self.flush_runs();
+        self.flush_loads();
+        if !self.paused.is_empty() && !self.is_pressed() {
+            self.paused.drain(..).for_each(Waker::wake);
+        }
+        ForEdge { acks: std::mem::take(&mut self.turn.acks), shown: std::mem::take(&mut self.turn.shown) }
+    }
+
+    /// Sends the readings that other loops own.
+    pub(crate) fn flush_handover(&mut self) {
+        self.handover_is_urgent = false;
+        for (queue, outlet) in self.handover.iter_mut().zip(&self.services.outlets) {
+            if !queue.is_empty()
+                && let Err(LoopMessage::Submissions(back)) =
+                    outlet.try_send(LoopMessage::Submissions(std::mem::take(queue)))
+            {
+                *queue = back;
+                self.handover_is_urgent = true;
+            }
+        }
+    }
+
+    fn flush_acks(&mut self) {
+        let home = self.turn.id;
+        if self.turn.acks.iter().any(|ack| ack.to.home != home) {
+            let (mine, others) = std::mem::take(&mut self.turn.acks).into_iter().partition(|ack| ack.to.home == home);
+            self.turn.acks = mine;
+            for ack in Vec::<Ack>::into_iter(others) {
+                let AckTo { home, .. } = ack.to;
+                if let Some(queue) = self.ack_handover.get_mut(home.index()) {
+                    queue.push(ack);
+                }
+            }
+        }
+        for (queue, outlet) in self.ack_handover.iter_mut().zip(&self.services.outlets) {
+            if !queue.is_empty()
+                && let Err(LoopMessage::Acks(back)) = outlet.try_send(LoopMessage::Acks(std::mem::take(queue)))
+            {
+                *queue = back;
+            }
+        }
+    }
+
+    fn flush_runs(&mut self) {
+        if !self.turn.runs.is_empty()
+            && let Err(back) = self.turn.scripts.try_submit(std::mem::take(&mut self.turn.runs))
+        {
+            self.turn.runs = back;
+        }
+    }
+
+    fn flush_loads(&mut self) {
+        if self.turn.loads.is_empty() {
+            return;
+        }
+        let loads = std::mem::take(&mut self.turn.loads);
+        let (store, outlet) = (Arc::clone(&self.services.store), self.services.outlets[self.turn.id.index()].clone());
+        let wanted = loads.clone();
+        let job = move || {
+            let load = |(key, device): (DeviceKey, DeviceId)| {
+                let state = store.get(device.as_str());
+                Loaded { key, device, state }
+            };
+            // The loop is gone only when the node stops.
+            let _ = outlet.send(LoopMessage::Loaded(wanted.into_iter().map(load).collect()));
+        };
+        if self.services.pool.try_run(job).is_err() {
+            self.turn.loads = loads;
+        }
+    }
+
+    // ---- the tick
+
+    /// What the loop does now and then: checkpoints, passivation, second tries.
+    pub(crate) fn tick(&mut self, now: Millis, start_checkpoint: bool) {
+        self.turn.now = now;
+        self.turn.loads.append(&mut self.failed_loads);
+        if now - self.paused_asked >= PAUSED_ASKED {
+            // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
+            self.paused_asked = now;
+            self.paused.drain(..).for_each(Waker::wake);
+        }
+        self.passivate(now);
+        if start_checkpoint {
+            self.turn.watchers.sweep();
+            if self.checkpoint.remaining.is_none() {
+                let known = if self.committing.is_empty() {
+                    self.services.journal.status().committed
+                } else {
+                    self.last_committed
+                };
+                if !self.checkpoint.held {
+                    self.checkpoint.folded = self.turn.folded_through(known).max(self.checkpoint.last_folded);
+                }
+                self.checkpoint.remaining = Some(self.turn.dirty.len());
+            }
+        }
+        self.submit_checkpoint();
+    }
+
+    /// Sends batches of the checkpoint under way until it is through or the thread's queue is full.
+    fn submit_checkpoint(&mut self) {
+        if let Some(batch) = self.checkpoint.refused.take()
+            && let Err(batch) = self.services.checkpointer.try_submit(batch)
+        {
+            self.checkpoint.refused = Some(batch);
+            return;
+        }
+        let Some(remaining) = self.checkpoint.remaining else { return };
+        let count = remaining.min(limits::CHECKPOINT_BATCH);
+        let last = count == remaining;
+        let folded = if last { self.checkpoint.folded } else { self.checkpoint.last_folded };
+        self.checkpoint.remaining = if last { None } else { Some(remaining - count) };
+        if count == 0 && folded == self.checkpoint.last_folded && self.turn.parked.is_empty() {
+            return;
+        }
+        self.checkpoint.batches += 1;
+        let mut states = Vec::with_capacity(count);
+        for key in self.turn.dirty.drain(..count) {
+            if let Some(device) = self.devices.get_mut(key as usize) {
+                device.dirty = false;
+                device.checkpointed_in = self.checkpoint.batches;
+                states.extend(device.state().cloned());
+            }
+        }
+        self.checkpoint.last_folded = folded;
+        let parked = std::mem::take(&mut self.turn.parked);
+        let batch = CheckpointBatch { owner: self.turn.id, states, parked, folded_through: folded };
+        self.checkpoint.refused = self.services.checkpointer.try_submit(batch).err();
+    }
+
+    /// Is every state that was ever dirty with the checkpoint thread?
+    pub(crate) fn is_checkpointed(&self) -> bool {
+        self.turn.dirty.is_empty()
+            && self.turn.parked.is_empty()
+            && self.checkpoint.refused.is_none()
+            && self.checkpoint.remaining.is_none()
+    }
+
+    /// Puts idle devices to sleep, a few at a time.
+    fn passivate(&mut self, now: Millis) {
+        let before = now - limits::DEVICE_IDLE.as_millis() as Millis;
+        let written = self.services.checkpointer.written_through(self.turn.id);
+        let end = (self.sweep_at + 1_024).min(self.devices.capacity());
+        for key in self.sweep_at..end {
+            let Some(device) = self.devices.get(key) else { continue };
+            if device.is_idle(before, written) && !self.turn.is_connected(device.device()) {
+                let device = self.devices.remove(key);
+                self.by_id.remove(device.device());
+                self.by_order.remove(device.device());
+            }
+        }
+        self.sweep_at = if end >= self.devices.capacity() { 0 } else { end };
+    }
+
+    /// Nothing of any reading is under way, and every answer has left.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.turn.ledger.in_flight == 0
+            && self.turn.batch.is_empty()
+            && self.committing.is_empty()
+            && self.handover.iter().all(Vec::is_empty)
+            && self.turn.acks.is_empty()
+            && self.ack_handover.iter().all(Vec::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,485 @@
+//! Several loops, driven turn by turn on one thread: whatever the interleaving, order, ledger, answers and the position hold.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+    task::Wake,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    blocking::BlockingPool,
+    checkpoint::{CheckpointConfig, Checkpointer},
+    clock::ManualClock,
+    fold::fold,
+    inbox::{self, Inbox},
+    journal::{CommitMode, MemoryJournal, Record},
+    ledger::Ledger,
+    lock::lock,
+    reading::{AckLevel, Channel, Reading},
+    runtime::LoopSink,
+    script::{OutcomeSink as _, ParkReason, Route, ScriptEngine, ScriptHealth, ScriptRun, Verdict, WorkerHealth},
+    store::MemoryStore,
+    submission::Disposition,
+};
+
+/// Handlers whose outcomes are the test's. Devices whose id begins with `s` are theirs.
+#[derive(Default)]
+struct TestScripts {
+    runs: Mutex<VecDeque<ScriptRun>>,
+    full: AtomicBool,
+}
+
+impl ScriptEngine for TestScripts {
+    fn route(&self, device: &DeviceId, _: Channel) -> Route {
+        Route(u64::from(device.as_str().starts_with('s')))
+    }
+    fn generation(&self) -> u64 {
+        1
+    }
+    fn try_submit(&self, runs: Vec<ScriptRun>) -> Result<(), Vec<ScriptRun>> {
+        if self.full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(runs);
+        }
+        lock(&self.runs).extend(runs);
+        Ok(())
+    }
+    fn scripts(&self) -> Vec<ScriptHealth> {
+        Vec::new()
+    }
+    fn workers(&self) -> Vec<WorkerHealth> {
+        Vec::new()
+    }
+    fn stop(&self) {}
+}
+
+struct World {
+    loops: Vec<EventLoop>,
+    inboxes: Vec<Inbox<LoopMessage>>,
+    services: Arc<Services>,
+    journal: Arc<MemoryJournal>,
+    scripts: Arc<TestScripts>,
+    sink: LoopSink,
+    clock: Arc<ManualClock>,
+    failing: bool,
+    /// By number of the submission: its answer.
+    answers: HashMap<u32, Answer>,
+    submitted: Vec<Submission>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new(loops: u16, inbox_limit: usize) -> Self {
+        let (outlets, inboxes): (Vec<_>, Vec<_>) = (0..loops).map(|_| inbox::inbox(inbox_limit)).unzip();
+        let sink = LoopSink::new(outlets.clone());
+        let journal = MemoryJournal::new(Position(1), CommitMode::Manual, Arc::new(sink.clone()));
+        let scripts = Arc::new(TestScripts::default());
+        let clock = Arc::new(ManualClock::at(1_000));
+        let store = Arc::new(MemoryStore::new());
+        let dir = tempfile::tempdir().unwrap();
+        let config = CheckpointConfig::new(dir.path().to_owned(), loops.into());
+        let checkpointer = Checkpointer::start(store.clone(), journal.clone(), config).unwrap();
+        let services = Arc::new(Services {
+            clock: clock.clone(),
+            journal: journal.clone(),
+            scripts: scripts.clone(),
+            store,
+            checkpointer,
+            pool: Arc::new(BlockingPool::new(1, 1_024).unwrap()),
+            outlets,
+            commit_max_delay: Duration::from_millis(10),
+            checkpoint_interval: Duration::from_secs(1),
+            panics: AtomicU64::new(0),
+            heartbeats: Vec::new(),
+            started: Instant::now(),
+        });
+        Self {
+            loops: (0..loops).map(|id| EventLoop::new(LoopId(id), Arc::clone(&services))).collect(),
+            inboxes,
+            services,
+            journal,
+            scripts,
+            sink,
+            clock,
+            failing: false,
+            answers: HashMap::new(),
+            submitted: Vec::new(),
+            _dir: dir,
+        }
+    }
+
+    fn submit(&mut self, home: usize, device: &str, level: AckLevel) {
+        let number = u32::try_from(self.submitted.len()).unwrap();
+        let reading = Reading {
+            device: DeviceId::new(device).unwrap(),
+            channel: Channel::Metrics,
+            device_time: None,
+            received: crate::clock::Clock::now(&*self.clock),
+            payload: Bytes::from(format!("{{\"n\":{number},\"home\":{home}}}")),
+        };
+        let ack = (level != AckLevel::Received).then(|| AckTo { home: self.loops[home].turn.id, key: 7, item: number });
+        let submission = Submission { reading, level, ack };
+        self.submitted.push(submission.clone());
+        self.loops[home].submit(submission);
+    }
+
+    /// One turn, as the loop's actor runs it.
+    fn turn(&mut self, id: usize) {
+        for _ in 0..limits::YIELD_AFTER {
+            let Some(message) = self.inboxes[id].take() else { break };
+            self.loops[id].on_message(message);
+        }
+        let event_loop = &mut self.loops[id];
+        if event_loop.batch_due() != BatchDue::Nothing {
+            event_loop.send_batch();
+            event_loop.flush_handover();
+        }
+        for ack in event_loop.flush().acks {
+            assert_eq!(ack.to.home.index(), id, "an answer on the wrong loop");
+            if !matches!(ack.answer, Answer::Refused(_)) {
+                self.assert_durable(ack.to.item);
+            }
+            assert!(self.answers.insert(ack.to.item, ack.answer).is_none(), "answered twice");
+        }
+        // The pool has one thread and keeps the order: what it was asked is done when this is.
+        let barrier = self.services.pool.try_run(|| ()).unwrap();
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(barrier).unwrap();
+    }
+
+    fn assert_durable(&self, number: u32) {
+        let payload = &self.submitted[number as usize].reading.payload;
+        let durable = self.journal.durable();
+        let found =
+            durable.iter().any(|(_, r)| matches!(r, Record::Reading { reading, .. } if reading.payload == payload));
+        assert!(found, "reading {number} was acknowledged before it was durable");
+    }
+
+    fn commit(&mut self) {
+        // The sink waits for room in an inbox, and here nobody makes room meanwhile.
+        if self.inboxes.iter().all(|inbox| inbox.waiting() + 2 < 8) {
+            self.journal.commit();
+        }
+    }
+
+    /// The handlers answer for the first reading of one run.
+    fn handle(&mut self, which: usize, verdict: u8) {
+        let mut runs = lock(&self.scripts.runs);
+        if runs.is_empty() || self.inboxes.iter().any(|inbox| inbox.waiting() + 2 >= 8) {
+            return;
+        }
+        let index = which % runs.len();
+        let run = &mut runs[index];
+        let (owner, device) = (run.owner, run.device.clone());
+        let call = run.calls.remove(0);
+        let is_new = self.loops[owner.index()].device(device.as_str()).is_none_or(|d| d.state().is_none());
+        if run.calls.is_empty() {
+            runs.remove(index);
+        }
+        drop(runs);
+        // A first reading is kept, so that the device's state tells by its position what was folded.
+        let verdict = match verdict % 4 {
+            _ if is_new => Verdict::Unchanged,
+            0 => Verdict::Unchanged,
+            1 => Verdict::Keep(Bytes::from(format!("{{\"kept\":{}}}", call.position))),
+            2 => Verdict::Dropped { script: "s.js".into() },
+            _ => Verdict::Parked { script: "s.js".into(), reason: ParkReason::Threw, message: "it threw".into() },
+        };
+        let script_state = smallvec::smallvec![("s.js".into(), Bytes::from(call.position.to_string()))];
+        let outcome = ScriptOutcome { device, position: call.position, verdict, script_state, emits: Vec::new() };
+        self.sink.deliver(owner, vec![outcome]);
+    }
+
+    fn set_failing(&mut self, failing: bool) {
+        if failing != self.failing && self.inboxes.iter().all(|inbox| inbox.waiting() + 2 < 8) {
+            self.failing = failing;
+            if failing { self.journal.fail("no space") } else { self.journal.heal() }
+        }
+    }
+
+    fn tick(&mut self, id: usize) {
+        let now = crate::clock::Clock::now(&*self.clock) + 50;
+        self.clock.set(now);
+        self.loops[id].tick(now, true);
+    }
+
+    /// What must hold at any time.
+    fn check(&self) {
+        for event_loop in &self.loops {
+            assert!(event_loop.turn.ledger.balanced(), "{:?}", event_loop.turn.ledger);
+        }
+        for (position, record) in self.journal.durable() {
+            let Record::Reading { reading, .. } = record else { continue };
+            let event_loop = &self.loops[placement::owner(reading.device.as_str(), self.services.loops()).index()];
+            if position <= event_loop.checkpoint.last_folded {
+                let state = event_loop.device(reading.device.as_str()).and_then(|d| d.state());
+                assert!(state.is_some_and(|state| state.position >= position), "said to be folded: {position}");
+            }
+        }
+    }
+
+    /// Lets everything come to its end.
+    fn settle(&mut self) {
+        self.scripts.full.store(false, std::sync::atomic::Ordering::Relaxed);
+        for round in 0..10_000 {
+            self.set_failing(false);
+            self.commit();
+            self.handle(0, 0);
+            for id in 0..self.loops.len() {
+                self.turn(id);
+            }
+            if round % 16 == 0 {
+                (0..self.loops.len()).for_each(|id| self.tick(id));
+            }
+            let quiet = self.inboxes.iter().all(|inbox| inbox.waiting() == 0);
+            if quiet && self.loops.iter().all(EventLoop::is_drained) {
+                return;
+            }
+        }
+        panic!("it does not come to an end: {:?}", self.loops.iter().map(|l| &l.turn.ledger).collect::<Vec<_>>());
+    }
+
+    fn check_end(&self) {
+        let durable = self.journal.durable();
+        for (number, submission) in (0..).zip(&self.submitted) {
+            let answer = self.answers.get(&number);
+            match submission.level {
+                AckLevel::Received => assert_eq!(answer, None),
+                AckLevel::Committed => assert!(matches!(answer, Some(Answer::Committed | Answer::Refused(_)))),
+                AckLevel::Processed => assert!(matches!(answer, Some(Answer::Processed(_) | Answer::Refused(_)))),
+            }
+        }
+        // Nothing lost, nothing doubled; the order of a device's readings from one loop is the order in which they came.
+        let mut readings: BTreeMap<(String, String), Vec<u64>> = BTreeMap::new();
+        let mut submitted = readings.clone();
+        let key = |reading: &Reading| {
+            let json: serde_json::Value = serde_json::from_slice(&reading.payload).unwrap();
+            ((reading.device.to_string(), json["home"].to_string()), json["n"].as_u64().unwrap())
+        };
+        for (_, record) in &durable {
+            let Record::Reading { reading, .. } = record else { continue };
+            let (key, number) = key(reading);
+            readings.entry(key).or_default().push(number);
+        }
+        for (number, submission) in (0..).zip(&self.submitted) {
+            if !matches!(self.answers.get(&number), Some(Answer::Refused(_))) {
+                let (key, number) = key(&submission.reading);
+                submitted.entry(key).or_default().push(number);
+            }
+        }
+        assert_eq!(readings, submitted);
+        // The journal alone comes to the same states.
+        let mut states: BTreeMap<DeviceId, DeviceState> = BTreeMap::new();
+        let outcomes: HashMap<Position, _> = durable
+            .iter()
+            .filter_map(|(_, record)| match record {
+                Record::Outcome(outcome) => Some((outcome.reading, outcome)),
+                Record::Reading { .. } => None,
+            })
+            .collect();
+        for (position, record) in &durable {
+            let Record::Reading { reading, routed } = record else { continue };
+            let folded = if *routed {
+                let outcome = outcomes[position];
+                fold(states.get(&reading.device), *position, reading, &outcome.verdict, &outcome.script_state)
+            } else {
+                fold(states.get(&reading.device), *position, reading, &Verdict::Unchanged, &[])
+            };
+            states.extend(folded.into_state().map(|state| (state.device.clone(), state)));
+        }
+        let mut live = BTreeMap::new();
+        for event_loop in &self.loops {
+            let devices = event_loop.devices.iter().filter_map(|(_, device)| device.state().cloned());
+            live.extend(devices.map(|state| (state.device.clone(), state)));
+        }
+        assert_eq!(live, states);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Submit { home: u8, device: u8, level: u8 },
+    Turn(u8),
+    Commit,
+    Handle(u8, u8),
+    ScriptsFull(bool),
+    Failing(bool),
+    Tick(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(home, device, level)| Op::Submit { home, device, level }),
+        6 => any::<u8>().prop_map(Op::Turn),
+        3 => Just(Op::Commit),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(which, verdict)| Op::Handle(which, verdict)),
+        1 => any::<bool>().prop_map(Op::ScriptsFull),
+        1 => any::<bool>().prop_map(Op::Failing),
+        2 => any::<u8>().prop_map(Op::Tick),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_interleaving_keeps_order_ledger_and_answers(ops in prop::collection::vec(op(), 1..200)) {
+        const LOOPS: u16 = 2;
+        let devices = ["s1", "s2", "s3", "d1", "d2", "d3"];
+        // Small inboxes are full now and then.
+        let mut world = World::new(LOOPS, 8);
+        for op in ops {
+            match op {
+                Op::Submit { home, device, level } => {
+                    let level = [AckLevel::Received, AckLevel::Committed, AckLevel::Processed][usize::from(level) % 3];
+                    let device = devices[usize::from(device) % devices.len()];
+                    world.submit(usize::from(home) % usize::from(LOOPS), device, level);
+                }
+                Op::Turn(id) => world.turn(usize::from(id) % usize::from(LOOPS)),
+                Op::Commit => world.commit(),
+                Op::Handle(which, verdict) => world.handle(which.into(), verdict),
+                Op::ScriptsFull(full) => world.scripts.full.store(full, std::sync::atomic::Ordering::Relaxed),
+                Op::Failing(failing) => world.set_failing(failing),
+                Op::Tick(id) => world.tick(usize::from(id) % usize::from(LOOPS)),
+            }
+            world.check();
+        }
+        world.settle();
+        world.check();
+        world.check_end();
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// The id of a device of the only loop.
+const DEVICE: &str = "d1";
+
+#[test]
+fn whoever_waits_does_not_wait_for_the_tick_of_those_for_whom_nobody_does() {
+    let mut world = World::new(1, 8);
+    let wakes = Arc::new(Wakes::default());
+    world.loops[0].turn.set_waker(&Arc::clone(&wakes).into());
+    world.submit(0, DEVICE, AckLevel::Received);
+    assert_eq!(world.loops[0].batch_due(), BatchDue::Soon);
+    let before = wakes.count();
+    world.submit(0, DEVICE, AckLevel::Committed);
+    assert!(wakes.count() > before, "the loop sleeps until the tick while somebody waits");
+    assert_eq!(world.loops[0].batch_due(), BatchDue::Now);
+}
+
+#[test]
+fn a_burst_of_one_device_is_stopped_before_it_is_refused() {
+    let mut world = World::new(1, 8);
+    while !world.loops[0].is_device_pressed(DEVICE) {
+        world.submit(0, DEVICE, AckLevel::Received);
+    }
+    // What was on its way when the sender was stopped: one read, and the largest request.
+    for _ in 0..limits::READINGS_PER_REQUEST {
+        world.submit(0, DEVICE, AckLevel::Received);
+    }
+    assert_eq!(world.loops[0].turn.ledger.rejected, Ledger::default().rejected);
+    world.settle();
+    assert!(!world.loops[0].is_device_pressed(DEVICE));
+    assert_eq!(world.loops[0].turn.ledger.committed, world.submitted.len() as u64);
+}
+
+#[test]
+fn a_refused_record_leaves_the_device_as_it_was() {
+    let mut world = World::new(1, 8);
+    world.submit(0, DEVICE, AckLevel::Committed);
+    world.settle();
+    let reading =
+        Reading { payload: vec![b' '; limits::RECORD_BYTES + 1].into(), ..world.submitted[0].reading.clone() };
+    let ack = Some(AckTo { home: LoopId(0), key: 7, item: 1 });
+    world.loops[0].submit(Submission { reading, level: AckLevel::Committed, ack });
+    world.turn(0);
+    assert_eq!(world.answers[&1], Answer::Refused(RejectReason::TooLarge));
+    world.check();
+    world.tick(0);
+    let mut waited = 0;
+    // The checkpoint thread writes once a second.
+    while world.loops[0].services.checkpointer.written_through(LoopId(0)) == 0 {
+        waited += 1;
+        assert!(waited < 1_000, "no checkpoint");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let device = world.loops[0].device(DEVICE).unwrap();
+    assert!(device.is_idle(Millis::MAX, 1), "it could never be passivated: {device:?}");
+}
+
+#[test]
+fn a_result_that_the_journal_cannot_hold_is_parked_and_a_replay_agrees() {
+    let mut world = World::new(1, 8);
+    world.submit(0, "s1", AckLevel::Processed);
+    for _ in 0..4 {
+        world.turn(0);
+        world.commit();
+    }
+    let run = lock(&world.scripts.runs).pop_front().unwrap();
+    // Each within `script_value_bytes`, together beyond `record_bytes`.
+    let value = Bytes::from(vec![b'1'; limits::SCRIPT_VALUE_BYTES]);
+    let script_state = (0..5).map(|n| (format!("{n}.js").into(), value.clone())).collect();
+    let (device, position) = (run.device.clone(), run.calls[0].position);
+    let outcome = ScriptOutcome { device, position, verdict: Verdict::Unchanged, script_state, emits: Vec::new() };
+    world.sink.deliver(LoopId(0), vec![outcome]);
+    world.settle();
+    assert_eq!(world.answers[&0], Answer::Processed(Disposition::Parked(ParkReason::BadResult)));
+    world.check_end();
+}
+
+#[test]
+fn a_loop_that_panicked_among_readings_claims_no_more_than_before() {
+    let mut world = World::new(1, 8);
+    world.submit(0, DEVICE, AckLevel::Committed);
+    world.settle();
+    world.tick(0);
+    world.tick(0);
+    assert_eq!(world.loops[0].checkpoint.last_folded, Position(1));
+    world.submit(0, DEVICE, AckLevel::Committed);
+    world.turn(0);
+    world.commit();
+    let Some(message) = world.inboxes[0].take() else { panic!("no commit") };
+    // The commit's readings are off the list when a panic cuts their work short.
+    let event_loop = &mut world.loops[0];
+    event_loop.handling = true;
+    event_loop.committing.pop_front();
+    drop(message);
+    event_loop.on_panic();
+    world.tick(0);
+    world.tick(0);
+    world.check();
+    assert_eq!(world.loops[0].checkpoint.last_folded, Position(1));
+}
+
+#[test]
+fn those_who_gave_up_waiting_do_not_pile_up() {
+    let mut world = World::new(1, 8);
+    let waker = Waker::from(Arc::new(Wakes::default()));
+    world.loops[0].turn.gate_closed = true;
+    for _ in 0..1_000 {
+        world.loops[0].pause(&waker);
+        world.turn(0);
+        world.tick(0);
+    }
+    assert!(world.loops[0].paused.len() <= 101, "{} wait", world.loops[0].paused.len());
+}

@@ -1,0 +1,255 @@
+//! What the journal stores: the record types, and their stored form (bincode, append-only enums).
+//!
+//! Together with `store/record.rs` this is the only place that names bincode.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::{
+    ids::{DeviceId, Position},
+    limits,
+    reading::{Channel, Reading},
+    script::{ParkReason, Verdict},
+};
+
+/// One entry of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A reading as the edge handed it in.
+    Reading {
+        /// The reading.
+        reading: Reading,
+        /// Do handlers want it? Then an [`OutcomeRecord`] follows, and the reading folds with that one's verdict;
+        /// otherwise it folds unchanged.
+        routed: bool,
+    },
+    /// What the handlers made of an earlier reading.
+    Outcome(OutcomeRecord),
+}
+
+/// What the handlers made of a reading. What they emitted is not stored: it went to the viewers, or it did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutcomeRecord {
+    /// The device.
+    pub device: DeviceId,
+    /// The position of the reading that this answers.
+    pub reading: Position,
+    /// What becomes of the reading.
+    pub verdict: Verdict,
+    /// `ctx.state` of the scripts that changed theirs, by script name, as JSON.
+    pub script_state: SmallVec<[(Box<str>, Bytes); 1]>,
+}
+
+/// A record that is larger than the journal may hold; nothing was stored of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a journal record has at most {limit} bytes (limit record_bytes) and {scripts} script states, this one has {bytes} bytes", limit = limits::RECORD_BYTES, scripts = limits::SCRIPTS)]
+pub struct RecordTooLarge {
+    /// Its size, in bytes.
+    pub bytes: usize,
+}
+
+/// Why stored bytes are not a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    /// A version that this build does not know: written by a newer one.
+    #[error("it was written by a newer version of tidegate")]
+    Newer,
+    /// The bytes make no sense.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// The kind byte of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A [`Record::Reading`].
+    Reading = 1,
+    /// A [`Record::Outcome`].
+    Outcome = 2,
+}
+
+/// How bodies are encoded today: bincode 2, standard configuration.
+pub(crate) const BODY_VERSION: u8 = 1;
+
+/// What a decoder may claim: a largest record, and room for the tables of its slices.
+const DECODE_BYTES: usize = limits::RECORD_BYTES + DECODE_TABLES;
+/// Room for the tables of a value's slices, which a decoder counts and an encoder does not.
+pub(crate) const DECODE_TABLES: usize = 64 * 1024;
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredReading<'a> {
+    V1(ReadingV1<'a>),
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+pub(crate) struct ReadingV1<'a> {
+    device: &'a str,
+    channel: u8,
+    routed: bool,
+    device_time: Option<i64>,
+    received: i64,
+    payload: &'a [u8],
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredOutcome<'a> {
+    V1(OutcomeV1<'a>),
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct OutcomeV1<'a> {
+    device: &'a str,
+    reading: u64,
+    verdict: VerdictV1<'a>,
+    script_state: Vec<(&'a str, &'a [u8])>,
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum VerdictV1<'a> {
+    Unchanged,
+    Keep(&'a [u8]),
+    Dropped { script: &'a str },
+    Parked { script: &'a str, reason: u8, message: &'a str },
+}
+
+/// Appends the stored form of a reading.
+pub(crate) fn encode_reading(into: &mut Vec<u8>, reading: &Reading, routed: bool) -> Result<(), RecordTooLarge> {
+    append(into, &StoredReading::V1(ReadingV1::of(reading, routed)), limits::RECORD_BYTES)
+}
+
+/// Appends the stored form of an outcome.
+pub(crate) fn encode_outcome(into: &mut Vec<u8>, outcome: &OutcomeRecord) -> Result<(), RecordTooLarge> {
+    let stored = StoredOutcome::V1(OutcomeV1 {
+        device: outcome.device.as_str(),
+        reading: outcome.reading.0,
+        verdict: VerdictV1::of(&outcome.verdict),
+        script_state: outcome.script_state.iter().map(|(name, json)| (&**name, &**json)).collect(),
+    });
+    if outcome.script_state.len() > limits::SCRIPTS {
+        return Err(RecordTooLarge {
+            bytes: outcome.script_state.iter().map(|(name, json)| name.len() + json.len()).sum(),
+        });
+    }
+    append(into, &stored, limits::RECORD_BYTES)
+}
+
+/// Reads the body of a frame.
+pub(crate) fn decode(kind: u8, version: u8, body: &[u8]) -> Result<Record, DecodeError> {
+    if version != BODY_VERSION {
+        return Err(DecodeError::Newer);
+    }
+    if kind == Kind::Reading as u8 {
+        let StoredReading::V1(stored) = parse::<_, DECODE_BYTES>(body)?;
+        let routed = stored.routed;
+        Ok(Record::Reading { reading: stored.into_reading()?, routed })
+    } else if kind == Kind::Outcome as u8 {
+        let StoredOutcome::V1(stored) = parse::<_, DECODE_BYTES>(body)?;
+        stored.into_outcome().map(Record::Outcome)
+    } else {
+        Err(DecodeError::Newer)
+    }
+}
+
+/// Appends a stored value; takes it back when it is larger than `limit`.
+pub(crate) fn append<T: bincode::Encode>(into: &mut Vec<u8>, value: &T, limit: usize) -> Result<(), RecordTooLarge> {
+    struct Sink<'a>(&'a mut Vec<u8>);
+    impl bincode::enc::write::Writer for Sink<'_> {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+    let start = into.len();
+    let encoded = bincode::encode_into_writer(value, Sink(into), bincode::config::standard());
+    let bytes = into.len() - start;
+    if encoded.is_err() || bytes > limit {
+        into.truncate(start);
+        return Err(RecordTooLarge { bytes });
+    }
+    Ok(())
+}
+
+/// Reads a stored value that takes up all of `bytes`, and may claim `LIMIT` bytes of memory.
+pub(crate) fn parse<'a, T: bincode::BorrowDecode<'a, ()>, const LIMIT: usize>(
+    bytes: &'a [u8],
+) -> Result<T, DecodeError> {
+    // Without the limit a hostile length would abort the process by its allocation.
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    match bincode::borrow_decode_from_slice(bytes, config) {
+        Ok((value, read)) if read == bytes.len() => Ok(value),
+        Ok((_, read)) => Err(DecodeError::Malformed(format!("{} bytes follow its end", bytes.len() - read))),
+        Err(bincode::error::DecodeError::UnexpectedVariant { .. }) => Err(DecodeError::Newer),
+        Err(error) => Err(DecodeError::Malformed(error.to_string())),
+    }
+}
+
+/// A device id from stored text.
+pub(crate) fn device(text: &str) -> Result<DeviceId, DecodeError> {
+    DeviceId::new(text).map_err(|error| DecodeError::Malformed(error.to_string()))
+}
+
+/// A park reason from its stored number.
+pub(crate) fn park_reason(number: u8) -> Result<ParkReason, DecodeError> {
+    ParkReason::from_number(number).ok_or(DecodeError::Newer)
+}
+
+impl<'a> ReadingV1<'a> {
+    pub(crate) fn of(reading: &'a Reading, routed: bool) -> Self {
+        Self {
+            device: reading.device.as_str(),
+            channel: reading.channel as u8,
+            routed,
+            device_time: reading.device_time,
+            received: reading.received,
+            payload: &reading.payload,
+        }
+    }
+
+    pub(crate) fn into_reading(self) -> Result<Reading, DecodeError> {
+        Ok(Reading {
+            device: device(self.device)?,
+            channel: Channel::from_number(self.channel).ok_or(DecodeError::Newer)?,
+            device_time: self.device_time,
+            received: self.received,
+            payload: Bytes::copy_from_slice(self.payload),
+        })
+    }
+}
+
+impl OutcomeV1<'_> {
+    fn into_outcome(self) -> Result<OutcomeRecord, DecodeError> {
+        Ok(OutcomeRecord {
+            device: device(self.device)?,
+            reading: Position(self.reading),
+            verdict: self.verdict.into_verdict()?,
+            script_state: self
+                .script_state
+                .into_iter()
+                .map(|(name, json)| (Box::from(name), Bytes::copy_from_slice(json)))
+                .collect(),
+        })
+    }
+}
+
+impl<'a> VerdictV1<'a> {
+    fn of(verdict: &'a Verdict) -> Self {
+        match verdict {
+            Verdict::Unchanged => Self::Unchanged,
+            Verdict::Keep(json) => Self::Keep(json),
+            Verdict::Dropped { script } => Self::Dropped { script },
+            Verdict::Parked { script, reason, message } => Self::Parked { script, reason: *reason as u8, message },
+        }
+    }
+
+    fn into_verdict(self) -> Result<Verdict, DecodeError> {
+        Ok(match self {
+            Self::Unchanged => Verdict::Unchanged,
+            Self::Keep(json) => Verdict::Keep(Bytes::copy_from_slice(json)),
+            Self::Dropped { script } => Verdict::Dropped { script: script.into() },
+            Self::Parked { script, reason, message } => {
+                Verdict::Parked { script: script.into(), reason: park_reason(reason)?, message: message.into() }
+            }
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! The ledger: what became of every reading. It is kept by each loop for its own devices and added up when asked for.
+//!
+//! Invariant: `received = committed + conflated + rejected + dropped + parked + in flight`, at any moment, on every loop.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::script::ParkReason;
+
+/// Defines an enum of reasons with its names and the list of all.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every reason, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The reason as it is shown and exported.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a reading was refused: its sender was told, where the protocol has a way to tell.
+    RejectReason {
+        /// The payload is not JSON.
+        BadJson = "bad-json",
+        /// The payload is JSON, but not of a shape that a reading has.
+        BadShape = "bad-shape",
+        /// No device id, or one that breaks the rules.
+        BadDeviceId = "bad-device-id",
+        /// `ts` is not a time.
+        BadTime = "bad-time",
+        /// Larger than `reading_bytes`.
+        TooLarge = "too-large",
+        /// Nested deeper than `json_depth`.
+        TooDeep = "too-deep",
+        /// Too many of this device's readings wait for their handlers (`device_in_flight`).
+        DeviceInFlight = "device-in-flight",
+        /// The node is at one of its limits, or its journal does not take records.
+        Overloaded = "overloaded",
+    }
+}
+
+reasons! {
+    /// Why a reading that was received is in no state.
+    DropReason {
+        /// A handler returned `null`.
+        Handler = "handler",
+    }
+}
+
+reasons! {
+    /// Why a reading gave way to another one.
+    ConflateReason {
+        /// The device already has a state with a greater time.
+        Late = "late",
+        /// The state already has this journal position (seen after a crash only).
+        Duplicate = "duplicate",
+    }
+}
+
+/// Counts of readings since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Readings that came in.
+    pub received: u64,
+    /// Readings that are in their device's state (or were, before a newer one).
+    pub committed: u64,
+    /// Readings that gave way to another one, by reason.
+    pub conflated: [u64; ConflateReason::ALL.len()],
+    /// Readings refused, by reason.
+    pub rejected: [u64; RejectReason::ALL.len()],
+    /// Readings dropped, by reason.
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// Readings parked, by reason.
+    pub parked: [u64; ParkReason::ALL.len()],
+    /// Readings under way.
+    pub in_flight: u64,
+}
+
+impl Ledger {
+    /// Counts a reading that was refused at the edge.
+    pub fn reject(&mut self, reason: RejectReason) {
+        self.received += 1;
+        self.rejected[reason as usize] += 1;
+    }
+
+    /// Is every received reading accounted for?
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        let settled = [&self.conflated[..], &self.rejected, &self.dropped, &self.parked];
+        let settled: u64 = settled.into_iter().flatten().sum();
+        self.received == self.committed + settled + self.in_flight
+    }
+
+    /// Adds another loop's counts.
+    pub fn add(&mut self, other: &Self) {
+        fn sum(into: &mut [u64], from: &[u64]) {
+            for (a, b) in into.iter_mut().zip(from) {
+                *a += b;
+            }
+        }
+        self.received += other.received;
+        self.committed += other.committed;
+        self.in_flight += other.in_flight;
+        sum(&mut self.conflated, &other.conflated);
+        sum(&mut self.rejected, &other.rejected);
+        sum(&mut self.dropped, &other.dropped);
+        sum(&mut self.parked, &other.parked);
+    }
+
+    /// Every kind that has reasons: the kind's name, and each reason with its count.
+    pub fn kinds(&self) -> [(&'static str, Vec<(&'static str, u64)>); 4] {
+        let pairs = |counts: &[u64], names: Vec<&'static str>| names.into_iter().zip(counts.iter().copied()).collect();
+        [
+            ("conflated", pairs(&self.conflated, ConflateReason::ALL.iter().map(|r| r.name()).collect())),
+            ("rejected", pairs(&self.rejected, RejectReason::ALL.iter().map(|r| r.name()).collect())),
+            ("dropped", pairs(&self.dropped, DropReason::ALL.iter().map(|r| r.name()).collect())),
+            ("parked", pairs(&self.parked, ParkReason::ALL.iter().map(|r| r.name()).collect())),
+        ]
+    }
+}
+
+/// `{"received":n,"committed":n,"conflated":n,"rejected":{reason:n},…,"inFlight":n,"balanced":bool}`; reasons that never
+/// happened are left out.
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("received", &self.received)?;
+        map.serialize_entry("committed", &self.committed)?;
+        map.serialize_entry("conflated", &self.conflated.iter().sum::<u64>())?;
+        for (kind, reasons) in self.kinds().into_iter().filter(|(kind, _)| *kind != "conflated") {
+            let happened: std::collections::BTreeMap<_, _> = reasons.into_iter().filter(|(_, n)| *n > 0).collect();
+            map.serialize_entry(kind, &happened)?;
+        }
+        map.serialize_entry("inFlight", &self.in_flight)?;
+        map.serialize_entry("balanced", &self.balanced())?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_balance_notices_a_lost_reading() {
+        let mut ledger = Ledger::default();
+        ledger.reject(RejectReason::BadJson);
+        ledger.received += 2;
+        ledger.committed += 1;
+        ledger.in_flight += 1;
+        assert!(ledger.balanced());
+        ledger.in_flight -= 1;
+        assert!(!ledger.balanced(), "a reading that left without a reason must show");
+        let json = serde_json::to_value(&ledger).unwrap();
+        assert_eq!(json["rejected"]["bad-json"], 1);
+        assert_eq!(json["balanced"], false);
+    }
+}

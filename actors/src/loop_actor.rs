@@ -1,0 +1,138 @@
+//! The actix actor that runs a loop's turns, supervised: a panic in a turn is caught, reported and counted, and the loop goes on.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::{Context as Task, Poll},
+    time::Duration,
+};
+
+use actix::{Actor, ActorFuture, AsyncContext, Context, Supervised};
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    event_loop::{BatchDue, LoopMessage},
+    inbox::Inbox,
+    limits,
+    runtime::LoopHandle,
+};
+
+/// Time between two ticks of a loop.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// The actor of one loop. Inbox: [`LoopMessage`]; exits only with its arbiter.
+pub(crate) struct LoopActor {
+    pub(crate) handle: LoopHandle,
+    pub(crate) inbox: std::rc::Rc<Inbox<LoopMessage>>,
+}
+
+impl Actor for LoopActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Turns {
+            tick: Box::pin(tokio::time::sleep(TICK)),
+            batch: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            batch_waits: false,
+            last_checkpoint: Instant::now(),
+        });
+    }
+}
+
+impl Supervised for LoopActor {}
+
+/// The endless future of a loop's turns.
+struct Turns {
+    tick: Pin<Box<Sleep>>,
+    /// When a batch that nobody waits for has waited long enough for company.
+    batch: Pin<Box<Sleep>>,
+    batch_waits: bool,
+    last_checkpoint: Instant,
+}
+
+impl ActorFuture<LoopActor> for Turns {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        actor: &mut LoopActor,
+        _: &mut Context<LoopActor>,
+        task: &mut Task<'_>,
+    ) -> Poll<()> {
+        actor.inbox.register(task.waker());
+        let turn = catch_unwind(AssertUnwindSafe(|| self.turn(actor, task)));
+        if turn.is_err() {
+            // The panic hook has logged it with its place.
+            actor.handle.services().panics.fetch_add(1, Ordering::Relaxed);
+            actor.handle.event_loop().on_panic();
+            task.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Turns {
+    fn turn(&mut self, actor: &LoopActor, task: &mut Task<'_>) {
+        let handle = &actor.handle;
+        handle.begin_turn(task.waker());
+        let mut taken = 0;
+        while taken < limits::YIELD_AFTER
+            && let Some(message) = actor.inbox.take()
+        {
+            taken += 1;
+            match message {
+                LoopMessage::Task(run) => run(handle),
+                message => handle.event_loop().on_message(message),
+            }
+        }
+        if taken == limits::YIELD_AFTER {
+            task.waker().wake_by_ref();
+        }
+        self.tick(handle, task);
+        self.send_batch(handle, task);
+        handle.end_turn();
+    }
+
+    fn tick(&mut self, handle: &LoopHandle, task: &mut Task<'_>) {
+        while self.tick.as_mut().poll(task).is_ready() {
+            let now = Instant::now();
+            let late = now.saturating_duration_since(self.tick.deadline());
+            let services = handle.services();
+            let checkpoint = now.duration_since(self.last_checkpoint) >= services.checkpoint_interval;
+            if checkpoint {
+                self.last_checkpoint = now;
+            }
+            {
+                let mut event_loop = handle.event_loop();
+                event_loop.lag_ms = late.as_secs_f64() * 1e3;
+                event_loop.tick(services.clock.now(), checkpoint);
+            }
+            services.heartbeats[handle.id().index()].store(services.uptime_ms(), Ordering::Relaxed);
+            self.tick.as_mut().reset(now + TICK);
+        }
+    }
+
+    fn send_batch(&mut self, handle: &LoopHandle, task: &mut Task<'_>) {
+        let mut event_loop = handle.event_loop();
+        match event_loop.batch_due() {
+            BatchDue::Nothing => self.batch_waits = false,
+            BatchDue::Now => {
+                self.batch_waits = false;
+                event_loop.send_batch();
+                event_loop.flush_handover();
+            }
+            BatchDue::Soon => {
+                if !self.batch_waits {
+                    self.batch_waits = true;
+                    self.batch.as_mut().reset(handle.services().next_commit_tick());
+                }
+                if self.batch.as_mut().poll(task).is_ready() {
+                    self.batch_waits = false;
+                    event_loop.send_batch();
+                    event_loop.flush_handover();
+                }
+            }
+        }
+    }
+}

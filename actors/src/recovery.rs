@@ -1,0 +1,281 @@
+//! What happens before the node serves: lock the data directory, open or rebuild the store, and fold what the journal has
+//! beyond it.
+//!
+//! Recovery does not know how a reading folds: the caller gives the same pure function that the running node uses.
+
+mod data_dir;
+mod replay;
+
+use std::{
+    fs, io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+pub use self::data_dir::{DataDir, DirectoryLock};
+use self::{data_dir::take_lock, replay::Replay};
+use crate::{
+    dirty::DirtyStates,
+    ids::Position,
+    journal::{self, ScanError, ScanReport},
+    limits,
+    reading::Reading,
+    script::Verdict,
+    snapshot::{self, Entry, Snapshot, SnapshotError},
+    state::DeviceState,
+    store::{SledConfig, SledStore, StateStore, StoreError},
+};
+
+/// How a reading folds: the state before, its position, the reading, the verdict, and the states that scripts changed. `None`: the
+/// state stays as it was.
+pub type Fold<'a> =
+    dyn FnMut(Option<&DeviceState>, Position, &Reading, &Verdict, &[(Box<str>, Bytes)]) -> Option<DeviceState> + 'a;
+
+/// What a recovery leaves to go on with.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The store, with everything folded that can be.
+    pub store: Arc<SledStore>,
+    /// The position at which the journal goes on.
+    pub next: Position,
+    /// Readings that are still to be folded, by position: see [`Unfinished`].
+    pub unfinished: Vec<Unfinished>,
+    /// What was found.
+    pub report: RecoveryReport,
+    /// The places.
+    pub data: DataDir,
+    /// The lock of the directory: keep it until the node has stopped.
+    pub lock: DirectoryLock,
+}
+
+/// A reading that the journal has, and that is not folded: its handlers' outcome was not stored, or it stands behind such a
+/// reading of the same device. It was acknowledged: run it again, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its position.
+    pub position: Position,
+    /// The reading.
+    pub reading: Reading,
+    /// Is it for the handlers? If not, it folds unchanged, after those of its device that stand before it.
+    pub routed: bool,
+}
+
+/// What a recovery found and did.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryReport {
+    /// The position after which the journal was replayed.
+    pub replayed_after: Position,
+    /// What the journal's scan found.
+    pub journal: ScanReport,
+    /// Readings that were folded.
+    pub folded: u64,
+    /// Readings that are to be run again.
+    pub unfinished: u64,
+    /// Readings whose outcome was lost in a damaged place: they are parked.
+    pub orphaned: u64,
+    /// Where the damaged store was moved to, and why.
+    pub store_quarantined: Option<(PathBuf, String)>,
+    /// Snapshots that were found damaged, with the reason.
+    pub snapshots_damaged: Vec<String>,
+    /// The snapshot that the store was rebuilt from.
+    pub snapshot_used: Option<Position>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+impl RecoveryReport {
+    /// Was everything as a stop leaves it, orderly or not? A torn tail is no damage.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.journal.quarantined_places == 0
+            && self.journal.missing.is_empty()
+            && self.store_quarantined.is_none()
+            && self.snapshots_damaged.is_empty()
+            && self.orphaned == 0
+    }
+}
+
+/// Why a node cannot start from its data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// Another process has it.
+    #[error("data directory {dir} is in use by process {pid}: stop that node, or give this one another --data-dir", dir = dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, as far as the lock file says.
+        pid: String,
+    },
+    /// It cannot be used as a directory.
+    #[error("cannot use the data directory {dir}: {reason}", dir = dir.display())]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] ScanError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The snapshots cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// Recovers a data directory (made when it does not exist).
+///
+/// # Errors
+/// [`RecoveryError`], naming the path and what to do. Damage is no error: it is in the report.
+pub fn recover(data_dir: &Path, fold: &mut Fold<'_>) -> Result<Recovered, RecoveryError> {
+    recover_with(data_dir, SledConfig::default(), fold)
+}
+
+/// As [`recover`], with settings for the store.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) -> Result<Recovered, RecoveryError> {
+    let started = Instant::now();
+    let data = DataDir::new(data_dir);
+    let lock = take_lock(&data)?;
+    let mut report = RecoveryReport::default();
+    let store = open_store(&data, config, &mut report)?;
+    report.replayed_after = store.folded();
+    let mut replay = Replay::new(&store, fold);
+    let mut failed = None;
+    report.journal = journal::scan(&data.journal(), store.folded().plus(1), |position, record| {
+        match replay.record(position, record) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let unfinished = replay.finish(&mut report)?;
+    // Also beyond what the store has seen, should the journal have lost its end: a position is never used twice.
+    let next = report.journal.last.max(store.newest()).max(store.folded()).plus(1);
+    report.seconds = started.elapsed().as_secs_f64();
+    tell(&report);
+    Ok(Recovered { store: Arc::new(store), next, unfinished, report, data, lock })
+}
+
+/// Opens the store; one that cannot be trusted is moved away and rebuilt from the newest whole snapshot.
+fn open_store(data: &DataDir, config: SledConfig, report: &mut RecoveryReport) -> Result<SledStore, RecoveryError> {
+    let reason = match SledStore::open(&data.state(), config) {
+        // A snapshot is never ahead of the store it was made from, unless somebody changed the store behind our back.
+        Ok(store) => match newest_whole(data, store.folded(), report)? {
+            None => return Ok(store),
+            Some(newest) if store.count() == 0 => {
+                fill(&store, &newest, report)?;
+                return Ok(store);
+            }
+            Some(newest) => format!("it is folded up to {}, and a snapshot up to {}", store.folded(), newest.position),
+        },
+        Err(StoreError::Damaged { reason, .. }) => reason,
+        Err(error) => return Err(error.into()),
+    };
+    let moved = move_away(data).map_err(|source| StoreError::Io { what: "move away", path: data.state(), source })?;
+    tracing::error!(reason, moved = %moved.display(), "the state store is damaged: it is rebuilt from the journal");
+    report.store_quarantined = Some((moved, reason));
+    let store = SledStore::open(&data.state(), config)?;
+    if let Some(newest) = newest_whole(data, Position(0), report)? {
+        fill(&store, &newest, report)?;
+    }
+    Ok(store)
+}
+
+/// Moves the store to `state.quarantined-<n>`, its side file first: half of this is found to be damaged again.
+fn move_away(data: &DataDir) -> io::Result<PathBuf> {
+    let free = |n: &u32| !data.path().join(format!("state.quarantined-{n}")).exists();
+    let name = format!("state.quarantined-{}", (1..).find(free).expect("one of four billion is free"));
+    let side = data.path().join("state.folded");
+    match fs::rename(&side, data.path().join(format!("{name}.folded"))) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let moved = data.path().join(name);
+    fs::rename(data.state(), &moved)?;
+    Ok(moved)
+}
+
+/// The newest whole snapshot beyond a position. Damaged ones on the way are set aside.
+fn newest_whole(
+    data: &DataDir,
+    beyond: Position,
+    report: &mut RecoveryReport,
+) -> Result<Option<Snapshot>, SnapshotError> {
+    for found in snapshot::list(&data.snapshots())?.into_iter().take_while(|found| found.position > beyond) {
+        match snapshot::verify(&found) {
+            Ok(()) => return Ok(Some(found)),
+            Err(error @ SnapshotError::Damaged { .. }) => {
+                tracing::error!(%error, "an older one is used, if there is one");
+                report.snapshots_damaged.push(error.to_string());
+                snapshot::set_aside(&found)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
+fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<(), SnapshotError> {
+    let (mut states, mut parked) = (DirtyStates::default(), Vec::new());
+    snapshot::load(newest, &mut |entry| {
+        match entry {
+            Entry::State(state) => states.insert(state),
+            Entry::Parked(reading) => parked.push(reading),
+        }
+        if states.is_full() || parked.len() >= limits::PARKED_READINGS {
+            store.write(&states.to_vec(), &parked, Position(0))?;
+            states.clear();
+            parked.clear();
+        }
+        Ok(())
+    })?;
+    store.write(&states.to_vec(), &parked, newest.position)?;
+    report.snapshot_used = Some(newest.position);
+    Ok(())
+}
+
+/// Says once what was found.
+fn tell(report: &RecoveryReport) {
+    let journal = &report.journal;
+    tracing::info!(
+        records = journal.records,
+        folded = report.folded,
+        unfinished = report.unfinished,
+        after = %report.replayed_after,
+        last = %journal.last,
+        seconds = report.seconds,
+        "recovered"
+    );
+    if journal.torn_tail_bytes > 0 {
+        tracing::warn!(bytes = journal.torn_tail_bytes, "cut a torn end off the journal");
+    }
+    for place in &journal.quarantined {
+        let (segment, kept_in) = (place.segment.display(), place.kept_in.as_deref().unwrap_or(Path::new("")).display());
+        tracing::error!(%segment, offset = place.offset, bytes = place.bytes, why = place.why, %kept_in, "the journal is damaged here");
+    }
+    for gap in &journal.missing {
+        tracing::error!(first = %gap.first, last = %gap.last, "records are missing from the journal");
+    }
+    if report.orphaned > 0 {
+        tracing::error!(readings = report.orphaned, "parked readings whose outcome was lost");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The replay: the journal's records, folded in each device's order, on their way into the store.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use super::{Fold, RecoveryReport, Unfinished};
+use crate::{
+    dirty::DirtyStates,
+    ids::{DeviceId, Position},
+    journal::{OutcomeRecord, Record},
+    limits,
+    script::{ParkReason, Verdict},
+    state::ParkedReading,
+    store::{StateStore, StoreError},
+};
+
+/// Time between two words about the progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// The journal's records on their way into the store.
+pub(super) struct Replay<'a, 'f> {
+    store: &'a dyn StateStore,
+    fold: &'a mut Fold<'f>,
+    states: DirtyStates,
+    parked: Vec<ParkedReading>,
+    /// Readings that wait for an outcome, and those of the same device behind them: what the loops had in flight.
+    waiting: HashMap<DeviceId, VecDeque<Unfinished>>,
+    /// The last position that was seen.
+    seen: Position,
+    folded: u64,
+    orphaned: u64,
+    records: u64,
+    spoken: Instant,
+}
+
+impl<'a, 'f> Replay<'a, 'f> {
+    pub(super) fn new(store: &'a dyn StateStore, fold: &'a mut Fold<'f>) -> Self {
+        Self {
+            store,
+            fold,
+            states: DirtyStates::default(),
+            parked: Vec::new(),
+            waiting: HashMap::new(),
+            seen: store.folded(),
+            folded: 0,
+            orphaned: 0,
+            records: 0,
+            spoken: Instant::now(),
+        }
+    }
+
+    pub(super) fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
+        self.records += 1;
+        match record {
+            Record::Reading { reading, routed } => self.reading(Unfinished { position, reading, routed })?,
+            Record::Outcome(outcome) => self.outcome(&outcome)?,
+        }
+        self.seen = position;
+        if self.states.is_full() || self.parked.len() >= limits::PARKED_READINGS {
+            self.write()?;
+        }
+        if self.records.is_multiple_of(10_000) && self.spoken.elapsed() >= PROGRESS {
+            self.spoken = Instant::now();
+            tracing::info!(records = self.records, %position, "replaying the journal");
+        }
+        Ok(())
+    }
+
+    /// Readings of one device fold in their order: one that follows a reading without an outcome waits behind it.
+    fn reading(&mut self, new: Unfinished) -> Result<(), StoreError> {
+        if let Some(queue) = self.waiting.get_mut(&new.reading.device) {
+            queue.push_back(new);
+        } else if new.routed {
+            self.waiting.insert(new.reading.device.clone(), VecDeque::from([new]));
+        } else {
+            self.apply(&new, &Verdict::Unchanged, &[])?;
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), StoreError> {
+        // None waits when the reading is before the replay's start: then it is folded, or the start would be before it.
+        let Some(mut queue) = self.waiting.remove(&outcome.device) else { return Ok(()) };
+        if queue.iter().any(|waiting| waiting.routed && waiting.position == outcome.reading) {
+            while let Some(first) = queue.pop_front() {
+                if first.position == outcome.reading {
+                    self.apply(&first, &outcome.verdict, &outcome.script_state)?;
+                    break;
+                }
+                self.pass_over(&first)?;
+            }
+            while queue.front().is_some_and(|next| !next.routed) {
+                if let Some(next) = queue.pop_front() {
+                    self.apply(&next, &Verdict::Unchanged, &[])?;
+                }
+            }
+        }
+        if !queue.is_empty() {
+            self.waiting.insert(outcome.device.clone(), queue);
+        }
+        Ok(())
+    }
+
+    /// A later reading of the device has its outcome, and this one has none: outcomes come in order, so this one's was lost in
+    /// a damaged place. It is parked, for an operator to see.
+    fn pass_over(&mut self, waiting: &Unfinished) -> Result<(), StoreError> {
+        if !waiting.routed {
+            return self.apply(waiting, &Verdict::Unchanged, &[]);
+        }
+        self.orphaned += 1;
+        let verdict = Verdict::Parked {
+            script: "".into(),
+            reason: ParkReason::Crashed,
+            message: "what the handlers made of it was lost in a damaged place of the journal".into(),
+        };
+        self.apply(waiting, &verdict, &[])
+    }
+
+    fn apply(
+        &mut self,
+        what: &Unfinished,
+        verdict: &Verdict,
+        script_state: &[(Box<str>, Bytes)],
+    ) -> Result<(), StoreError> {
+        let Unfinished { position, reading, .. } = what;
+        if let Verdict::Parked { script, reason, message } = verdict {
+            self.parked.push(ParkedReading {
+                position: *position,
+                reading: reading.clone(),
+                script: script.clone(),
+                reason: *reason,
+                message: message.clone(),
+            });
+        }
+        let previous = match self.states.get(&reading.device) {
+            Some(state) => Some(state.clone()),
+            None => self.store.get(reading.device.as_str())?,
+        };
+        // The store may be ahead of its own folded position, device by device.
+        if previous.as_ref().is_some_and(|state| state.position >= *position) {
+            return Ok(());
+        }
+        self.folded += 1;
+        if let Some(state) = (self.fold)(previous.as_ref(), *position, reading, verdict, script_state) {
+            self.states.insert(state);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        let first_waiting = self.waiting.values().flatten().map(|waiting| waiting.position.0).min();
+        let folded = first_waiting.map_or(self.seen, |first| Position(first - 1)).max(self.store.folded());
+        if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
+            return Ok(());
+        }
+        self.store.write(&self.states.to_vec(), &self.parked, folded)?;
+        self.states.clear();
+        self.parked.clear();
+        Ok(())
+    }
+
+    /// Writes what is left, and gives the readings that are still to be folded.
+    pub(super) fn finish(mut self, report: &mut RecoveryReport) -> Result<Vec<Unfinished>, StoreError> {
+        self.write()?;
+        let mut unfinished = Vec::new();
+        for (device, queue) in self.waiting {
+            // The state may have what the journal lacks: an outcome is folded before it is durable.
+            let position = self.store.get(device.as_str())?.map_or(Position(0), |state| state.position);
+            unfinished.extend(queue.into_iter().filter(|waiting| waiting.position > position));
+        }
+        unfinished.sort_unstable_by_key(|waiting| waiting.position);
+        report.folded = self.folded;
+        report.orphaned = self.orphaned;
+        report.unfinished = unfinished.len() as u64;
+        Ok(unfinished)
+    }
+}

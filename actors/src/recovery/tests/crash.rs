@@ -1,0 +1,78 @@
+//! `kill -9` of everything at once: journal, checkpoints into sled, snapshots, freed segments. The states come out right.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use super::{Runtime, fold, recovered};
+use crate::{
+    checkpoint::{CheckpointBatch, CheckpointConfig, Checkpointer},
+    ids::{LoopId, Position},
+    journal::tests::doubles::reading,
+    script::Verdict,
+    store::StateStore,
+};
+
+const DIR: &str = "TIDEGATE_TEST_DATA";
+
+/// The child's part: does nothing when it is run as a test. The record at position `p` is the reading number `p - 1`.
+#[test]
+fn child_runs_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let dir = Path::new(&dir);
+    let mut runtime = Runtime::open(dir, 2_000);
+    let config = CheckpointConfig {
+        interval: Duration::from_millis(3),
+        snapshot_dir: dir.join("snapshots"),
+        journal_retention_bytes: 20_000,
+        loops: 1,
+    };
+    let checkpointer = Checkpointer::start(runtime.store.clone(), runtime.journal.clone(), config).unwrap();
+    loop {
+        let number = runtime.last.0;
+        runtime.read(number, false);
+        writeln!(std::io::stdout(), "committed {}", number + 1).expect("the parent reads, or has killed us");
+        if number.is_multiple_of(5) {
+            let states = runtime.states.values().cloned().collect();
+            let folded_through = runtime.folded_through();
+            let owner = LoopId(0);
+            let _ = checkpointer.try_submit(CheckpointBatch { owner, states, parked: Vec::new(), folded_through });
+        }
+    }
+}
+
+#[test]
+fn the_states_survive_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "recovery::tests::crash::child_runs_until_it_is_killed", "--nocapture"])
+            .env(DIR, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let committed = |line: String| line.strip_prefix("committed ").and_then(|last| last.parse::<u64>().ok());
+        let first = said.by_ref().filter_map(committed).nth(150 + 83 * round);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let acknowledged = said.filter_map(committed).max().or(first).expect("it ran until it was killed");
+
+        let found = recovered(dir.path());
+        assert!(found.report.is_clean(), "{:?}", found.report);
+        assert!(found.next.0 > acknowledged, "{acknowledged} was acknowledged: {:?}", found.report);
+        let mut expected = std::collections::BTreeMap::new();
+        for number in 0..found.next.0 - 1 {
+            let reading = reading(number);
+            let previous = expected.get(&reading.device);
+            let state = fold(previous, Position(number + 1), &reading, &Verdict::Unchanged, &[]).unwrap();
+            expected.insert(reading.device.clone(), state);
+        }
+        assert!(found.store.page(None, "", 100).unwrap().iter().eq(expected.values()), "{:?}", found.report);
+    }
+    assert!(dir.path().join("snapshots").read_dir().unwrap().count() > 0, "snapshots were written meanwhile");
+}

@@ -1,0 +1,612 @@
+//! The runtime as the node sees it: the loops on their arbiters, the services that they share, and the handles to both.
+
+use std::{
+    cell::{RefCell, RefMut},
+    rc::Rc,
+    sync::{Arc, atomic::AtomicU64},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use actix::Supervisor;
+use actix_rt::Arbiter;
+use tokio::sync::oneshot;
+
+use crate::{
+    blocking::{BlockingPool, PoolFull},
+    checkpoint::Checkpointer,
+    clock::Clock,
+    event_loop::{EventLoop, LoopHealth, LoopMessage},
+    fanout::{Filter, Viewer},
+    ids::{DeviceId, LoopId},
+    inbox::{Inbox, Outlet},
+    journal::{Commit, CommitSink, Journal, JournalFailure},
+    ledger::{Ledger, RejectReason},
+    loop_actor::LoopActor,
+    placement,
+    recovery::Unfinished,
+    script::{OutcomeSink, ScriptEngine, ScriptOutcome},
+    state::{DeviceState, ParkedReading},
+    store::{StateStore, StoreError},
+    submission::{Ack, Submission},
+    turn::Shown,
+};
+
+/// What the loops share.
+pub struct Services {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where readings become durable.
+    pub journal: Arc<dyn Journal>,
+    /// The operators' handlers.
+    pub scripts: Arc<dyn ScriptEngine>,
+    /// The latest states.
+    pub store: Arc<dyn StateStore>,
+    /// Who writes them.
+    pub checkpointer: Arc<Checkpointer>,
+    /// Where slow work goes.
+    pub pool: Arc<BlockingPool>,
+    /// The loops' inboxes, by loop.
+    pub outlets: Vec<Outlet<LoopMessage>>,
+    /// Longest wait for company of a batch that nobody waits for.
+    pub commit_max_delay: Duration,
+    /// Time between two checkpoints.
+    pub checkpoint_interval: Duration,
+    /// Turns that panicked.
+    pub panics: AtomicU64,
+    /// When each loop last ticked, in milliseconds since the start.
+    pub heartbeats: Vec<AtomicU64>,
+    /// When the node started.
+    pub started: Instant,
+}
+
+impl Services {
+    /// The number of loops.
+    #[must_use]
+    pub fn loops(&self) -> u16 {
+        u16::try_from(self.outlets.len()).unwrap_or(u16::MAX)
+    }
+
+    /// When the loops hand over next what nobody waits for: a tick that they have in common, so that one commit serves all.
+    #[must_use]
+    pub fn next_commit_tick(&self) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        let delay = self.commit_max_delay.as_micros().max(1);
+        let into = self.started.elapsed().as_micros() % delay;
+        now + Duration::from_micros(u64::try_from(delay - into).unwrap_or(0))
+    }
+
+    /// Milliseconds since the start.
+    #[must_use]
+    pub fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What the edge does with what a loop has for it. Called on the loop's thread, never while the loop is borrowed.
+pub trait Edge {
+    /// Answers for connections and requests of this loop.
+    fn on_acks(&self, acks: Vec<Ack>);
+    /// States and events for MQTT subscribers; only while [`LoopHandle::listen`] is on.
+    fn on_shown(&self, shown: Vec<Shown>);
+    /// The end of a turn: what the edge collected for other loops leaves now.
+    fn on_turn_end(&self);
+}
+
+/// A loop, on its own thread. Cheap to clone.
+#[derive(Clone)]
+pub struct LoopHandle(Rc<LoopInner>);
+
+struct LoopInner {
+    id: LoopId,
+    services: Arc<Services>,
+    event_loop: RefCell<EventLoop>,
+    edge: RefCell<Option<Rc<dyn Edge>>>,
+}
+
+impl LoopHandle {
+    /// Starts the loop's actor on this thread (an arbiter's).
+    pub(crate) fn start(id: LoopId, services: Arc<Services>, inbox: Inbox<LoopMessage>) -> Self {
+        let event_loop = RefCell::new(EventLoop::new(id, Arc::clone(&services)));
+        let handle = Self(Rc::new(LoopInner { id, services, event_loop, edge: RefCell::new(None) }));
+        let actor = LoopActor { handle: handle.clone(), inbox: Rc::new(inbox) };
+        Supervisor::start(|_| actor);
+        handle
+    }
+
+    /// Which loop this is.
+    #[must_use]
+    pub fn id(&self) -> LoopId {
+        self.0.id
+    }
+
+    /// What the loops share.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.0.services
+    }
+
+    pub(crate) fn event_loop(&self) -> RefMut<'_, EventLoop> {
+        self.0.event_loop.borrow_mut()
+    }
+
+    /// Gives the loop its edge.
+    pub fn set_edge(&self, edge: Rc<dyn Edge>) {
+        *self.0.edge.borrow_mut() = Some(edge);
+    }
+
+    /// Does the edge want every state and event?
+    pub fn listen(&self, on: bool) {
+        self.event_loop().turn.edge_listens = on;
+    }
+
+    pub(crate) fn begin_turn(&self, waker: &Waker) {
+        let now = self.0.services.clock.now();
+        let mut event_loop = self.event_loop();
+        event_loop.turn.set_waker(waker);
+        event_loop.turn.now = now;
+    }
+
+    pub(crate) fn end_turn(&self) {
+        let for_edge = self.event_loop().flush();
+        let Some(edge) = self.0.edge.borrow().clone() else { return };
+        if !for_edge.acks.is_empty() {
+            edge.on_acks(for_edge.acks);
+        }
+        if !for_edge.shown.is_empty() {
+            edge.on_shown(for_edge.shown);
+        }
+        edge.on_turn_end();
+    }
+
+    /// Makes the loop run a turn soon, so that [`Edge::on_turn_end`] is called.
+    pub fn wake(&self) {
+        self.event_loop().turn.wake();
+    }
+
+    /// The loop that owns a device.
+    #[must_use]
+    pub fn owner_of(&self, device: &str) -> LoopId {
+        placement::owner(device, self.0.services.loops())
+    }
+
+    /// Takes a reading: to its device on this loop, or on its way to the loop that owns it.
+    pub fn submit(&self, submission: Submission) {
+        self.event_loop().submit(submission);
+    }
+
+    /// Sends the readings that other loops own, now: before their sender is told that they are here. What he sends next, over
+    /// whatever connection, comes after them.
+    pub fn hand_over(&self) {
+        self.event_loop().flush_handover();
+    }
+
+    /// Counts a reading that the edge refused.
+    pub fn reject(&self, reason: RejectReason) {
+        self.event_loop().turn.ledger.reject(reason);
+    }
+
+    /// Should sockets not be read now? Then [`LoopHandle::pause`] tells whom to wake later.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.event_loop().is_pressed()
+    }
+
+    /// Should the connection of a device of this loop not be read now: too many of its readings are under way? Then, too,
+    /// [`LoopHandle::pause`] tells whom to wake: at the end of the next turn.
+    #[must_use]
+    pub fn is_device_pressed(&self, device: &DeviceId) -> bool {
+        self.event_loop().is_device_pressed(device.as_str())
+    }
+
+    /// Wakes `waker` once sockets may be read again.
+    pub fn pause(&self, waker: &Waker) {
+        self.event_loop().pause(waker);
+    }
+
+    /// Closes or opens the gate from outside: memory is short, or the node stops.
+    pub fn close_gate(&self, closed: bool) {
+        let mut event_loop = self.event_loop();
+        event_loop.turn.gate_closed = closed;
+        event_loop.turn.wake();
+    }
+
+    /// A connection of this loop's device came or went.
+    pub fn connected(&self, device: &DeviceId, here: bool) {
+        self.event_loop().connected(device, here);
+    }
+
+    /// The time of this turn, without a system call.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.event_loop().turn.now
+    }
+
+    /// This loop's ledger, consistent.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.event_loop().turn.ledger.clone()
+    }
+
+    /// How this loop fares.
+    #[must_use]
+    pub fn health(&self) -> LoopHealth {
+        self.event_loop().health()
+    }
+
+    /// The Device object of an active device of this loop, and whether the device is connected.
+    #[must_use]
+    pub fn device_json(&self, device: &str) -> (Option<Vec<u8>>, bool) {
+        let event_loop = self.event_loop();
+        let connected = event_loop.turn.connected.contains_key(device);
+        let json = event_loop.device(device).and_then(|d| d.state()).map(|state| {
+            let mut out = Vec::with_capacity(state.state.len() + 160);
+            state.put_json(&mut out, connected);
+            out
+        });
+        (json, connected)
+    }
+
+    /// One page of this loop's devices: the active ones, and those of `stored` (owned by this loop) that are not active.
+    fn page(&self, query: &PageQuery, stored: &[DeviceState]) -> Vec<(DeviceId, Vec<u8>)> {
+        let event_loop = self.event_loop();
+        let encode = |state: &DeviceState| {
+            let mut out = Vec::with_capacity(state.state.len() + 160);
+            state.put_json(&mut out, event_loop.turn.connected.contains_key(&state.device));
+            (state.device.clone(), out)
+        };
+        let active = event_loop.page(query.after.as_deref(), &query.prefix, query.limit);
+        let sleeping =
+            stored.iter().filter(|s| event_loop.device(s.device.as_str()).is_none_or(|d| d.state().is_none()));
+        active.into_iter().chain(sleeping).map(encode).collect()
+    }
+}
+
+/// Which devices a page shows.
+#[derive(Debug, Clone, Default)]
+pub struct PageQuery {
+    /// Only devices after this id.
+    pub after: Option<String>,
+    /// Only devices whose ids start so.
+    pub prefix: String,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Why the runtime did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The blocking pool is full.
+    #[error(transparent)]
+    PoolFull(#[from] PoolFull),
+    /// A loop's inbox is full, or the loop does not answer.
+    #[error("loop {0} does not answer: its inbox (limit loop_inbox) is full or it is stopping")]
+    LoopBusy(u16),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A job of the blocking pool panicked.
+    #[error("the query failed inside the node (a panic, see its log)")]
+    Panicked,
+}
+
+/// A handle to the running runtime, from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct RuntimeHandle {
+    services: Arc<Services>,
+    known_at_start: u64,
+}
+
+/// Delivers the journal's and the handlers' answers to the loops.
+#[derive(Clone)]
+pub struct LoopSink {
+    outlets: Vec<Outlet<LoopMessage>>,
+}
+
+impl LoopSink {
+    /// A sink into these inboxes.
+    #[must_use]
+    pub fn new(outlets: Vec<Outlet<LoopMessage>>) -> Self {
+        Self { outlets }
+    }
+
+    fn all(&self, message: impl Fn() -> LoopMessage) {
+        for outlet in &self.outlets {
+            let _ = outlet.send(message());
+        }
+    }
+}
+
+impl CommitSink for LoopSink {
+    fn committed(&self, owner: LoopId, commits: Vec<Commit>) {
+        // A loop that has ended wants no answers: its connections are gone.
+        let _ = self.outlets[owner.index()].send(LoopMessage::Committed(commits));
+    }
+
+    fn failed(&self, error: &JournalFailure) {
+        let reason: Arc<str> = error.to_string().into();
+        self.all(|| LoopMessage::JournalFailed(Arc::clone(&reason)));
+    }
+
+    fn recovered(&self) {
+        self.all(|| LoopMessage::JournalRecovered);
+    }
+}
+
+impl OutcomeSink for LoopSink {
+    fn deliver(&self, owner: LoopId, outcomes: Vec<ScriptOutcome>) {
+        let _ = self.outlets[owner.index()].send(LoopMessage::Outcomes(outcomes));
+    }
+}
+
+/// The loops, running.
+pub struct Runtime {
+    arbiters: Vec<Arbiter>,
+    handle: RuntimeHandle,
+}
+
+impl Runtime {
+    /// Starts a loop a core on arbiters of their own. `on_loop` runs on each loop's thread, once, to attach the edge.
+    /// Needs a running actix system.
+    ///
+    /// # Errors
+    /// More loops than a [`LoopId`] can number.
+    pub fn start(
+        handle: RuntimeHandle,
+        inboxes: Vec<Inbox<LoopMessage>>,
+        on_loop: impl Fn(LoopHandle) + Clone + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let mut arbiters = Vec::new();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let arbiter = Arbiter::with_tokio_rt(loop_runtime);
+            let (services, on_loop) = (Arc::clone(&handle.services), on_loop.clone());
+            let id = LoopId(u16::try_from(index).map_err(std::io::Error::other)?);
+            arbiter.spawn_fn(move || on_loop(LoopHandle::start(id, services, inbox)));
+            arbiters.push(arbiter);
+        }
+        Ok(Self { arbiters, handle })
+    }
+
+    /// Waits until nothing is under way, at most `patience`: every reading that was taken in is folded and answered.
+    /// Nothing new may come in by then. Returns whether it was.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let is_drained = |handle: &LoopHandle| {
+            let mut event_loop = handle.event_loop();
+            event_loop.send_batch();
+            event_loop.flush_handover();
+            event_loop.is_drained()
+        };
+        // Twice: what one loop handed over while it was asked came to the other one after that had answered.
+        loop {
+            if !self.until(deadline, is_drained).await {
+                return false;
+            }
+            if self.handle.on_every_loop(is_drained).await.is_ok_and(|drained| drained.into_iter().all(|done| done)) {
+                return true;
+            }
+        }
+    }
+
+    /// Writes the last checkpoint, closes the journal, and ends the loops and the services. Drain first.
+    /// Returns whether every state was handed to the checkpoint thread.
+    pub async fn stop(self) -> bool {
+        self.handle.services.scripts.stop();
+        let checkpointed = self.until(Instant::now() + Duration::from_secs(5), |handle| {
+            let mut event_loop = handle.event_loop();
+            let unwritten = !event_loop.turn.dirty.is_empty() || !event_loop.turn.parked.is_empty();
+            event_loop.tick(handle.services().clock.now(), unwritten);
+            event_loop.is_checkpointed()
+        });
+        let checkpointed = checkpointed.await;
+        // The position goes out once more, so that the next start has nothing to replay.
+        let last = |handle: &LoopHandle| handle.event_loop().tick(handle.services().clock.now(), true);
+        let last = self.handle.on_every_loop(last).await.is_ok();
+        let services = &self.handle.services;
+        services.journal.close();
+        if let Err(error) = services.checkpointer.stop() {
+            tracing::error!(%error, "the last checkpoint was not written; the next start replays more of the journal");
+        }
+        services.pool.stop();
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            let _ = arbiter.join();
+        }
+        checkpointed && last
+    }
+
+    async fn until(&self, deadline: Instant, done: impl Fn(&LoopHandle) -> bool + Clone + Send + 'static) -> bool {
+        loop {
+            let answers = self.handle.on_every_loop(done.clone()).await;
+            if answers.is_ok_and(|answers| answers.into_iter().all(|done| done)) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// One loop's tokio runtime. Blocking work has its own pool: tokio's would be one more a loop, without a bound on its queue.
+fn loop_runtime() -> tokio::runtime::Runtime {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    built.expect("a thread can have an event loop: epoll and a timer are all it takes")
+}
+
+impl RuntimeHandle {
+    /// A handle to the runtime of these services; its loops answer once [`Runtime::start`] has run.
+    #[must_use]
+    pub fn new(services: Arc<Services>) -> Self {
+        let known_at_start = services.store.count();
+        Self { services, known_at_start }
+    }
+
+    /// What the loops share.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Runs `ask` on one loop and gives its answer.
+    ///
+    /// # Errors
+    /// [`QueryError::LoopBusy`] when the loop's inbox is full or the loop ends meanwhile.
+    pub async fn on_loop<T: Send + 'static>(
+        &self,
+        id: LoopId,
+        ask: impl FnOnce(&LoopHandle) -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let (reply, answer) = oneshot::channel();
+        // Nobody waits for the answer any more when the request was dropped.
+        let task = LoopMessage::Task(Box::new(move |handle| drop(reply.send(ask(handle)))));
+        self.services.outlets[id.index()].try_send(task).map_err(|_| QueryError::LoopBusy(id.0))?;
+        answer.await.map_err(|_| QueryError::LoopBusy(id.0))
+    }
+
+    /// Runs `ask` on every loop and gives the answers, by loop.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`].
+    pub async fn on_every_loop<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&LoopHandle) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>, QueryError> {
+        let asked = (0..self.services.loops()).map(|id| self.on_loop(LoopId(id), ask.clone()));
+        futures_util::future::try_join_all(asked).await
+    }
+
+    /// The node's ledger.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`].
+    pub async fn ledger(&self) -> Result<Ledger, QueryError> {
+        let mut total = Ledger::default();
+        self.on_every_loop(LoopHandle::ledger).await?.iter().for_each(|ledger| total.add(ledger));
+        Ok(total)
+    }
+
+    /// How the loops fare, and how many devices the node knows.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`].
+    pub async fn health(&self) -> Result<(Vec<LoopHealth>, u64), QueryError> {
+        let loops = self.on_every_loop(LoopHandle::health).await?;
+        let known = self.known_at_start + loops.iter().map(|health| health.new_devices).sum::<u64>();
+        Ok((loops, known))
+    }
+
+    /// The Device object of one device, active or not.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`], or the store's.
+    pub async fn device(&self, device: DeviceId) -> Result<Option<Vec<u8>>, QueryError> {
+        let owner = placement::owner(device.as_str(), self.services.loops());
+        let id = device.clone();
+        let (json, connected) = self.on_loop(owner, move |handle| handle.device_json(id.as_str())).await?;
+        if json.is_some() {
+            return Ok(json);
+        }
+        let store = Arc::clone(&self.services.store);
+        let stored = self.services.pool.try_run(move || store.get(device.as_str()))?;
+        Ok(stored.await.map_err(|_| QueryError::Panicked)??.map(|state| {
+            let mut out = Vec::new();
+            state.put_json(&mut out, connected);
+            out
+        }))
+    }
+
+    /// One page of devices, sorted by id: each with its Device object.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::device`].
+    pub async fn page(&self, query: PageQuery) -> Result<Vec<(DeviceId, Vec<u8>)>, QueryError> {
+        let (store, ask) = (Arc::clone(&self.services.store), query.clone());
+        let stored = self.services.pool.try_run(move || store.page(ask.after.as_deref(), &ask.prefix, ask.limit))?;
+        let mut by_loop: Vec<Vec<DeviceState>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
+        for state in stored.await.map_err(|_| QueryError::Panicked)?? {
+            by_loop[placement::owner(state.device.as_str(), self.services.loops()).index()].push(state);
+        }
+        let asked = (0..).zip(by_loop).map(|(id, stored)| {
+            let query = query.clone();
+            self.on_loop(LoopId(id), move |handle| handle.page(&query, &stored))
+        });
+        let mut page: Vec<_> = futures_util::future::try_join_all(asked).await?.into_iter().flatten().collect();
+        page.sort_by(|(a, _), (b, _)| a.cmp(b));
+        page.truncate(query.limit);
+        Ok(page)
+    }
+
+    /// The parked readings, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, QueryError> {
+        let store = Arc::clone(&self.services.store);
+        let parked = self.services.pool.try_run(move || store.parked(limit))?;
+        Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+    }
+
+    /// Subscribes a viewer: every loop shows its share of the snapshot and every update from then on.
+    /// The viewer must have been made with as many sources as there are loops, and is subscribed once: a viewer with another
+    /// filter is another viewer, or what is still on its way for the old filter would come to it.
+    ///
+    /// # Errors
+    /// [`QueryError::PoolFull`].
+    pub fn watch(&self, viewer: &Arc<Viewer>, filter: Filter) -> Result<(), QueryError> {
+        let (services, viewer, filter) =
+            (Arc::clone(&self.services), Arc::clone(viewer), Arc::new(filter.normalized()));
+        self.services.pool.try_run(move || show_snapshot(&services, &viewer, &filter))?;
+        Ok(())
+    }
+
+    /// Hands the readings whose handlers had not run at the last stop to their loops. Call it before [`Runtime::start`]: a loop
+    /// that does not have them yet would say that it is folded beyond them.
+    pub fn resume(&self, unfinished: Vec<Unfinished>) {
+        let mut by_loop: Vec<Vec<Unfinished>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
+        for one in unfinished {
+            by_loop[placement::owner(one.reading.device.as_str(), self.services.loops()).index()].push(one);
+        }
+        for (outlet, readings) in self.services.outlets.iter().zip(by_loop) {
+            let _ = outlet.send(LoopMessage::Resume(readings));
+        }
+    }
+}
+
+/// First every loop registers the viewer and shows what is active, then the stored states follow in pages: an update between
+/// the two is shown by the loop, and the page of an active device is left out by it.
+fn show_snapshot(services: &Services, viewer: &Arc<Viewer>, filter: &Arc<Filter>) {
+    let send = |loop_id: LoopId, message: LoopMessage| drop(services.outlets[loop_id.index()].send(message));
+    for id in 0..services.loops() {
+        send(LoopId(id), LoopMessage::Watch(Arc::clone(viewer), Arc::clone(filter)));
+    }
+    let show = |states: Vec<DeviceState>| {
+        let mut by_loop: Vec<Vec<DeviceState>> = services.outlets.iter().map(|_| Vec::new()).collect();
+        for state in states {
+            by_loop[placement::owner(state.device.as_str(), services.loops()).index()].push(state);
+        }
+        for (id, states) in (0..).zip(by_loop).filter(|(_, states)| !states.is_empty()) {
+            send(LoopId(id), LoopMessage::Snapshot(Arc::clone(viewer), states));
+        }
+    };
+    let pages = if filter.fleet { vec![Box::<str>::from("")] } else { filter.prefixes.clone() };
+    let stored = pages.iter().try_for_each(|prefix| {
+        let mut after: Option<String> = None;
+        while !viewer.is_closed() {
+            let page = services.store.page(after.as_deref(), prefix, 1_000)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.device.as_str().to_owned());
+            show(page);
+        }
+        Ok::<(), StoreError>(())
+    });
+    let singles: Result<Vec<_>, _> = filter.devices.iter().map(|id| services.store.get(id.as_str())).collect();
+    match stored.and(singles) {
+        Ok(singles) => show(singles.into_iter().flatten().collect()),
+        Err(error) => tracing::error!(%error, "a viewer's snapshot is incomplete: the store could not be read"),
+    }
+    for id in 0..services.loops() {
+        send(LoopId(id), LoopMessage::Synced(Arc::clone(viewer)));
+    }
+}

@@ -1,0 +1,95 @@
+//! A store in memory: for tests, and for a node that keeps nothing.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+    sync::{
+        RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{StateStore, StoreError};
+use crate::{
+    ids::{DeviceId, Position},
+    limits,
+    lock::{read, write},
+    state::{DeviceState, ParkedReading},
+};
+
+/// A store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    content: RwLock<Content>,
+    parked_dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    states: BTreeMap<DeviceId, DeviceState>,
+    parked: BTreeMap<Position, ParkedReading>,
+    folded: Position,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl StateStore for MemoryStore {
+    fn get(&self, device: &str) -> Result<Option<DeviceState>, StoreError> {
+        Ok(read(&self.content).states.get(device).cloned())
+    }
+
+    fn page(&self, after: Option<&str>, prefix: &str, limit: usize) -> Result<Vec<DeviceState>, StoreError> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let content = read(&self.content);
+        let matching = content.states.range::<str, _>((start, Bound::Unbounded)).map(|(_, state)| state);
+        Ok(matching.take_while(|state| state.device.as_str().starts_with(prefix)).take(limit).cloned().collect())
+    }
+
+    fn count(&self) -> u64 {
+        read(&self.content).states.len() as u64
+    }
+
+    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError> {
+        let mut content = write(&self.content);
+        content.states.extend(states.iter().map(|state| (state.device.clone(), state.clone())));
+        content.parked.extend(parked.iter().map(|parked| (parked.position, parked.clone())));
+        while content.parked.len() > limits::PARKED_READINGS {
+            content.parked.pop_first();
+            self.parked_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        content.folded = folded;
+        Ok(())
+    }
+
+    fn folded(&self) -> Position {
+        read(&self.content).folded
+    }
+
+    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
+        Ok(read(&self.content).parked.values().rev().take(limit).cloned().collect())
+    }
+
+    fn parked_dropped(&self) -> u64 {
+        self.parked_dropped.load(Ordering::Relaxed)
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(DeviceState) -> ControlFlow<()>) -> Result<(), StoreError> {
+        // A copy of the ids and bodies' handles only: `each` may take its time, and may read the store.
+        let states = read(&self.content).states.values().cloned().collect::<Vec<_>>();
+        let _ = states.into_iter().try_for_each(each);
+        Ok(())
+    }
+
+    fn size_on_disk(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,122 @@
+//! The store of the latest states: a view of the journal for queries and for devices without an actor. It can be rebuilt.
+//!
+//! `sled` is the real one, `memory` serves tests and a node that keeps nothing; `record` is the stored form and `folded` the
+//! side file that tells whether sled came back with what it had promised.
+
+mod folded;
+mod memory;
+pub(crate) mod record;
+mod sled;
+
+use std::{io, ops::ControlFlow, path::PathBuf};
+
+pub use self::{
+    memory::MemoryStore,
+    sled::{SledConfig, SledStore},
+};
+use crate::{
+    ids::Position,
+    state::{DeviceState, ParkedReading},
+};
+
+/// Where the latest states are kept. One thread writes (the checkpoint thread); any may read, none of them a loop if it
+/// can be helped.
+pub trait StateStore: Send + Sync + 'static {
+    /// The state of a device.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn get(&self, device: &str) -> Result<Option<DeviceState>, StoreError>;
+
+    /// The first `limit` states after the id `after` whose ids begin with `prefix`, by id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn page(&self, after: Option<&str>, prefix: &str, limit: usize) -> Result<Vec<DeviceState>, StoreError>;
+
+    /// How many devices have a state. Costs nothing.
+    fn count(&self) -> u64;
+
+    /// Puts states and parked readings in, and notes that everything up to `folded` is in. Durable when it returns.
+    ///
+    /// Beyond [`crate::limits::PARKED_READINGS`] the oldest parked readings are dropped, and counted.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some of it may be in all the same: write it again.
+    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError>;
+
+    /// The position up to which every reading is in a state here.
+    fn folded(&self) -> Position;
+
+    /// The last `limit` parked readings, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError>;
+
+    /// Parked readings that were dropped since start, because there were too many.
+    fn parked_dropped(&self) -> u64;
+
+    /// Every state, by id, until `each` breaks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn for_each(&self, each: &mut dyn FnMut(DeviceState) -> ControlFlow<()>) -> Result<(), StoreError>;
+
+    /// Bytes on the disk.
+    fn size_on_disk(&self) -> u64;
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("the state directory {dir} is in use by another node", dir = dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot {what} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// What is stored makes no sense, or is less than was promised: it has to be rebuilt, which the next start does.
+    #[error("the state store in {dir} is damaged: {reason}", dir = dir.display())]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A newer Tidegate wrote it.
+    #[error("the state store in {dir} was written by a newer version of tidegate: start that version, or move it away", dir = dir.display())]
+    Newer {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A state is larger than any that the limits allow.
+    #[error("the state of device {device} is too large to be stored: {bytes} bytes")]
+    TooLarge {
+        /// The device.
+        device: crate::ids::DeviceId,
+        /// The size of its stored form.
+        bytes: usize,
+    },
+}
+
+impl StoreError {
+    /// Is the disk full?
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

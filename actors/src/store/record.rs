@@ -1,0 +1,103 @@
+//! The stored form of states and parked readings (bincode, append-only enums): in sled, and in snapshot files.
+//!
+//! Together with `journal/record.rs` this is the only place that names bincode.
+
+use bytes::Bytes;
+
+use crate::{
+    ids::Position,
+    journal::record::{self, DecodeError, ReadingV1, RecordTooLarge},
+    limits,
+    state::{DeviceState, ParkedReading},
+};
+
+/// Largest stored state: the state and every script's own, and their names.
+pub(crate) const STATE_BYTES: usize = (limits::SCRIPTS + 2) * limits::SCRIPT_VALUE_BYTES;
+/// What a decoder may claim.
+const DECODE_BYTES: usize = STATE_BYTES + record::DECODE_TABLES;
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredState<'a> {
+    V1(StateV1<'a>),
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct StateV1<'a> {
+    device: &'a str,
+    state: &'a [u8],
+    device_time: Option<i64>,
+    received: i64,
+    version: u64,
+    position: u64,
+    script_state: Vec<(&'a str, &'a [u8])>,
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredParked<'a> {
+    V1(ParkedV1<'a>),
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct ParkedV1<'a> {
+    position: u64,
+    reading: ReadingV1<'a>,
+    script: &'a str,
+    reason: u8,
+    message: &'a str,
+}
+
+/// Appends the stored form of a state.
+pub(crate) fn encode_state(into: &mut Vec<u8>, state: &DeviceState) -> Result<(), RecordTooLarge> {
+    let stored = StoredState::V1(StateV1 {
+        device: state.device.as_str(),
+        state: &state.state,
+        device_time: state.device_time,
+        received: state.received,
+        version: state.version,
+        position: state.position.0,
+        script_state: state.script_state.iter().map(|(name, json)| (&**name, &**json)).collect(),
+    });
+    record::append(into, &stored, STATE_BYTES)
+}
+
+/// Reads a stored state.
+pub(crate) fn decode_state(bytes: &[u8]) -> Result<DeviceState, DecodeError> {
+    let StoredState::V1(stored) = record::parse::<_, DECODE_BYTES>(bytes)?;
+    Ok(DeviceState {
+        device: record::device(stored.device)?,
+        state: Bytes::copy_from_slice(stored.state),
+        device_time: stored.device_time,
+        received: stored.received,
+        version: stored.version,
+        position: Position(stored.position),
+        script_state: stored
+            .script_state
+            .into_iter()
+            .map(|(name, json)| (Box::from(name), Bytes::copy_from_slice(json)))
+            .collect(),
+    })
+}
+
+/// Appends the stored form of a parked reading.
+pub(crate) fn encode_parked(into: &mut Vec<u8>, parked: &ParkedReading) -> Result<(), RecordTooLarge> {
+    let stored = StoredParked::V1(ParkedV1 {
+        position: parked.position.0,
+        reading: ReadingV1::of(&parked.reading, true),
+        script: &parked.script,
+        reason: parked.reason as u8,
+        message: &parked.message,
+    });
+    record::append(into, &stored, STATE_BYTES)
+}
+
+/// Reads a stored parked reading.
+pub(crate) fn decode_parked(bytes: &[u8]) -> Result<ParkedReading, DecodeError> {
+    let StoredParked::V1(stored) = record::parse::<_, DECODE_BYTES>(bytes)?;
+    Ok(ParkedReading {
+        position: Position(stored.position),
+        reading: stored.reading.into_reading()?,
+        script: stored.script.into(),
+        reason: record::park_reason(stored.reason)?,
+        message: stored.message.into(),
+    })
+}

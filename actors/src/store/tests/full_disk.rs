@@ -1,0 +1,62 @@
+//! A really full disk under sled: a small tmpfs in a mount namespace of its own, where the machine lets us have one.
+
+use std::{fs, process::Command};
+
+use super::state;
+use crate::{
+    ids::Position,
+    store::{SledConfig, SledStore, StateStore},
+};
+
+const DIR: &str = "TIDEGATE_TEST_SMALL_STORE";
+
+/// The child's part, inside the namespace: does nothing when it is run as a test.
+#[test]
+fn child_fills_the_disk() {
+    let Some(disk) = std::env::var_os(DIR) else { return };
+    let disk = std::path::PathBuf::from(disk);
+    let filler = disk.join("filler");
+    let store = SledStore::open(&disk.join("state"), SledConfig::default()).unwrap();
+    let states = |round: u64| (0..500).map(|device| state(device, round * 1_000 + device)).collect::<Vec<_>>();
+    store.write(&states(0), &[], Position(1)).unwrap();
+    let _ = fs::write(&filler, vec![1; 64 * 1024 * 1024]);
+    let mut round = 1;
+    let refused = loop {
+        match store.write(&states(round), &[], Position(round + 1)) {
+            Ok(()) => round += 1,
+            Err(error) => break error,
+        }
+    };
+    println!("refused in round {round}: {refused}");
+    assert_eq!(store.folded(), Position(round), "what was not durable is not promised");
+    fs::remove_file(&filler).unwrap();
+    store.write(&states(round), &[], Position(round + 1)).unwrap();
+    drop(store);
+    let store = SledStore::open(&disk.join("state"), SledConfig::default()).unwrap();
+    assert_eq!((store.folded(), store.count()), (Position(round + 1), 500));
+    assert_eq!(store.get("pump-007").unwrap(), Some(state(7, round * 1_000 + 7)));
+    println!("the store went on after a full disk");
+}
+
+#[test]
+fn a_disk_that_is_really_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = "mount -t tmpfs -o size=8m tmpfs \"$0\" || exit 77; exec \"$1\" --exact \"$2\" --nocapture";
+    let child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", mount])
+        .arg(dir.path())
+        .arg(std::env::current_exe().unwrap())
+        .arg("store::tests::full_disk::child_fills_the_disk")
+        .env(DIR, dir.path())
+        .output();
+    match child {
+        Ok(output) if output.status.success() => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains("went on after a full disk"), "{said}");
+        }
+        Ok(output) if output.status.code() == Some(101) => {
+            panic!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        }
+        other => println!("no small disk to be had: {other:?}"),
+    }
+}

@@ -1,0 +1,220 @@
+//! What a device actor may use while it works: the loop's outgoing batches, its ledger, its viewers and its clock.
+//!
+//! Everything that a device does to the world is collected here and leaves the loop once a turn ([`crate::event_loop`]): records
+//! for the journal, runs for the handlers, answers for the edge, states for the store.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    task::Waker,
+};
+
+use crate::{
+    clock::Millis,
+    device::{self, DeviceKey},
+    fanout::{Update, Watchers},
+    ids::{DeviceId, LoopId, Position},
+    journal::{Batch, OutcomeRecord, RecordTooLarge},
+    ledger::{Ledger, RejectReason},
+    limits,
+    open_positions::OpenPositions,
+    reading::{AckLevel, Reading},
+    script::{ScriptEngine, ScriptRun},
+    state::ParkedReading,
+    submission::{Ack, AckTo, Answer, Disposition},
+};
+
+/// A reading that was taken in and goes into the journal.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) key: DeviceKey,
+    pub(crate) reading: Reading,
+    pub(crate) routed: bool,
+    pub(crate) level: AckLevel,
+    pub(crate) ack: Option<AckTo>,
+}
+
+/// What a record of the batch under collection was, in order.
+#[derive(Debug)]
+pub(crate) enum Written {
+    Reading(Admitted),
+    Outcome,
+}
+
+/// What a device publishes besides its answer, for the edge (MQTT subscribers).
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The message; its JSON is what subscribers get.
+    pub update: Update,
+    /// The event's name; `None`: it is the device's state.
+    pub event: Option<Box<str>>,
+}
+
+/// The part of a loop that its devices work with.
+pub(crate) struct Turn {
+    pub(crate) id: LoopId,
+    pub(crate) now: Millis,
+    pub(crate) ledger: Ledger,
+    pub(crate) scripts: Arc<dyn ScriptEngine>,
+    pub(crate) watchers: Watchers,
+    /// Readings that are committed and not folded: the loop is folded through all positions before them.
+    pub(crate) open_positions: OpenPositions,
+    /// Devices with a state that the store does not have yet.
+    pub(crate) dirty: VecDeque<DeviceKey>,
+    pub(crate) parked: Vec<ParkedReading>,
+    /// Devices that got their first state since the node started.
+    pub(crate) new_devices: u64,
+    /// The edge wants every state and event, for its MQTT subscribers.
+    pub(crate) edge_listens: bool,
+    pub(crate) connected: HashMap<DeviceId, u32>,
+    /// Closed from outside: memory is short, or the node stops.
+    pub(crate) gate_closed: bool,
+    pub(crate) journal_failed: bool,
+
+    pub(crate) batch: Batch,
+    pub(crate) written: Vec<Written>,
+    pub(crate) loads: Vec<(DeviceKey, DeviceId)>,
+    pub(crate) runs: Vec<ScriptRun>,
+    pub(crate) acks: Vec<Ack>,
+    pub(crate) shown: Vec<Shown>,
+    waker: Option<Waker>,
+}
+
+impl Turn {
+    pub(crate) fn new(id: LoopId, scripts: Arc<dyn ScriptEngine>, now: Millis) -> Self {
+        Self {
+            id,
+            now,
+            ledger: Ledger::default(),
+            scripts,
+            watchers: Watchers::default(),
+            open_positions: OpenPositions::default(),
+            dirty: VecDeque::new(),
+            parked: Vec::new(),
+            new_devices: 0,
+            edge_listens: false,
+            connected: HashMap::new(),
+            gate_closed: false,
+            journal_failed: false,
+            batch: Batch::new(id),
+            written: Vec::new(),
+            loads: Vec::new(),
+            runs: Vec::new(),
+            acks: Vec::new(),
+            shown: Vec::new(),
+            waker: None,
+        }
+    }
+
+    /// Who runs the loop's turns.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Makes the loop run a turn soon.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Takes a reading into the loop's journal batch. Returns whether the journal can hold it; else it was refused.
+    pub(crate) fn journal(&mut self, admitted: Admitted) -> bool {
+        if let Err(error) = self.batch.push_reading(&admitted.reading, admitted.routed) {
+            // The edge's own limit is far below the journal's.
+            tracing::error!(device = %admitted.reading.device, %error, "refused a reading that the journal cannot hold");
+            self.ledger.in_flight -= 1;
+            self.ledger.rejected[RejectReason::TooLarge as usize] += 1;
+            self.answer(admitted.ack, Answer::Refused(RejectReason::TooLarge));
+            return false;
+        }
+        // Whoever waits must not wait for the tick of those for whom nobody does.
+        let first_urgent = admitted.ack.is_some() && !self.batch.is_urgent();
+        if first_urgent {
+            self.batch.set_urgent();
+        }
+        self.written.push(Written::Reading(admitted));
+        if self.written.len() == 1 || first_urgent {
+            self.wake();
+        }
+        true
+    }
+
+    /// Takes an outcome into the loop's journal batch. Nobody waits for it: without it the handlers would run again.
+    ///
+    /// # Errors
+    /// The journal cannot hold it: then it must not be folded either, or a replay comes to another state.
+    pub(crate) fn journal_outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), RecordTooLarge> {
+        self.batch.push_outcome(outcome)?;
+        self.written.push(Written::Outcome);
+        Ok(())
+    }
+
+    /// Asks the store for the former state of a device.
+    pub(crate) fn load(&mut self, key: DeviceKey, device: &DeviceId) {
+        self.loads.push((key, device.clone()));
+    }
+
+    pub(crate) fn run(&mut self, run: ScriptRun) {
+        self.runs.push(run);
+    }
+
+    pub(crate) fn answer(&mut self, to: Option<AckTo>, answer: Answer) {
+        if let Some(to) = to {
+            self.acks.push(Ack { to, answer });
+            self.wake();
+        }
+    }
+
+    pub(crate) fn settle(&mut self, disposition: Disposition) {
+        device::settle(&mut self.ledger, disposition);
+    }
+
+    pub(crate) fn park(&mut self, parked: ParkedReading) {
+        self.parked.push(parked);
+    }
+
+    /// Would anybody see this device's state now?
+    pub(crate) fn is_shown(&self, device: &DeviceId) -> bool {
+        self.edge_listens || self.watchers.watched(device)
+    }
+
+    pub(crate) fn show_state(&mut self, update: Update) {
+        self.watchers.publish(&update, self.now);
+        if self.edge_listens {
+            self.shown.push(Shown { update, event: None });
+        }
+    }
+
+    pub(crate) fn show_event(&mut self, update: Update, name: &str) {
+        self.watchers.publish(&update, self.now);
+        if self.edge_listens {
+            self.shown.push(Shown { update, event: Some(name.into()) });
+        }
+    }
+
+    pub(crate) fn is_connected(&self, device: &DeviceId) -> bool {
+        self.connected.contains_key(device)
+    }
+
+    /// Is the loop past a limit at which new readings are refused? (Before that it stops reading its sockets.)
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.ledger.in_flight as usize >= 2 * limits::LOOP_IN_FLIGHT
+            || self.batch.bytes() >= 8 * limits::JOURNAL_BATCH_BYTES
+    }
+
+    /// Should the loop's sockets not be read now?
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.gate_closed
+            || self.journal_failed
+            || self.ledger.in_flight as usize >= limits::LOOP_IN_FLIGHT
+            || self.batch.bytes() >= limits::JOURNAL_BATCH_BYTES
+    }
+
+    /// The position through which everything of this loop is folded, given the last one it knows of.
+    pub(crate) fn folded_through(&self, known: Position) -> Position {
+        self.open_positions.first().map_or(known, |open| Position(open.0.saturating_sub(1)))
+    }
+}

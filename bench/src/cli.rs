@@ -1,0 +1,246 @@
+//! The command line, and what each command runs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::meter::{Meter, Sample};
+use crate::peers::{compare, idle, say};
+use crate::plan::scenarios;
+use crate::scenario::fanout::{Audience, FanoutLoad};
+use crate::scenario::http::{Clients, HttpLoad};
+use crate::scenario::mqtt::{MqttLoad, Swarm};
+use crate::server::{Peer, Programs};
+use crate::table;
+
+/// Tidegate's benchmarks: the side-by-side table, and its loads one by one.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Debug, Subcommand)]
+enum Cmd {
+    /// Starts Tidegate, mosquitto and the Node.js reference, loads them in turn and prints a table of ratios
+    Peers(Peers),
+    /// Publishers over MQTT, against a running server
+    Mqtt(Mqtt),
+    /// POST /metrics, against a running server
+    Http(Http),
+    /// Idle MQTT connections, against a running server
+    Idle(Idle),
+    /// WebSocket viewers of one device and updates of it, against a running server
+    Fanout(Fanout),
+}
+
+#[derive(Debug, Args)]
+struct Peers {
+    /// The node's binary
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate: PathBuf,
+    /// The broker's binary
+    #[arg(long, default_value = "/usr/sbin/mosquitto")]
+    mosquitto: PathBuf,
+    /// The folder with `handler.js` and `reference/`
+    #[arg(long, default_value = "bench/peers")]
+    peers_dir: PathBuf,
+    /// Only scenarios whose name contains one of these words, e.g. `--only qos0,idle`
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these servers
+    #[arg(long, value_delimiter = ',', value_enum)]
+    servers: Vec<Peer>,
+    /// Shorter windows, 3 rounds and 2,000 idle connections instead of 15,000
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each scenario (default 5, quick 3)
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Writes every figure of every round to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Target {
+    /// The server's address
+    #[arg(long)]
+    address: SocketAddr,
+    /// The server's process, to measure it and its children
+    #[arg(long)]
+    pid: Option<u32>,
+    /// The HTTP address of a Tidegate node, to check its ledger
+    #[arg(long)]
+    ledger: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+struct Mqtt {
+    #[command(flatten)]
+    target: Target,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    publishers: u16,
+    #[arg(long, default_value_t = 200_000)]
+    messages: u64,
+    /// Messages a second over all publishers; flat out if not given
+    #[arg(long)]
+    rate: Option<u32>,
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=1))]
+    qos: u8,
+    /// A further client subscribes to all
+    #[arg(long)]
+    subscriber: bool,
+    /// Messages in one write (flat out only)
+    #[arg(long, default_value_t = 1)]
+    burst: usize,
+    /// Unconfirmed messages of a publisher (flat out only)
+    #[arg(long, default_value_t = 32)]
+    window: usize,
+}
+
+#[derive(Debug, Args)]
+struct Http {
+    #[command(flatten)]
+    target: Target,
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+    #[arg(long, default_value_t = 60_000)]
+    messages: u64,
+    /// Requests a second over all connections; flat out if not given
+    #[arg(long)]
+    rate: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct Idle {
+    #[command(flatten)]
+    target: Target,
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+}
+
+#[derive(Debug, Args)]
+struct Fanout {
+    #[command(flatten)]
+    target: Target,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    viewers: u16,
+    /// Updates a second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    #[arg(long, default_value_t = 1_000)]
+    updates: u64,
+    /// A device that the server does not know yet
+    #[arg(long, default_value = "fanout")]
+    device: String,
+}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// When a server failed, refused or lost anything.
+pub(crate) fn run() -> Result<()> {
+    let cli = Cli::parse();
+    raise_descriptor_limit();
+    match cli.command {
+        Cmd::Peers(args) => peers(&args),
+        Cmd::Mqtt(args) => {
+            let load = MqttLoad {
+                publishers: usize::from(args.publishers),
+                with_ack: args.qos == 1,
+                subscriber: args.subscriber,
+                rate: args.rate,
+                burst: args.burst.max(1),
+                window: args.window.max(2),
+            };
+            let mut swarm = Swarm::connect(args.target.address, load)?;
+            print_sample(&args.target.meter().around(|| swarm.run(args.messages))?)
+        }
+        Cmd::Http(args) => {
+            let load = HttpLoad { connections: usize::from(args.connections), rate: args.rate };
+            let mut clients = Clients::connect(args.target.address, load)?;
+            print_sample(&args.target.meter().around(|| clients.run(args.messages))?)
+        }
+        Cmd::Idle(args) => {
+            print_sample(&idle(args.target.meter(), args.target.address, usize::from(args.connections))?)
+        }
+        Cmd::Fanout(args) => {
+            let load = FanoutLoad { viewers: usize::from(args.viewers), rate: args.rate };
+            let mut audience = Audience::connect(args.target.address, load, &args.device)?;
+            print_sample(&args.target.meter().around(|| audience.run(args.updates))?)
+        }
+    }
+}
+
+impl Target {
+    fn meter(&self) -> Meter {
+        Meter { pid: self.pid, ledger: self.ledger }
+    }
+}
+
+fn peers(args: &Peers) -> Result<()> {
+    let programs = Programs {
+        tidegate: args.tidegate.clone(),
+        mosquitto: args.mosquitto.clone(),
+        peers_dir: args.peers_dir.clone(),
+    };
+    let all = [Peer::Tidegate, Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Reference];
+    let servers = if args.servers.is_empty() { all.to_vec() } else { args.servers.clone() };
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
+    let mut plan = scenarios(args.quick);
+    plan.retain(|scenario| args.only.is_empty() || args.only.iter().any(|word| scenario.name.contains(word.as_str())));
+    ensure!(!plan.is_empty(), "no scenario is named like {:?}", args.only);
+    if servers.contains(&Peer::Reference) {
+        programs.install_reference()?;
+    }
+
+    let blocks: Vec<_> = plan.iter().map(|scenario| compare(scenario, &servers, &programs, rounds)).collect();
+    writeln!(io::stdout(), "{}", table::markdown(&blocks))?;
+    if let Some(path) = &args.json {
+        let about = json!({
+            "cpus": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            "quick": args.quick,
+            "rounds": rounds,
+            "mosquitto": first_line(Command::new(&programs.mosquitto).arg("-h")),
+            "node": first_line(Command::new("node").arg("--version")),
+            "tidegate": first_line(Command::new(&programs.tidegate).arg("--version")),
+        });
+        let text = serde_json::to_string_pretty(&table::json(&blocks, &about))?;
+        fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    let failures: Vec<String> = blocks.iter().flat_map(table::Block::failures).collect();
+    ensure!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+    Ok(())
+}
+
+/// The first line that a program prints about itself.
+fn first_line(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+fn print_sample(sample: &Sample) -> Result<()> {
+    let mut out = io::stdout().lock();
+    for (measure, value) in sample {
+        writeln!(out, "{measure:>26}  {value:.2}")?;
+    }
+    Ok(())
+}
+
+/// Lets this process and the servers that it starts hold as many connections as the system allows.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        say(&format!("the limit of open files stays as it is: {error}"));
+    }
+}

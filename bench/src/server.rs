@@ -1,0 +1,261 @@
+//! The servers under test: each is started on free loopback ports with a temporary folder, and stopped by its id.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use tempfile::TempDir;
+
+use crate::conn::Conn;
+use crate::meter::Meter;
+use crate::mqtt;
+use crate::poller::Poller;
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Who is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Peer {
+    /// The node of this workspace.
+    Tidegate,
+    /// mosquitto without persistence.
+    Mosquitto,
+    /// mosquitto that saves its store every second (not before an ack: it has no such promise).
+    MosquittoPersistent,
+    /// The Node.js service in `bench/peers/reference`.
+    Reference,
+}
+
+impl Peer {
+    /// The name in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tidegate => "Tidegate",
+            Self::Mosquitto => "mosquitto",
+            Self::MosquittoPersistent => "mosquitto, persistence",
+            Self::Reference => "Node.js reference",
+        }
+    }
+}
+
+/// Where the servers' programs are.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// The node's binary.
+    pub(crate) tidegate: PathBuf,
+    /// The broker's binary.
+    pub(crate) mosquitto: PathBuf,
+    /// The folder with the reference and the handler.
+    pub(crate) peers_dir: PathBuf,
+}
+
+impl Programs {
+    /// The handler that both servers run.
+    pub(crate) fn handler(&self) -> PathBuf {
+        self.peers_dir.join("handler.js")
+    }
+
+    fn reference_dir(&self) -> PathBuf {
+        self.peers_dir.join("reference")
+    }
+
+    /// Installs the reference's packages if they are not there.
+    ///
+    /// # Errors
+    /// When `npm ci` fails.
+    pub(crate) fn install_reference(&self) -> Result<()> {
+        let dir = self.reference_dir();
+        if dir.join("node_modules/ws").exists() {
+            return Ok(());
+        }
+        let npm = Command::new("npm").args(["ci", "--omit=dev"]).current_dir(&dir).stdout(Stdio::null()).status();
+        ensure!(npm.context("running npm")?.success(), "npm ci failed in {}", dir.display());
+        Ok(())
+    }
+}
+
+/// A running server. It is stopped when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    dir: TempDir,
+    /// Where it speaks MQTT.
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// Where it speaks HTTP.
+    pub(crate) http: Option<SocketAddr>,
+    is_tidegate: bool,
+}
+
+impl Server {
+    /// Starts `peer` and waits until it is ready. With `with_handler` it runs the common handler on each reading.
+    ///
+    /// # Errors
+    /// A program that is not there, or that is not ready within 30 s; what it wrote to stderr is part of the error.
+    pub(crate) fn start(peer: Peer, programs: &Programs, with_handler: bool) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
+        let handler = with_handler.then(|| programs.handler());
+        let (command, broker) = match peer {
+            Peer::Tidegate => (tidegate(programs, dir.path(), handler.as_deref())?, None),
+            Peer::Reference => (reference(programs, handler.as_deref())?, None),
+            Peer::Mosquitto | Peer::MosquittoPersistent => {
+                ensure!(!with_handler, "mosquitto runs no handlers");
+                let (command, address) = mosquitto(programs, dir.path(), peer == Peer::MosquittoPersistent)?;
+                (command, Some(address))
+            }
+        };
+        let mut server = Self::spawn(command, dir, peer == Peer::Tidegate)?;
+        let ready = match broker {
+            Some(address) => server.wait_for_connack(address),
+            None => server.wait_for_ready_line(),
+        };
+        if let Err(error) = ready {
+            let stderr = fs::read_to_string(server.stderr_path()).unwrap_or_default();
+            return Err(error.context(format!("{} did not start; its stderr:\n{stderr}", peer.name())));
+        }
+        Ok(server)
+    }
+
+    /// What this server costs.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter { pid: Some(self.child.id()), ledger: if self.is_tidegate { self.http } else { None } }
+    }
+
+    /// `error` with the end of what the server wrote to stderr.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let text = fs::read_to_string(self.stderr_path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.is_empty() {
+            return error;
+        }
+        error.context(format!("the server's last words: {}", lines[lines.len().saturating_sub(10)..].join("\n")))
+    }
+
+    fn stderr_path(&self) -> PathBuf {
+        self.dir.path().join("stderr")
+    }
+
+    fn spawn(mut command: Command, dir: TempDir, is_tidegate: bool) -> Result<Self> {
+        let stderr = File::create(dir.path().join("stderr"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(Self { child, dir, mqtt: None, http: None, is_tidegate })
+    }
+
+    /// Waits for `… ready [mqtt=<address>] http=http://<address>/` on stdout.
+    fn wait_for_ready_line(&mut self) -> Result<()> {
+        let stdout = self.child.stdout.take().context("stdout is not piped")?;
+        let (sender, lines) = mpsc::channel();
+        // Reads on until the server ends, so that it never blocks on a full pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let line = lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .context("no line on stdout says that it is ready")?;
+            if !line.contains(" ready ") {
+                continue;
+            }
+            for word in line.split_ascii_whitespace() {
+                if let Some(address) = word.strip_prefix("mqtt=") {
+                    self.mqtt = Some(address.parse().with_context(|| line.clone())?);
+                } else if let Some(url) = word.strip_prefix("http=http://") {
+                    self.http = Some(url.trim_end_matches('/').parse().with_context(|| line.clone())?);
+                }
+            }
+            ensure!(self.http.is_some(), "no address of HTTP in {line:?}");
+            return Ok(());
+        }
+    }
+
+    /// Waits until a CONNECT is answered: mosquitto prints nothing when it is ready.
+    fn wait_for_connack(&mut self, address: SocketAddr) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status}");
+            }
+            match Conn::open(address, &Poller::new()?, 0, &mqtt::connect("bench-ready", 60), mqtt::connack) {
+                Ok(_) => break,
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        self.mqtt = Some(address);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tidegate(programs: &Programs, dir: &Path, handler: Option<&Path>) -> Result<Command> {
+    let handlers = dir.join("handlers");
+    fs::create_dir(&handlers)?;
+    if let Some(handler) = handler {
+        fs::copy(handler, handlers.join("10-bench.js")).with_context(|| format!("copying {}", handler.display()))?;
+    }
+    // Absolute, because it runs in another folder.
+    let program = fs::canonicalize(&programs.tidegate)
+        .with_context(|| format!("{} is not there: cargo build --release", programs.tidegate.display()))?;
+    let mut command = Command::new(program);
+    command.args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--data-dir"]);
+    command.arg(dir.join("data")).arg("--handlers").arg(handlers).current_dir(dir);
+    Ok(command)
+}
+
+fn reference(programs: &Programs, handler: Option<&Path>) -> Result<Command> {
+    let mut command = Command::new("node");
+    command.arg("server.mjs").current_dir(programs.reference_dir()).env("PORT", "0").env("NODE_ENV", "production");
+    if let Some(handler) = handler {
+        command.arg("--handler").arg(fs::canonicalize(handler).context("finding the handler")?);
+    }
+    Ok(command)
+}
+
+/// mosquitto as its Debian package ships it, but open on one loopback port and without the limits that would make it
+/// drop messages or connections of the load.
+fn mosquitto(programs: &Programs, dir: &Path, persistent: bool) -> Result<(Command, SocketAddr)> {
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let persistence = if persistent {
+        format!("persistence true\npersistence_location {}/\nautosave_interval 1\n", dir.display())
+    } else {
+        "persistence false\n".to_owned()
+    };
+    // As root it would become another user, who may not read the folder.
+    let config = format!(
+        "listener {} 127.0.0.1\nuser root\nallow_anonymous true\nmax_connections -1\nmax_queued_messages 0\n\
+         connection_messages false\nlog_dest stderr\nlog_type error\n{persistence}",
+        address.port()
+    );
+    let path = dir.join("mosquitto.conf");
+    fs::write(&path, config)?;
+    let mut command = Command::new(&programs.mosquitto);
+    command.arg("-c").arg(path);
+    Ok((command, address))
+}

@@ -1,0 +1,376 @@
+//! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
+//!
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → accept.
+//! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tidegate_actors::{
+    blocking::BlockingPool,
+    checkpoint::{CheckpointConfig, Checkpointer},
+    clock::SystemClock,
+    fanout::ViewerLimits,
+    fold::{Folded, fold},
+    inbox::{self, Inbox},
+    journal::{FileJournal, Journal, JournalConfig, JournalError},
+    limits,
+    recovery::{self, Recovered, RecoveryError},
+    runtime::{LoopHandle, LoopSink, Runtime, RuntimeHandle, Services},
+    script::{NoScripts, ScriptEngine},
+    store::{SledConfig, StateStore},
+};
+use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    config::Config,
+    edge::{self, Counters, EdgeLoop, Settings, Shared},
+    http,
+    listeners::{self, ListenError},
+    mqtt::{self, reason::ReasonCode},
+    output, vitals,
+    vitals::Vitals,
+};
+
+/// How long a stop waits for readings under way.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// File descriptors that are kept for everything but MQTT connections: segments, sled, HTTP, viewers.
+const RESERVED_FDS: u64 = 512;
+
+/// Why the node could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// A socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data directory.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The handlers' directory or workers.
+    #[error("cannot load the handlers: {0}")]
+    Scripts(#[from] LoadError),
+    /// The handlers' directory is something else.
+    #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
+    HandlersNoDir(PathBuf),
+    /// Threads, signals.
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+    /// The stop was not clean.
+    #[error("stopped before everything was through: {0}")]
+    Unclean(&'static str),
+}
+
+/// Where the node listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) http: SocketAddr,
+}
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// The node could not start, or its stop was not clean.
+pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
+    run(config, |_| {})
+}
+
+/// As [`serve`]; `when_ready` runs once the node accepts.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
+    let fds = raise_fd_limit();
+    let doors = Doors::open(config)?;
+    let recovered = recover(config)?;
+    let (outlets, inboxes): (Vec<_>, Vec<_>) =
+        (0..config.runtime.loops).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
+    let sink = LoopSink::new(outlets.clone());
+    let scripts = start_scripts(config, &sink)?;
+
+    let Recovered { store, next, unfinished, data, lock, .. } = recovered;
+    // The loops hand over what nobody waits for on a common tick: the journal waits just for the last of them.
+    let company = limits::COMMIT_COMPANY.min(config.data.commit_max_delay);
+    let journal_config = JournalConfig { segment_bytes: config.data.segment_bytes, commit_max_delay: company };
+    let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), journal_config, next, Arc::new(sink))?;
+    let checkpoints = CheckpointConfig {
+        // The loops set the pace: what they hand in is written soon.
+        interval: config.data.checkpoint_interval,
+        snapshot_dir: data.snapshots(),
+        journal_retention_bytes: config.data.journal_retention_bytes,
+        loops: config.runtime.loops,
+    };
+    let checkpointer =
+        Checkpointer::start(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&journal), checkpoints)?;
+    let services = Arc::new(Services {
+        clock: Arc::new(SystemClock),
+        journal,
+        scripts,
+        store,
+        checkpointer,
+        pool: Arc::new(BlockingPool::new(config.runtime.blocking_threads, config.runtime.blocking_jobs)?),
+        outlets,
+        commit_max_delay: config.data.commit_max_delay,
+        checkpoint_interval: config.data.checkpoint_interval,
+        panics: AtomicU64::new(0),
+        heartbeats: inboxes.iter().map(|_| AtomicU64::new(0)).collect(),
+        started: Instant::now(),
+    });
+    let shared = Arc::new(Shared {
+        runtime: RuntimeHandle::new(Arc::clone(&services)),
+        settings: settings(config, fds),
+        counters: Counters::default(),
+        vitals: Arc::new(Vitals::default()),
+        stopping: AtomicBool::new(false),
+    });
+    let watchdog = Arc::new(AtomicBool::new(false));
+    vitals::watchdog(services, Arc::clone(&watchdog))?;
+    let system = actix::System::new();
+    let served = system.block_on(live(shared, inboxes, doors, unfinished, when_ready));
+    watchdog.store(true, Ordering::Relaxed);
+    drop(lock);
+    served
+}
+
+/// The life of the node, on the main thread's own loop.
+async fn live(
+    shared: Arc<Shared>,
+    inboxes: Vec<Inbox<tidegate_actors::event_loop::LoopMessage>>,
+    doors: Doors,
+    unfinished: Vec<recovery::Unfinished>,
+    when_ready: impl FnOnce(&Addresses),
+) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let addresses = doors.addresses();
+    // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
+    shared.runtime.resume(unfinished);
+    let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
+    open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
+    actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
+
+    let ready = format!("tidegate ready mqtt={} http=http://{}/\n", addresses.mqtt, addresses.http);
+    if let Err(error) = output::write(&ready) {
+        tracing::warn!(%error, "cannot say that the node is ready");
+    }
+    tracing::info!(mqtt = %addresses.mqtt, dashboard = %format!("http://{}/", addresses.http), "ready");
+    when_ready(&addresses);
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping (a second signal exits at once)"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping (a second signal exits at once)"),
+    }
+    watch_for_a_second_signal(terminate, interrupt)?;
+    stop(&shared, runtime).await
+}
+
+/// On a thread of its own: the main thread blocks while it stops, on a disk that hangs for ever.
+fn watch_for_a_second_signal(terminate: Signal, interrupt: Signal) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let watch = move || runtime.block_on(exit_at_once(terminate, interrupt));
+    std::thread::Builder::new().name("second-signal".to_owned()).spawn(watch)?;
+    Ok(())
+}
+
+async fn exit_at_once(mut terminate: Signal, mut interrupt: Signal) {
+    let code = tokio::select! {
+        _ = terminate.recv() => 143,
+        _ = interrupt.recv() => 130,
+    };
+    tracing::warn!("second signal: exiting without the last checkpoint; the journal has everything");
+    std::process::exit(code);
+}
+
+async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> {
+    shared.stopping.store(true, Ordering::Relaxed);
+    let quiet = shared.runtime.on_every_loop(|handle| {
+        edge::here().stop_accepting();
+        handle.close_gate(true);
+    });
+    let quiet = quiet.await.is_ok();
+    let drained = runtime.drain(DRAIN_PATIENCE).await;
+    let _ = shared.runtime.on_every_loop(|_| edge::here().say_goodbye()).await;
+    // One turn for the goodbyes to leave.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let checkpointed = runtime.stop().await;
+    match (quiet && drained, checkpointed) {
+        (true, true) => {
+            tracing::info!("stopped: everything is durable");
+            Ok(())
+        }
+        (false, _) => {
+            Err(ServeError::Unclean("readings were still under way; those that were acknowledged are in the journal"))
+        }
+        (true, false) => Err(ServeError::Unclean("the last checkpoint is not complete; the journal has everything")),
+    }
+}
+
+/// The listening sockets of one loop.
+struct LoopDoors {
+    mqtt: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+}
+
+/// All listening sockets.
+struct Doors {
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    sockets: Vec<LoopDoors>,
+}
+
+impl Doors {
+    fn open(config: &Config) -> Result<Self, ServeError> {
+        let loops = config.runtime.loops;
+        let mut sockets: Vec<LoopDoors> =
+            (0..loops).map(|_| LoopDoors { mqtt: Vec::new(), http: Vec::new() }).collect();
+        let mut first = [None, None];
+        for bind in &config.mqtt.bind {
+            let bound = listeners::bind("MQTT", *bind, loops, "--mqtt-bind")?;
+            first[0].get_or_insert(bound.address);
+            sockets.iter_mut().zip(bound.sockets).for_each(|(doors, socket)| doors.mqtt.push(socket));
+        }
+        for bind in &config.http.bind {
+            let bound = listeners::bind("HTTP", *bind, loops, "--http-bind")?;
+            first[1].get_or_insert(bound.address);
+            sockets.iter_mut().zip(bound.sockets).for_each(|(doors, socket)| doors.http.push(socket));
+        }
+        let [Some(mqtt), Some(http)] = first else { return Err(ServeError::Unclean("no address to listen on")) };
+        Ok(Self { mqtt, http, sockets })
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses { mqtt: self.mqtt, http: self.http }
+    }
+}
+
+/// Attaches an edge with its sockets to each loop, on the loop's thread.
+fn attach(shared: Arc<Shared>, sockets: Vec<LoopDoors>) -> impl Fn(LoopHandle) + Clone + Send + 'static {
+    let sockets = Arc::new(Mutex::new(sockets.into_iter().map(Some).collect::<Vec<_>>()));
+    move |handle| {
+        let mine = sockets.lock().unwrap_or_else(PoisonError::into_inner)[handle.id().index()].take();
+        let edge = edge::attach(&handle, Arc::clone(&shared));
+        if let Some(LoopDoors { mqtt, http }) = mine {
+            edge.doors.replace((mqtt, http));
+        }
+    }
+}
+
+impl EdgeLoop {
+    /// Opens this loop's doors.
+    fn accept(self: &Rc<Self>) {
+        let (mqtt, http) = self.doors.take();
+        let mut accepting = self.accepting.borrow_mut();
+        for socket in mqtt {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => accepting.push(actix_rt::spawn(mqtt::listener::accept(Rc::clone(self), socket))),
+                Err(error) => tracing::error!(%error, "cannot accept MQTT connections on this loop"),
+            }
+        }
+        for socket in http {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => accepting.push(actix_rt::spawn(http::listener::accept(Rc::clone(self), socket))),
+                Err(error) => tracing::error!(%error, "cannot accept HTTP connections on this loop"),
+            }
+        }
+        let edge = Rc::clone(self);
+        accepting.push(actix_rt::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tick.tick().await;
+                mqtt::session::sweep(&edge);
+                http::viewer::sweep(&edge);
+            }
+        }));
+    }
+
+    fn stop_accepting(&self) {
+        self.accepting.borrow_mut().drain(..).for_each(|task| task.abort());
+    }
+
+    fn say_goodbye(&self) {
+        for link in self.connections.borrow().iter() {
+            link.close(ReasonCode::SERVER_SHUTTING_DOWN, "the node is stopping");
+        }
+    }
+}
+
+fn recover(config: &Config) -> Result<Recovered, ServeError> {
+    let sled = SledConfig { cache_bytes: config.data.sled_cache_bytes };
+    let recovered =
+        recovery::recover_with(&config.data.dir, sled, &mut |previous, position, reading, verdict, script_state| {
+            Folded::into_state(fold(previous, position, reading, verdict, script_state))
+        })?;
+    let report = &recovered.report;
+    let (folded, unfinished, seconds) = (report.folded, report.unfinished, report.seconds);
+    let devices = recovered.store.count();
+    tracing::info!(dir = %config.data.dir.display(), devices, folded, unfinished, seconds, "recovered");
+    if !report.is_clean() {
+        tracing::error!(report = %serde_json::to_string(report).unwrap_or_default(), "damage was found and set aside");
+    }
+    Ok(recovered)
+}
+
+fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<dyn ScriptEngine>, ServeError> {
+    if config.scripts.dir.exists() && !config.scripts.dir.is_dir() {
+        return Err(ServeError::HandlersNoDir(config.scripts.dir.clone()));
+    }
+    if !config.scripts.dir.is_dir() {
+        tracing::info!(dir = %config.scripts.dir.display(), "no handlers: readings are kept as they come");
+        return Ok(Arc::new(NoScripts));
+    }
+    let limits = ScriptLimits {
+        call_wall: config.scripts.call_wall,
+        heap_bytes: config.scripts.heap_bytes,
+        breaker_failures: config.scripts.breaker_failures,
+        breaker_open: config.scripts.breaker_open,
+        ..ScriptLimits::default()
+    };
+    // The workers run in a directory of their own, so a relative path would not be found.
+    let dir: PathBuf = std::path::absolute(&config.scripts.dir)?;
+    let pool = PoolConfig { workers: config.scripts.workers, limits, ..PoolConfig::new(dir) };
+    Ok(WorkerPool::start(pool, Arc::new(sink.clone()))?)
+}
+
+fn settings(config: &Config, fds: u64) -> Settings {
+    Settings {
+        mqtt_packet_bytes: config.mqtt.limits.packet_bytes,
+        mqtt_pre_auth_bytes: config.mqtt.limits.pre_auth_packet_bytes,
+        mqtt_connect_timeout: config.mqtt.limits.connect_timeout,
+        mqtt_default_ack: config.mqtt.default_ack,
+        mqtt_max_connections: usize::try_from(fds.saturating_sub(RESERVED_FDS)).unwrap_or(usize::MAX),
+        http_body_bytes: config.http.limits.body_bytes,
+        http_header_timeout: config.http.limits.header_timeout,
+        http_default_ack: config.http.default_ack,
+        mqtt_inflight: config.mqtt.limits.inflight,
+        mqtt_subscriptions: config.mqtt.limits.subscriptions,
+        mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
+        viewers: config.viewers.max,
+        viewer_filters: config.viewers.filters,
+        viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },
+        memory_limit: config.runtime.memory_limit_bytes,
+    }
+}
+
+/// Raises the limit of file descriptors as far as it may go, and says where it ends.
+fn raise_fd_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let limit = if raised { maximum } else { current }.unwrap_or(u64::MAX);
+    let connections = limit.saturating_sub(RESERVED_FDS);
+    tracing::info!(file_descriptors = limit, connections, "room for MQTT connections (ulimit -Hn raises it)");
+    limit
+}

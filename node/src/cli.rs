@@ -1,0 +1,237 @@
+//! The command line: what can be asked for, and its help. Values of settings stay words here; `config` checks them, so
+//! that a wrong value reads the same whether it came from a file, a variable or a flag.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use tidegate_simulator::SwarmArgs;
+
+use crate::config::Flags;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate demo                      a node with simulated devices; open http://127.0.0.1:8080/
+  tidegate serve                     MQTT on 127.0.0.1:1883, HTTP on 127.0.0.1:8080, data in ./tidegate-data
+  curl -d '{\"deviceId\":\"d1\",\"temperature\":21.5}' http://127.0.0.1:8080/metrics
+  tidegate config show               every setting that is in effect, and where it came from
+
+Exit codes: 0 ok, 1 failure while running, 2 wrong usage, 78 wrong configuration.
+NO_COLOR switches colours off.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  tidegate serve
+  tidegate serve --config /etc/tidegate.toml --log-format json
+  tidegate serve --mqtt-bind 127.0.0.1:1883 --mqtt-bind '[::1]:1883'
+  tidegate serve --mqtt-bind 127.0.0.1:0 --http-bind 127.0.0.1:0     free ports; the ready line tells them
+  TIDEGATE_DATA__DIR=/var/lib/tidegate tidegate serve
+
+Settings are read from the file, then from variables (TIDEGATE_SECTION__KEY), then from flags; later wins.
+When it is ready, it prints one line: tidegate ready mqtt=127.0.0.1:1883 http=http://127.0.0.1:8080/";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  tidegate demo
+  tidegate demo --devices 1000 --interval-ms 250
+  tidegate demo --http-bind 127.0.0.1:9000 --mqtt-bind 127.0.0.1:9001
+
+Its data and its handler are in ./tidegate-demo; edit the handler and start again.";
+
+const SWARM_EXAMPLES: &str = "\
+Examples:
+  tidegate swarm --devices 1000 --interval 250ms
+  tidegate swarm --devices 5000 --duration 60s --verify --watch     exit 1 if an acknowledged reading is missing
+  tidegate swarm --protocol http --readings 100 --json
+  tidegate swarm --mqtt broker:1883 --mqtt-version 5                any MQTT broker";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  tidegate config check
+  tidegate config check --config /etc/tidegate.toml && systemctl restart tidegate
+  tidegate config check --json | jq '.problems[].message'";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  tidegate config show
+  tidegate config show > new.toml          a file to start from
+  tidegate config show --json | jq '.\"mqtt.bind\".value'";
+
+const SCRIPT_EXAMPLES: &str = "\
+Examples:
+  tidegate script check handlers/10-enrich.js
+  tidegate script check handlers --json";
+
+/// Takes in what devices report, keeps their latest state, and shows it live
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node until it is stopped (SIGTERM or Ctrl-C: it finishes what it has acknowledged)
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Run a node with simulated devices and an example handler
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Simulate devices against a node or any MQTT broker
+    #[command(after_help = SWARM_EXAMPLES)]
+    Swarm(SwarmArgs),
+    /// Work on handlers without a node
+    #[command(subcommand)]
+    Script(ScriptCommand),
+    /// Run handlers for a node; started by the node itself
+    #[command(hide = true)]
+    ScriptWorker,
+    /// Check, show and explain the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// The commands for handlers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScriptCommand {
+    /// Check a handler, or every handler of a directory
+    #[command(after_help = SCRIPT_EXAMPLES)]
+    Check {
+        /// A handler (*.js), or a directory of them
+        path: PathBuf,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The commands for the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check file, variables and flags as serve would, and tell everything that is wrong
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check {
+        /// What serve would be given.
+        #[command(flatten)]
+        serve: ServeArgs,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print every setting that is in effect as TOML, each with its source
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        /// What serve would be given.
+        #[command(flatten)]
+        serve: ServeArgs,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the reference of every key as Markdown
+    Reference,
+}
+
+/// What a node is started with.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration file [default: ./tidegate.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address for MQTT; may be repeated [default: 127.0.0.1:1883]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    mqtt_bind: Vec<String>,
+    /// Address for HTTP and the dashboard; may be repeated [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http_bind: Vec<String>,
+    /// Directory for the data [default: ./tidegate-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Directory of the handlers [default: ./handlers]
+    #[arg(long, value_name = "DIR")]
+    handlers: Option<String>,
+    /// Event loops [default: one per core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    loops: Option<String>,
+    /// Threads of the blocking pool [default: 4]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    blocking_threads: Option<String>,
+    /// Worker processes for handlers [default: one per core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    script_workers: Option<String>,
+    /// Format of log lines: json or pretty [default: pretty]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Which log lines: off, error, warn, info, debug, trace, or by target: info,tidegate=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Let anybody who can reach the node use it: needed for addresses other than loopback
+    #[arg(long)]
+    insecure_allow_anonymous: bool,
+}
+
+impl ServeArgs {
+    /// The settings among the arguments, by key.
+    pub(crate) fn flags(&self) -> Flags {
+        let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
+        [
+            ("mqtt.bind", list(&self.mqtt_bind)),
+            ("http.bind", list(&self.http_bind)),
+            ("data.dir", self.data_dir.clone()),
+            ("scripts.dir", self.handlers.clone()),
+            ("runtime.loops", self.loops.clone()),
+            ("runtime.blocking_threads", self.blocking_threads.clone()),
+            ("scripts.workers", self.script_workers.clone()),
+            ("log.format", self.log_format.clone()),
+            ("log.level", self.log_level.clone()),
+            ("security.insecure_allow_anonymous", self.insecure_allow_anonymous.then(|| "true".to_owned())),
+        ]
+        .into_iter()
+        .filter_map(|(key, word)| Some((key, word?)))
+        .collect()
+    }
+}
+
+/// Arguments of `tidegate demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Simulated devices
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) devices: u32,
+    /// Time between two readings of one device, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub(crate) interval_ms: u64,
+    /// What the node is started with.
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_a_key_is_an_argument_reaches_its_key_and_tells_its_default() {
+        let serve = Cli::command().find_subcommand("serve").expect("serve").clone();
+        for (key, flag, default) in crate::config::flags_of_keys() {
+            let switch = key == "security.insecure_allow_anonymous";
+            let words = ["tidegate", "serve", flag, "word"];
+            let cli = Cli::try_parse_from(if switch { &words[..3] } else { &words[..] }).expect(flag);
+            let Command::Serve(args) = cli.command else { panic!("serve") };
+            assert_eq!(args.flags(), [(key, if switch { "true" } else { "word" }.to_owned())], "{flag}");
+            let argument = serve.get_arguments().find(|argument| argument.get_long() == flag.strip_prefix("--"));
+            let help = argument.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
+            assert!(switch || help.ends_with(&format!("[default: {default}]")), "{flag}: {help}");
+        }
+    }
+}

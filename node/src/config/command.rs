@@ -1,0 +1,47 @@
+//! `tidegate config check|show|reference`: prints, and decides nothing that `serve` would decide otherwise.
+
+use serde_json::json;
+
+use super::{Loaded, Problem, Problems, reference, show};
+use crate::{
+    cli::{ConfigCommand, ServeArgs},
+    exit::{Exit, Failure},
+    output,
+};
+
+/// Runs a `config` command.
+///
+/// # Errors
+/// A configuration that `serve` would refuse, unless it was told as JSON, or a closed stdout.
+pub(crate) fn run(command: &ConfigCommand) -> Result<Exit, Failure> {
+    match command {
+        ConfigCommand::Check { serve, json } => check(serve, *json),
+        ConfigCommand::Show { serve, json: true } => on_stdout(&format!("{:#}\n", show::json(&load(serve)?))),
+        ConfigCommand::Show { serve, json: false } => on_stdout(&show::toml(&load(serve)?)),
+        ConfigCommand::Reference => on_stdout(&reference::markdown()),
+    }
+}
+
+/// Loads what `serve` would load with the same arguments.
+pub(crate) fn load(serve: &ServeArgs) -> Result<Loaded, Problems> {
+    super::load(serve.config.as_deref(), std::env::vars_os(), &serve.flags())
+}
+
+fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {
+    let problems = match load(serve) {
+        Ok(loaded) if as_json => {
+            return on_stdout(&format!("{}\n", json!({ "ok": true, "set": loaded.origins.len(), "problems": [] })));
+        }
+        Ok(loaded) => return on_stdout(&format!("ok; values set: {}\n", loaded.origins.len())),
+        Err(problems) if as_json => problems.0,
+        Err(problems) => return Err(problems.into()),
+    };
+    let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
+    on_stdout(&format!("{}\n", json!({ "ok": false, "set": null, "problems": problems })))?;
+    Ok(Exit::Config)
+}
+
+fn on_stdout(text: &str) -> Result<Exit, Failure> {
+    output::write(text)?;
+    Ok(Exit::Ok)
+}

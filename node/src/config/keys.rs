@@ -1,0 +1,363 @@
+//! Every key of the configuration, once: its type, default, bounds, flag, and what it means. The typed structs, the
+//! reading, `config show`, the suggestions and `docs/config.md` all come from here. A new key is one line here.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use tidegate_actors::{limits, reading::AckLevel};
+
+use super::{
+    Config, machine,
+    rule::Rule,
+    value::{Field, Value},
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const HOUR_MS: u64 = 3_600_000;
+/// Most loops, and most script workers: far beyond the cores of today's machines, far below what exhausts them.
+const MOST_CORES: usize = 256;
+
+/// One key of the configuration.
+pub(crate) struct Key {
+    /// The dotted path, such as `mqtt.limits.inflight`.
+    pub(crate) path: &'static str,
+    /// What is allowed.
+    pub(crate) rule: Rule,
+    /// What it means, in Markdown.
+    pub(crate) meaning: &'static str,
+    /// What happens at the limit or with the setting.
+    pub(crate) effect: &'static str,
+    /// The flag of `tidegate serve` that sets it.
+    pub(crate) flag: Option<&'static str>,
+    /// The default in words, where it depends on the machine.
+    pub(crate) derived: Option<&'static str>,
+    /// The key's value in a configuration.
+    pub(crate) get: fn(&Config) -> Value,
+    /// Sets the key; `None` if the value does not fit its type.
+    pub(crate) set: fn(&mut Config, Value) -> Option<()>,
+}
+
+impl Key {
+    /// The part of the path after the section.
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+}
+
+/// One `[section]` of the file.
+pub(crate) struct Section {
+    /// The dotted path.
+    pub(crate) path: &'static str,
+    /// What the section is about.
+    pub(crate) about: &'static str,
+    /// Its keys, in the order of the reference.
+    pub(crate) keys: &'static [Key],
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people, coloured on a terminal.
+    Pretty,
+}
+
+/// Declares a section: its struct with defaults, and its keys. `at |config| place`: where a [`Config`] has it.
+///
+/// A key is `"name" field: type = default, rule, "effect"`, then `flag` and `derived` where it has them.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $struct:ident [$section:literal] at |$config:ident| $place:expr => {
+            $(nested $nested:ident: $nested_type:ty,)?
+            $(
+                $(#[doc = $meaning:literal])+
+                $name:literal $field:ident: $type:ty = $default:expr, $rule:expr, $effect:literal
+                $(, flag $flag:literal)? $(, derived $derived:literal)?;
+            )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq)]
+        pub(crate) struct $struct {
+            $(
+                /// The section below this one.
+                pub(crate) $nested: $nested_type,
+            )?
+            $( $(#[doc = $meaning])+ pub(crate) $field: $type, )+
+        }
+
+        impl Default for $struct {
+            fn default() -> Self {
+                Self { $($nested: Default::default(),)? $($field: $default,)+ }
+            }
+        }
+
+        impl $struct {
+            const SECTION: Section = Section {
+                path: $section,
+                about: concat!($($about),+),
+                keys: &[$(Key {
+                    path: concat!($section, ".", $name),
+                    rule: $rule,
+                    meaning: concat!($($meaning),+),
+                    effect: $effect,
+                    flag: section!(@option $($flag)?),
+                    derived: section!(@option $($derived)?),
+                    get: |$config| $place.$field.to_value(),
+                    set: |$config, value| {
+                        $place.$field = Field::from_value(value)?;
+                        Some(())
+                    },
+                },)+],
+            };
+        }
+    };
+    (@option) => { None };
+    (@option $value:literal) => { Some($value) };
+}
+
+/// Every section, in the order of the reference.
+pub(crate) const SECTIONS: &[Section] = &[
+    Mqtt::SECTION,
+    MqttLimits::SECTION,
+    Http::SECTION,
+    HttpLimits::SECTION,
+    Viewers::SECTION,
+    Data::SECTION,
+    Runtime::SECTION,
+    Scripts::SECTION,
+    Log::SECTION,
+    Security::SECTION,
+];
+
+/// Every key.
+pub(crate) fn keys() -> impl Iterator<Item = &'static Key> + Clone {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+/// The key at a dotted path.
+pub(crate) fn find(path: &str) -> Option<&'static Key> {
+    keys().find(|key| key.path == path)
+}
+
+section! {
+    /// The MQTT listener (3.1.1 and 5).
+    Mqtt["mqtt"] at |config| config.mqtt => {
+        nested limits: MqttLimits,
+
+        /// Addresses that MQTT listens on. Port 0 takes a free one.
+        "bind" bind: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 1883))], Rule::Binds,
+            "An address that other machines can reach needs `security.insecure_allow_anonymous`.", flag "--mqtt-bind";
+        /// How far a reading must have come before its PUBACK. `received` is not offered: a PUBACK means durable.
+        "default_ack" default_ack: AckLevel = AckLevel::Committed, Rule::Choice(&["committed", "processed"]),
+            "committed: the journal has synced it. processed: the handlers have run and the state has it.";
+    }
+}
+
+section! {
+    /// Bounds of one MQTT connection.
+    MqttLimits["mqtt.limits"] at |config| config.mqtt.limits => {
+        /// Largest packet.
+        "packet_bytes" packet_bytes: usize = limits::MQTT_PACKET_BYTES, Rule::Size(KIB, 256 * MIB),
+            "A larger packet closes the connection (v5: 0x95 packet too large).";
+        /// Largest packet before the CONNECT was accepted; at most `packet_bytes`.
+        "pre_auth_packet_bytes" pre_auth_packet_bytes: usize = limits::MQTT_PRE_AUTH_BYTES, Rule::Size(KIB, MIB),
+            "A larger packet closes the connection.";
+        /// Time that a connection has to send its CONNECT.
+        "connect_timeout_ms" connect_timeout: Duration = limits::MQTT_CONNECT_TIMEOUT, Rule::Millis(100, 600_000),
+            "A connection without a CONNECT is closed.";
+        /// Unacknowledged QoS 1 messages to one subscriber.
+        "inflight" inflight: u16 = limits::MQTT_INFLIGHT, Rule::Count(1, 65_535),
+            "Further messages wait for its acknowledgements, up to 1,000; past that they are dropped, counted.";
+        /// Subscriptions of one connection.
+        "subscriptions" subscriptions: usize = limits::MQTT_SUBSCRIPTIONS, Rule::Count(1, 100_000),
+            "A further one is refused (SUBACK 0x97, quota exceeded).";
+        /// Bytes that wait to be written to one subscriber.
+        "outbound_bytes" outbound_bytes: usize = limits::MQTT_OUTBOUND_BYTES, Rule::Size(4 * KIB, GIB),
+            "Messages for a subscriber that does not read are dropped, counted.";
+    }
+}
+
+section! {
+    /// The HTTP listener: ingestion, queries, live streams and the dashboard.
+    Http["http"] at |config| config.http => {
+        nested limits: HttpLimits,
+
+        /// Addresses that HTTP listens on. Port 0 takes a free one.
+        "bind" bind: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 8080))], Rule::Binds,
+            "An address that other machines can reach needs `security.insecure_allow_anonymous`.", flag "--http-bind";
+        /// How far a reading must have come before it is answered, where the request does not say.
+        "default_ack" default_ack: AckLevel = AckLevel::Received,
+            Rule::Choice(&["received", "committed", "processed"]),
+            "received: 202, held in memory. committed: 200, durable. processed: 200, folded into the state.";
+    }
+}
+
+section! {
+    /// Bounds of one HTTP request.
+    HttpLimits["http.limits"] at |config| config.http.limits => {
+        /// Largest body.
+        "body_bytes" body_bytes: usize = limits::HTTP_BODY_BYTES, Rule::Size(KIB, 256 * MIB),
+            "A larger body is refused: 413.";
+        /// Time that a client has to send its request head.
+        "header_timeout_ms" header_timeout: Duration = limits::HTTP_HEADER_TIMEOUT, Rule::Millis(100, 600_000),
+            "A connection without a whole head is closed: 408.";
+    }
+}
+
+section! {
+    /// Live viewers: WebSocket and SSE.
+    Viewers["viewers"] at |config| config.viewers => {
+        /// Viewers of the node at one time.
+        "max" max: usize = limits::VIEWERS, Rule::Count(1, 100_000),
+            "A further one is refused: 503.";
+        /// Bytes of updates that wait for one viewer one by one.
+        "buffer_bytes" buffer_bytes: usize = limits::VIEWER_BUFFER_BYTES, Rule::Size(4 * KIB, 64 * MIB),
+            "Further updates are conflated to the latest of each device.";
+        /// Time after which a viewer that does not read is dropped.
+        "stall_timeout_ms" stall_timeout: Duration = limits::VIEWER_STALL, Rule::Millis(1_000, HOUR_MS),
+            "Its connection is closed; it may come back and gets a fresh snapshot.";
+        /// Device ids and prefixes of one viewer's filter.
+        "filters" filters: usize = limits::VIEWER_FILTERS, Rule::Count(1, 100_000),
+            "A longer filter is refused: 400.";
+    }
+}
+
+section! {
+    /// What is kept on disk.
+    Data["data"] at |config| config.data => {
+        /// The directory of the journal, the states and the parked readings. It is made if it does not exist.
+        "dir" dir: PathBuf = PathBuf::from("./tidegate-data"), Rule::Path,
+            "One node at a time: a second one on the same directory refuses to start.", flag "--data-dir";
+        /// Bytes of the journal that are kept after the states cover them, for replay and history.
+        "journal_retention_bytes" journal_retention_bytes: u64 = GIB, Rule::Size(0, 16 * TIB),
+            "Whole old segments are freed; a segment that no snapshot covers stays whatever this says.";
+        /// Size at which a journal segment is closed.
+        "segment_bytes" segment_bytes: u64 = limits::SEGMENT_BYTES, Rule::Size(MIB, 4 * GIB),
+            "A new segment file is begun.";
+        /// Longest wait for company of a commit that nobody waits for.
+        "commit_max_delay_ms" commit_max_delay: Duration = limits::COMMIT_MAX_DELAY, Rule::Millis(0, 1_000),
+            "What has gathered is written and synced. 0: at once.";
+        /// Time between two checkpoints of the latest states.
+        "checkpoint_interval_ms" checkpoint_interval: Duration = limits::CHECKPOINT_INTERVAL, Rule::Millis(100, 600_000),
+            "The changed states are stored; a longer interval writes less and recovers more slowly.";
+        /// Cache of the store of the latest states; best at four times the bytes of all states.
+        "sled_cache_bytes" sled_cache_bytes: u64 = 256 * MIB, Rule::Size(8 * MIB, TIB),
+            "The least recently used pages are dropped and read again from disk.";
+    }
+}
+
+section! {
+    /// Threads and memory of the node.
+    Runtime["runtime"] at |config| config.runtime => {
+        /// Event loops; each owns its share of the devices and connections.
+        "loops" loops: usize = machine::cores(MOST_CORES), Rule::Count(1, MOST_CORES as u64),
+            "More loops than cores bring nothing.", flag "--loops", derived "one per core";
+        /// Threads of the shared blocking pool (files, compression).
+        "blocking_threads" blocking_threads: usize = limits::BLOCKING_THREADS, Rule::Count(1, 256),
+            "Further jobs wait.", flag "--blocking-threads";
+        /// Jobs that wait for the blocking pool.
+        "blocking_jobs" blocking_jobs: usize = limits::BLOCKING_JOBS, Rule::Count(1, 1_000_000),
+            "A further job is refused by name (HTTP: 503).";
+        /// Memory of the node's own process; script workers have limits of their own.
+        "memory_limit_bytes" memory_limit_bytes: u64 = machine::memory_share().max(64 * MIB), Rule::Size(64 * MIB, 64 * TIB),
+            "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way.",
+            derived "80 % of the machine's or the cgroup's memory, whichever is less";
+    }
+}
+
+section! {
+    /// Operators' handlers and the worker processes that run them.
+    Scripts["scripts"] at |config| config.scripts => {
+        /// The directory of the handlers (`*.js`). If it does not exist, readings become states unchanged.
+        "dir" dir: PathBuf = PathBuf::from("./handlers"), Rule::Path,
+            "Files run in the order of their names.", flag "--handlers";
+        /// Worker processes.
+        "workers" workers: usize = machine::cores(MOST_CORES), Rule::Count(1, MOST_CORES as u64),
+            "Further batches wait for a free worker.", flag "--script-workers", derived "one per core";
+        /// Wall time of one call of a handler.
+        "call_wall_ms" call_wall: Duration = limits::SCRIPT_CALL_WALL, Rule::Millis(1, 60_000),
+            "The worker is killed and its reading parked (`deadline`).";
+        /// Heap of one worker.
+        "heap_bytes" heap_bytes: u64 = limits::SCRIPT_HEAP_BYTES, Rule::Size(16 * MIB, 64 * GIB),
+            "The worker is ended and its reading parked (`memory`).";
+        /// Failures in a row after which a handler's breaker opens.
+        "breaker_failures" breaker_failures: u32 = limits::SCRIPT_BREAKER_FAILURES, Rule::Count(1, 1_000_000),
+            "Readings for the handler are parked (`breaker-open`).";
+        /// Time for which a breaker stays open before it lets one reading through.
+        "breaker_open_ms" breaker_open: Duration = limits::SCRIPT_BREAKER_OPEN, Rule::Millis(100, 24 * HOUR_MS),
+            "One reading is tried: it closes the breaker or opens it again.";
+    }
+}
+
+section! {
+    /// Log lines, on stderr.
+    Log["log"] at |config| config.log => {
+        /// How a line is written.
+        "format" format: LogFormat = LogFormat::Pretty, Rule::Choice(&["json", "pretty"]),
+            "json: one object a line. pretty: text, coloured on a terminal unless `NO_COLOR` is set.", flag "--log-format";
+        /// Which lines are written. `TIDEGATE_LOG` is its short variable.
+        "level" level: String = "info".to_owned(), Rule::LogFilter,
+            "Lines below the level are dropped.", flag "--log-level";
+    }
+}
+
+section! {
+    /// Who may connect.
+    Security["security"] at |config| config.security => {
+        /// Whether anybody who can reach the node may use it without authentication.
+        "insecure_allow_anonymous" insecure_allow_anonymous: bool = false, Rule::Switch,
+            "false: an address that other machines can reach refuses to start.", flag "--insecure-allow-anonymous";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_allowed_and_every_key_sets_its_own_field() {
+        let defaults = Config::default();
+        for key in keys() {
+            let value = (key.get)(&defaults);
+            let shown = key.rule.show(&value);
+            let given = super::super::file::parse_value(&shown).expect("show writes TOML");
+            assert_eq!(key.rule.check(&given), Ok(value.clone()), "{} = {shown}", key.path);
+            let mut config = defaults.clone();
+            assert_eq!((key.set)(&mut config, value), Some(()), "{}", key.path);
+            assert_eq!(config, defaults, "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn bounds_fit_their_types_and_choices_are_all_known() {
+        let mut config = Config::default();
+        for key in keys() {
+            let extremes = match key.rule {
+                Rule::Count(min, max) | Rule::Size(min, max) | Rule::Millis(min, max) => {
+                    vec![Value::Number(min), Value::Number(max)]
+                }
+                Rule::Choice(words) => words.iter().map(|word| Value::Text((*word).to_owned())).collect(),
+                _ => continue,
+            };
+            for value in extremes {
+                assert_eq!((key.set)(&mut config, value.clone()), Some(()), "{}", key.path);
+                assert_eq!((key.get)(&config), value, "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_lowercase() {
+        let mut paths: Vec<_> = keys().map(|key| key.path).collect();
+        assert!(paths.iter().all(|path| path.chars().all(|c| c.is_ascii_lowercase() || "._".contains(c))));
+        let count = paths.len();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), count);
+    }
+}

@@ -1,0 +1,145 @@
+//! Values on their way from a source to the typed configuration: raw as typed, checked, typed. Opens nothing.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use tidegate_actors::reading::AckLevel;
+
+use super::keys::LogFormat;
+
+/// A value as its source spells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Raw {
+    /// A word of a flag or a variable, which has no type of its own.
+    Word(String),
+    /// A string of the file.
+    Text(String),
+    /// An integer of the file; wide enough for whatever does not fit its key.
+    Integer(i128),
+    /// A boolean of the file.
+    Boolean(bool),
+    /// An array of the file.
+    List(Vec<Raw>),
+    /// A type that no key takes, by its name.
+    Other(&'static str),
+}
+
+/// A value that its key's rule has accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A count, a size in bytes or a time in milliseconds: the rule knows which.
+    Number(u64),
+    /// A switch.
+    Boolean(bool),
+    /// A path, a choice or a log filter.
+    Text(String),
+    /// Addresses to listen on.
+    Binds(Vec<SocketAddr>),
+}
+
+/// A field's type, to and from [`Value`]. `None`: the value does not fit the type.
+pub(crate) trait Field: Sized {
+    /// The field of a checked value.
+    fn from_value(value: Value) -> Option<Self>;
+    /// The value of a field.
+    fn to_value(&self) -> Value;
+}
+
+macro_rules! number_fields {
+    ($($number:ty),+) => {$(
+        impl Field for $number {
+            fn from_value(value: Value) -> Option<Self> {
+                let Value::Number(number) = value else { return None };
+                number.try_into().ok()
+            }
+            fn to_value(&self) -> Value {
+                Value::Number(u64::try_from(*self).unwrap_or(u64::MAX))
+            }
+        }
+    )+};
+}
+
+number_fields!(u16, u32, u64, usize);
+
+impl Field for Duration {
+    fn from_value(value: Value) -> Option<Self> {
+        u64::from_value(value).map(Self::from_millis)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Number(u64::try_from(self.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Field for bool {
+    fn from_value(value: Value) -> Option<Self> {
+        if let Value::Boolean(on) = value { Some(on) } else { None }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Boolean(*self)
+    }
+}
+
+impl Field for String {
+    fn from_value(value: Value) -> Option<Self> {
+        if let Value::Text(text) = value { Some(text) } else { None }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+}
+
+impl Field for PathBuf {
+    fn from_value(value: Value) -> Option<Self> {
+        String::from_value(value).map(Self::from)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.to_string_lossy().into_owned())
+    }
+}
+
+impl Field for Vec<SocketAddr> {
+    fn from_value(value: Value) -> Option<Self> {
+        if let Value::Binds(binds) = value { Some(binds) } else { None }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Binds(self.clone())
+    }
+}
+
+impl Field for AckLevel {
+    fn from_value(value: Value) -> Option<Self> {
+        match String::from_value(value)?.as_str() {
+            "received" => Some(Self::Received),
+            "committed" => Some(Self::Committed),
+            "processed" => Some(Self::Processed),
+            _ => None,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        let name = match self {
+            Self::Received => "received",
+            Self::Committed => "committed",
+            Self::Processed => "processed",
+        };
+        Value::Text(name.to_owned())
+    }
+}
+
+impl Field for LogFormat {
+    fn from_value(value: Value) -> Option<Self> {
+        match String::from_value(value)?.as_str() {
+            "json" => Some(Self::Json),
+            "pretty" => Some(Self::Pretty),
+            _ => None,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(if *self == Self::Json { "json" } else { "pretty" }.to_owned())
+    }
+}

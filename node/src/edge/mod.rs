@@ -1,0 +1,204 @@
+//! The edge of one loop: its connections, the requests that wait for answers, and the MQTT routes.
+//!
+//! Everything here lives on the loop's thread. What other loops send comes in as tasks that call [`here`].
+
+mod waits;
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    net::TcpListener,
+    rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+    time::Duration,
+};
+
+use tidegate_actors::{
+    event_loop::LoopMessage,
+    fanout::ViewerLimits,
+    ids::LoopId,
+    reading::AckLevel,
+    runtime::{Edge, LoopHandle, RuntimeHandle},
+    submission::{Ack, AckTo},
+    turn::Shown,
+};
+
+pub(crate) use waits::Waits;
+
+use crate::{
+    http::viewer::Seat,
+    mqtt::{
+        connections::Connections,
+        router::{Announcements, Router},
+    },
+    vitals::Vitals,
+};
+
+/// What the edges of all loops share.
+pub(crate) struct Shared {
+    /// The runtime.
+    pub(crate) runtime: RuntimeHandle,
+    /// The settings that the edge needs.
+    pub(crate) settings: Settings,
+    /// Counters of the whole edge.
+    pub(crate) counters: Counters,
+    /// The last sample of the vital signs.
+    pub(crate) vitals: Arc<Vitals>,
+    /// The node is stopping: `/readyz` says so and nothing new is accepted.
+    pub(crate) stopping: AtomicBool,
+}
+
+/// The part of the configuration that the edge reads while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) mqtt_packet_bytes: usize,
+    pub(crate) mqtt_pre_auth_bytes: usize,
+    pub(crate) mqtt_connect_timeout: Duration,
+    pub(crate) mqtt_default_ack: AckLevel,
+    pub(crate) mqtt_max_connections: usize,
+    pub(crate) http_body_bytes: usize,
+    pub(crate) http_header_timeout: Duration,
+    pub(crate) http_default_ack: AckLevel,
+    pub(crate) mqtt_inflight: u16,
+    pub(crate) mqtt_subscriptions: usize,
+    pub(crate) mqtt_outbound_bytes: usize,
+    pub(crate) viewers: usize,
+    pub(crate) viewer_filters: usize,
+    pub(crate) viewer_limits: ViewerLimits,
+    pub(crate) memory_limit: u64,
+}
+
+/// What the edge counts, beside the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// MQTT connections now.
+    pub(crate) mqtt_connections: AtomicUsize,
+    /// Viewers now.
+    pub(crate) viewers: AtomicUsize,
+    /// Messages that came in by MQTT PUBLISH.
+    pub(crate) mqtt_received: AtomicU64,
+    /// Messages sent to MQTT subscribers.
+    pub(crate) mqtt_sent: AtomicU64,
+    /// Messages that MQTT subscribers lost because they did not read (limit `mqtt_outbound_bytes`).
+    pub(crate) mqtt_dropped: AtomicU64,
+    /// Connections closed for what they sent.
+    pub(crate) mqtt_refused: AtomicU64,
+    /// Updates that viewers did not get because a newer one took their place.
+    pub(crate) viewer_conflated: AtomicU64,
+    /// Viewers closed because they did not read.
+    pub(crate) viewers_stalled: AtomicU64,
+}
+
+/// The edge of one loop.
+pub(crate) struct EdgeLoop {
+    pub(crate) handle: LoopHandle,
+    pub(crate) shared: Arc<Shared>,
+    /// MQTT connections of this loop.
+    pub(crate) connections: RefCell<Connections>,
+    /// HTTP requests that wait for answers.
+    pub(crate) waits: RefCell<Waits>,
+    /// Subscriptions of this loop, and what other loops are interested in.
+    pub(crate) router: RefCell<Router>,
+    /// Live viewers on this loop's HTTP connections.
+    pub(crate) seats: RefCell<Vec<Weak<Seat>>>,
+    /// The read buffer that all connections of the loop share.
+    pub(crate) buffer: Cell<Vec<u8>>,
+    /// What this loop has to tell the others about its subscriptions, in order.
+    pub(crate) announcements: Announcements,
+    /// The listening sockets until they are opened: MQTT and HTTP.
+    pub(crate) doors: RefCell<(Vec<TcpListener>, Vec<TcpListener>)>,
+    /// The tasks that accept.
+    pub(crate) accepting: RefCell<Vec<actix_rt::task::JoinHandle<()>>>,
+}
+
+thread_local! {
+    static HERE: OnceCell<Rc<EdgeLoop>> = const { OnceCell::new() };
+}
+
+/// The edge of this thread's loop.
+///
+/// # Panics
+/// On a thread that is no loop; every caller runs on one.
+pub(crate) fn here() -> Rc<EdgeLoop> {
+    HERE.with(|edge| Rc::clone(edge.get().expect("only a loop's own tasks ask for its edge")))
+}
+
+/// Attaches an edge to the loop of this thread.
+pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
+    let loops = usize::from(handle.services().loops());
+    let edge = Rc::new(EdgeLoop {
+        router: RefCell::new(Router::new(handle.id(), loops)),
+        handle: handle.clone(),
+        shared,
+        connections: RefCell::default(),
+        waits: RefCell::default(),
+        seats: RefCell::default(),
+        buffer: Cell::new(vec![0; READ_BUFFER]),
+        announcements: Announcements::default(),
+        doors: RefCell::default(),
+        accepting: RefCell::default(),
+    });
+    HERE.with(|here| drop(here.set(Rc::clone(&edge))));
+    handle.set_edge(Rc::clone(&edge) as Rc<dyn Edge>);
+    edge
+}
+
+/// Bytes that one read takes at most.
+pub(crate) const READ_BUFFER: usize = 64 * 1024;
+
+/// The bit of an [`AckTo::key`] that tells an HTTP request from a connection.
+const HTTP: u64 = 1 << 63;
+
+impl EdgeLoop {
+    /// Runs `task` on another loop's edge, or here. Returns `false` when that loop's inbox is full.
+    pub(crate) fn on_loop(&self, id: LoopId, task: impl FnOnce(&Rc<EdgeLoop>) + Send + 'static) -> bool {
+        let message = LoopMessage::Task(Box::new(move |_| task(&here())));
+        self.handle.services().outlets[id.index()].try_send(message).is_ok()
+    }
+
+    /// Milliseconds since the node started, for timeouts.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.handle.services().uptime_ms()
+    }
+
+    /// The other loops.
+    pub(crate) fn others(&self) -> impl Iterator<Item = LoopId> + use<> {
+        let me = self.handle.id();
+        (0..self.handle.services().loops()).map(LoopId).filter(move |id| *id != me)
+    }
+
+    /// Whom the runtime answers for a connection's packet.
+    pub(crate) fn ack_to_connection(&self, key: u64, packet_id: u16) -> AckTo {
+        AckTo { home: self.handle.id(), key, item: u32::from(packet_id) }
+    }
+
+    /// Whom the runtime answers for an item of a waiting request.
+    pub(crate) fn ack_to_request(&self, key: u64, item: u32) -> AckTo {
+        AckTo { home: self.handle.id(), key: key | HTTP, item }
+    }
+}
+
+impl Edge for EdgeLoop {
+    fn on_acks(&self, acks: Vec<Ack>) {
+        for ack in acks {
+            if ack.to.key & HTTP != 0 {
+                self.waits.borrow_mut().answer(ack.to.key & !HTTP, ack.to.item, ack.answer);
+            } else {
+                crate::mqtt::session::on_ack(self, &ack);
+            }
+        }
+    }
+
+    fn on_shown(&self, shown: Vec<Shown>) {
+        for shown in shown {
+            crate::mqtt::router::publish_shown(self, &shown);
+        }
+    }
+
+    fn on_turn_end(&self) {
+        crate::mqtt::router::forward(self);
+        self.connections.borrow_mut().wake_dirty();
+    }
+}

@@ -1,0 +1,69 @@
+//! The routes.
+
+use actix_web::{
+    App, Error, HttpRequest, HttpResponse,
+    dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode},
+    web,
+};
+
+use super::{devices, ops, page, post, problem::Problem, viewer};
+
+/// The application, one for each loop.
+pub(crate) fn app()
+-> App<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse, Error = Error, InitError = ()>> {
+    App::new()
+        .service(
+            web::resource("/metrics")
+                .route(web::post().to(post::metrics))
+                .route(web::get().to(ops::metrics))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(
+            web::resource("/devices/{id}/metrics")
+                .route(web::post().to(post::device_metrics))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(get("/devices", devices::list))
+        .service(get("/devices/{id}", devices::one))
+        .service(get("/ws", viewer::websocket))
+        .service(get("/stream", viewer::sse))
+        .service(get("/ledger", ops::ledger))
+        .service(get("/parked", ops::parked))
+        .service(get("/livez", ops::livez))
+        .service(get("/readyz", ops::readyz))
+        .service(get("/api/overview", ops::overview))
+        .service(get("/openapi.json", page::openapi))
+        .service(get("/", page::index))
+        .service(get("/assets/{file}", page::asset))
+        .default_service(web::to(not_found))
+}
+
+fn get<F, A>(path: &str, handler: F) -> actix_web::Resource
+where
+    F: actix_web::Handler<A>,
+    A: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    web::resource(path).route(web::get().to(handler)).default_service(web::to(method_not_allowed))
+}
+
+async fn not_found(request: HttpRequest) -> HttpResponse {
+    let detail = format!("there is nothing at {}; GET /openapi.json lists what there is", request.path());
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail).response()
+}
+
+async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
+    let allowed = match (request.path(), request.method()) {
+        ("/metrics", _) => "GET, POST",
+        (path, _) if path.ends_with("/metrics") => "POST",
+        (_, &Method::HEAD | _) => "GET",
+    };
+    let detail = format!("{} is not allowed here; allowed: {allowed}", request.method());
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail);
+    let mut response = problem.response();
+    response
+        .headers_mut()
+        .insert(actix_web::http::header::ALLOW, actix_web::http::header::HeaderValue::from_static(allowed));
+    response
+}

@@ -1,0 +1,156 @@
+//! The node's metrics in Prometheus' text format (version 0.0.4).
+
+use std::{fmt::Write as _, sync::atomic::Ordering};
+
+use tidegate_actors::ledger::Ledger;
+
+use crate::edge::EdgeLoop;
+
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn value(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, kind, help);
+        self.value(name, "", value);
+    }
+}
+
+/// Renders everything.
+pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger) -> String {
+    let mut text = Text(String::with_capacity(8 * 1024));
+    readings(&mut text, ledger);
+    node(&mut text, edge);
+    durability(&mut text, edge);
+    scripts(&mut text, edge);
+    text.0
+}
+
+fn readings(text: &mut Text, ledger: &Ledger) {
+    text.one("tidegate_readings_received_total", "counter", "Readings that came in.", ledger.received);
+    text.one(
+        "tidegate_readings_committed_total",
+        "counter",
+        "Readings that made their device's state.",
+        ledger.committed,
+    );
+    text.one("tidegate_readings_in_flight", "gauge", "Readings between admission and fold.", ledger.in_flight);
+    for (kind, reasons) in ledger.kinds() {
+        let name = format!("tidegate_readings_{kind}_total");
+        text.head(&name, "counter", &format!("Readings {kind}, by reason."));
+        for (reason, count) in reasons {
+            text.value(&name, &format!("{{reason=\"{reason}\"}}"), count);
+        }
+    }
+    let help = "1 when received = committed + conflated + rejected + dropped + parked + in flight.";
+    text.one("tidegate_ledger_balanced", "gauge", help, u8::from(ledger.balanced()));
+}
+
+fn node(text: &mut Text, edge: &EdgeLoop) {
+    let (counters, services, sample) = (&edge.shared.counters, edge.handle.services(), edge.shared.vitals.last());
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    text.one("tidegate_uptime_seconds", "gauge", "Seconds since the node started.", services.uptime_ms() / 1_000);
+    text.one("tidegate_resident_memory_bytes", "gauge", "Resident memory of the node.", crate::vitals::rss());
+    text.one("tidegate_memory_limit_bytes", "gauge", "The memory limit.", edge.shared.settings.memory_limit);
+    text.one("tidegate_devices_known", "gauge", "Devices with a state.", sample.devices_known);
+    let mqtt = counters.mqtt_connections.load(Ordering::Relaxed);
+    text.one("tidegate_mqtt_connections", "gauge", "MQTT connections.", mqtt);
+    text.one(
+        "tidegate_mqtt_messages_received_total",
+        "counter",
+        "PUBLISH packets of clients.",
+        load(&counters.mqtt_received),
+    );
+    text.one("tidegate_mqtt_messages_sent_total", "counter", "Messages to subscribers.", load(&counters.mqtt_sent));
+    let help = "Messages that subscribers did not get because they did not read.";
+    text.one("tidegate_mqtt_messages_dropped_total", "counter", help, load(&counters.mqtt_dropped));
+    let help = "MQTT connections closed for what they sent.";
+    text.one("tidegate_mqtt_connections_refused_total", "counter", help, load(&counters.mqtt_refused));
+    text.one("tidegate_viewers", "gauge", "Live viewers.", counters.viewers.load(Ordering::Relaxed));
+    let help = "Updates that gave way to newer ones in viewers that have left.";
+    text.one("tidegate_viewer_updates_conflated_total", "counter", help, load(&counters.viewer_conflated));
+    text.one(
+        "tidegate_viewers_stalled_total",
+        "counter",
+        "Viewers closed: they did not read.",
+        load(&counters.viewers_stalled),
+    );
+    text.one("tidegate_loop_panics_total", "counter", "Turns of loops that panicked.", load(&services.panics));
+    for (name, help) in [("lag_seconds", "How late a loop's timer was."), ("devices", "Devices active on a loop.")] {
+        let name = format!("tidegate_loop_{name}");
+        text.head(&name, "gauge", help);
+        for health in &sample.loops {
+            let labels = format!("{{loop=\"{}\"}}", health.id);
+            if name.ends_with("seconds") {
+                text.value(&name, &labels, health.lag_ms / 1e3);
+            } else {
+                text.value(&name, &labels, health.devices);
+            }
+        }
+    }
+    text.one("tidegate_blocking_pool_queued", "gauge", "Jobs that wait for the blocking pool.", services.pool.queued());
+    text.one(
+        "tidegate_blocking_pool_limit",
+        "gauge",
+        "Jobs that may wait (limit blocking_jobs).",
+        services.pool.limit(),
+    );
+}
+
+fn durability(text: &mut Text, edge: &EdgeLoop) {
+    let journal = edge.handle.services().journal.status();
+    let checkpoint = edge.handle.services().checkpointer.status();
+    text.one("tidegate_journal_healthy", "gauge", "1 when the journal takes records.", u8::from(journal.healthy));
+    text.one("tidegate_journal_position", "gauge", "The last durable position.", journal.committed);
+    text.one("tidegate_journal_bytes", "gauge", "Bytes of the journal's segments.", journal.bytes);
+    text.one("tidegate_journal_segments", "gauge", "Segments of the journal.", journal.segments);
+    text.one("tidegate_journal_commits_total", "counter", "Commits (write and fdatasync).", journal.commits);
+    text.one("tidegate_journal_records_total", "counter", "Records committed.", journal.records);
+    text.head("tidegate_journal_commit_seconds", "gauge", "Time of the last 512 commits, by quantile.");
+    for (quantile, ms) in [("0.5", journal.commit_p50_ms), ("0.99", journal.commit_p99_ms)] {
+        text.value("tidegate_journal_commit_seconds", &format!("{{quantile=\"{quantile}\"}}"), ms / 1e3);
+    }
+    text.one(
+        "tidegate_checkpoint_healthy",
+        "gauge",
+        "1 when the last checkpoint was written.",
+        u8::from(checkpoint.healthy),
+    );
+    text.one("tidegate_checkpoint_position", "gauge", "The position that the store has.", checkpoint.folded);
+}
+
+fn scripts(text: &mut Text, edge: &EdgeLoop) {
+    let scripts = edge.handle.services().scripts.scripts();
+    let label = |name: &str| format!("{{script=\"{}\"}}", name.replace('\\', "\\\\").replace('"', "\\\""));
+    for (name, help) in
+        [("calls", "Calls of a handler."), ("errors", "Calls that failed."), ("parked", "Readings parked.")]
+    {
+        let metric = format!("tidegate_script_{name}_total");
+        text.head(&metric, "counter", help);
+        for script in &scripts {
+            let value = match name {
+                "calls" => script.calls,
+                "errors" => script.errors,
+                _ => script.parked,
+            };
+            text.value(&metric, &label(&script.name), value);
+        }
+    }
+    text.head("tidegate_script_call_seconds", "gauge", "Time of a call, by quantile.");
+    for script in &scripts {
+        for (quantile, us) in [("0.5", script.p50_us), ("0.99", script.p99_us)] {
+            let labels = format!("{},quantile=\"{quantile}\"}}", label(&script.name).trim_end_matches('}'));
+            text.value("tidegate_script_call_seconds", &labels, us / 1e6);
+        }
+    }
+    text.head("tidegate_script_worker_restarts_total", "counter", "Restarts of the script workers.");
+    let restarts: u64 = edge.handle.services().scripts.workers().iter().map(|worker| worker.restarts).sum();
+    text.value("tidegate_script_worker_restarts_total", "", restarts);
+}

@@ -1,0 +1,358 @@
+//! Readings over HTTP: one object, an array, or NDJSON, each item with its own result.
+
+use std::{ops::Range, task::Poll, time::Duration};
+
+use actix_web::{
+    HttpMessage, HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tidegate_actors::{
+    ids::DeviceId,
+    ledger::RejectReason,
+    limits,
+    reading::{AckLevel, Channel, Reading},
+    script::ParkReason,
+    submission::{Answer, Disposition, Submission},
+};
+
+use super::{path, problem::Problem};
+use crate::{
+    edge::{EdgeLoop, here},
+    ingest::{IngestError, Parsed, each_reading, split_lines},
+};
+
+/// How long a request waits for its commit before it is told that the node cannot write.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a request waits for room when the node is at a limit, before it is refused.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// `POST /metrics`: every object names its device.
+pub(crate) async fn metrics(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    take(request, payload, None).await.unwrap_or_else(|problem| problem.response())
+}
+
+/// `POST /devices/{id}/metrics`: all readings are of this device, in ThingsBoard's shapes.
+pub(crate) async fn device_metrics(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let device = match path::device(&request) {
+        Ok(device) => device,
+        Err(problem) => {
+            here().handle.reject(RejectReason::BadDeviceId);
+            return problem.response();
+        }
+    };
+    take(request, payload, Some(device)).await.unwrap_or_else(|problem| problem.response())
+}
+
+/// What one item of a body came to.
+type Item = Result<Reading, IngestError>;
+
+async fn take(request: HttpRequest, payload: web::Payload, device: Option<DeviceId>) -> Result<HttpResponse, Problem> {
+    let edge = here();
+    wait_for_room(&edge).await?;
+    let level = level(&request, edge.shared.settings.http_default_ack)?;
+    check_encoding(&request)?;
+    let limit = edge.shared.settings.http_body_bytes;
+    // What is announced as too large is not waited for.
+    if announced_bytes(&request).is_some_and(|bytes| bytes > limit as u64) {
+        return Err(body_too_large(&edge, limit));
+    }
+    let body = tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, payload.to_bytes_limited(limit)).await;
+    let body = body.map_err(|_| {
+        let seconds = limits::HTTP_BODY_TIMEOUT.as_secs();
+        let detail = format!("the body did not arrive whole within {seconds} s");
+        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body is too slow", detail);
+        problem.limit("http_body_timeout", seconds)
+    })?;
+    let body = match body {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            let detail = format!("the body did not arrive whole: {error}");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail));
+        }
+        Err(_) => return Err(body_too_large(&edge, limit)),
+    };
+    // The body took its time: others may have filled the room meanwhile, or the node stops.
+    wait_for_room(&edge).await?;
+    let is_ndjson = request.content_type().eq_ignore_ascii_case("application/x-ndjson");
+    let is_single = !is_ndjson && body.trim_ascii_start().first() != Some(&b'[');
+    let mut items = parse(&edge, &body, device.as_ref(), is_ndjson).map_err(|error| {
+        edge.handle.reject(error.reason);
+        Problem::of_ingest(&error, &body)
+    })?;
+    for error in items.iter().filter_map(|item| item.as_ref().err()) {
+        edge.handle.reject(error.reason);
+    }
+    let devices: Vec<Option<DeviceId>> = if is_single {
+        Vec::new()
+    } else {
+        items.iter().map(|item| item.as_ref().ok().map(|reading| reading.device.clone())).collect()
+    };
+    if is_single {
+        let item = items.pop().ok_or_else(|| Problem::parameter("body", "the body is empty"))?;
+        let reading = item.map_err(|error| Problem::of_ingest(&error, &body))?;
+        let device = reading.device.clone();
+        let answers = submit(&edge, vec![(0, reading)], 1, level).await?;
+        return single(level, &device, answers.first().copied().flatten());
+    }
+    let count = items.len();
+    let mut results: Vec<Result<(), Problem>> = Vec::with_capacity(count);
+    let mut readings = Vec::with_capacity(count);
+    for (index, item) in items.into_iter().enumerate() {
+        match item {
+            Ok(reading) => {
+                readings.push((index, reading));
+                results.push(Ok(()));
+            }
+            Err(error) => results.push(Err(Problem::of_ingest(&error, &body))),
+        }
+    }
+    let answers = submit(&edge, readings, count, level).await?;
+    Ok(many(level, &devices, &results, &answers))
+}
+
+/// Back-pressure over HTTP: at a limit the request waits for room, and only then is it refused by the limit's name.
+async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
+    if !edge.handle.is_pressed() {
+        return Ok(());
+    }
+    let room = std::future::poll_fn(|task| {
+        if edge.handle.is_pressed() {
+            edge.handle.pause(task.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    });
+    if tokio::time::timeout(ROOM_PATIENCE, room).await.is_ok() {
+        return Ok(());
+    }
+    Err(match edge.handle.services().journal.status().reason {
+        Some(reason) => Problem::overloaded(reason, "journal"),
+        None => Problem::overloaded("too many readings are under way; try again in a second", "loop_in_flight"),
+    })
+}
+
+fn announced_bytes(request: &HttpRequest) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn body_too_large(edge: &EdgeLoop, limit: usize) -> Problem {
+    edge.handle.reject(RejectReason::TooLarge);
+    let detail = format!("the body has more than {limit} bytes; send fewer readings at a time");
+    let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail);
+    problem.limit("http_body_bytes", limit)
+}
+
+/// A body is taken as it is: compressed bytes would only be told not to be JSON.
+fn check_encoding(request: &HttpRequest) -> Result<(), Problem> {
+    match request.headers().get(header::CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes())) {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+            let detail = format!("content-encoding {coding:?} is not taken; send the body uncompressed");
+            let kind = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", "The body is encoded");
+            Err(Problem::new(kind.0, kind.1, kind.2, detail).with("field", "content-encoding"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The level asked for: `?ack=`, or `Prefer: ack=` (RFC 7240), or the default.
+fn level(request: &HttpRequest, default: AckLevel) -> Result<AckLevel, Problem> {
+    let named = |name: &str| match name {
+        "received" => Ok(AckLevel::Received),
+        "committed" => Ok(AckLevel::Committed),
+        "processed" => Ok(AckLevel::Processed),
+        other => Err(Problem::parameter("ack", format!("ack = {other:?}; allowed: received, committed, processed"))),
+    };
+    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        .map_err(|error| Problem::parameter("query", format!("the query cannot be read: {error}")))?;
+    if let Some((other, _)) = query.iter().find(|(name, _)| name != "ack") {
+        // A misspelt level must not quietly become the default one.
+        return Err(Problem::parameter("query", format!("unknown parameter {other:?}; allowed: ack")));
+    }
+    if let Some((_, value)) = query.first() {
+        return named(value);
+    }
+    let preferred = request.headers().get("prefer").and_then(|value| value.to_str().ok());
+    let preferred =
+        preferred.and_then(|value| value.split([',', ';']).find_map(|part| part.trim().strip_prefix("ack=")));
+    preferred.map_or(Ok(default), |value| named(value.trim_matches('"')))
+}
+
+fn parse(edge: &EdgeLoop, body: &Bytes, device: Option<&DeviceId>, ndjson: bool) -> Result<Vec<Item>, IngestError> {
+    let received = edge.handle.services().clock.now();
+    let telemetry = device.is_some();
+    let mut items = Vec::new();
+    let mut add = |parsed: Result<Parsed, IngestError>| {
+        items.push(parsed.and_then(|parsed| {
+            let device = match device {
+                Some(device) => named_in_path(device, parsed.device_id.as_deref())?,
+                None => named_in_body(parsed.device_id.as_deref())?,
+            };
+            Ok(Reading { device, channel: Channel::Metrics, device_time: parsed.ts, received, payload: parsed.fields })
+        }));
+    };
+    if ndjson {
+        let lines: Vec<Range<usize>> = split_lines(body).take(limits::READINGS_PER_REQUEST + 1).collect();
+        if lines.len() > limits::READINGS_PER_REQUEST {
+            let detail = format!("more than {} lines", limits::READINGS_PER_REQUEST);
+            let error = IngestError::new(RejectReason::TooLarge, detail);
+            return Err(error.limit("readings_per_request", limits::READINGS_PER_REQUEST));
+        }
+        if lines.is_empty() {
+            return Err(IngestError::new(RejectReason::BadShape, "the body is empty; send one JSON object a line"));
+        }
+        for line in lines {
+            let text = body.slice(line.clone());
+            let whole =
+                each_reading(&text, Some(&text), telemetry, |parsed| add(parsed.map_err(|e| e.shifted(line.start))));
+            if let Err(error) = whole {
+                add(Err(error.shifted(line.start)));
+            }
+        }
+    } else {
+        each_reading(body, Some(body), telemetry, &mut add)?;
+        if items.is_empty() {
+            return Err(IngestError::new(RejectReason::BadShape, "the array is empty; send at least one reading"));
+        }
+    }
+    Ok(items)
+}
+
+fn named_in_path(device: &DeviceId, in_body: Option<&str>) -> Result<DeviceId, IngestError> {
+    match in_body {
+        Some(id) if id != device.as_str() => {
+            let detail = format!("deviceId {id:?} in the body, but the path names {device}");
+            Err(IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId"))
+        }
+        _ => Ok(device.clone()),
+    }
+}
+
+fn named_in_body(id: Option<&str>) -> Result<DeviceId, IngestError> {
+    let bad = |detail: String| IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId");
+    let id = id.ok_or_else(|| {
+        bad("no deviceId: add \"deviceId\": \"…\" to the object, or post to /devices/{id}/metrics".to_owned())
+    })?;
+    DeviceId::new(id).map_err(|error| bad(error.to_string()))
+}
+
+/// Hands the readings over, and waits for their answers if the level asks for it. The answers are by index.
+async fn submit(
+    edge: &EdgeLoop,
+    readings: Vec<(usize, Reading)>,
+    items: usize,
+    level: AckLevel,
+) -> Result<Vec<Option<Answer>>, Problem> {
+    if level == AckLevel::Received {
+        for (_, reading) in readings {
+            edge.handle.submit(Submission { reading, level, ack: None });
+        }
+        edge.handle.hand_over();
+        return Ok(vec![None; items]);
+    }
+    if readings.is_empty() {
+        return Ok(vec![None; items]);
+    }
+    let indices: Vec<usize> = readings.iter().map(|(index, _)| *index).collect();
+    let wait = edge.waits.borrow_mut().open(u32::try_from(readings.len()).unwrap_or(u32::MAX));
+    for (item, (_, reading)) in (0..).zip(readings) {
+        edge.handle.submit(Submission { reading, level, ack: Some(edge.ack_to_request(wait.key, item)) });
+    }
+    match tokio::time::timeout(COMMIT_PATIENCE, wait.answers).await {
+        Ok(Ok(answers)) => {
+            let mut by_index = vec![None; items];
+            for (index, answer) in indices.into_iter().zip(answers) {
+                by_index[index] = answer;
+            }
+            Ok(by_index)
+        }
+        _ => {
+            edge.waits.borrow_mut().forget(wait.key);
+            let reason = edge.handle.services().journal.status().reason;
+            let detail = reason.unwrap_or_else(|| format!("not durable within {COMMIT_PATIENCE:?}"));
+            Err(Problem::overloaded(
+                format!("{detail}; the readings may or may not be kept: send them again"),
+                "journal",
+            ))
+        }
+    }
+}
+
+/// The problem of a refused item.
+fn refused(answer: Option<Answer>) -> Option<Problem> {
+    let Some(Answer::Refused(reason)) = answer else { return None };
+    let detail = "the reading was refused at a limit; try again later";
+    let value = match reason {
+        RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT_REFUSED),
+        _ => ("loop_in_flight", limits::LOOP_IN_FLIGHT),
+    };
+    let error = IngestError::new(reason, detail).limit(value.0, value.1);
+    Some(Problem::of_ingest(&error, b"").retry_after(1))
+}
+
+/// What a handler made of a reading, for `ack=processed`.
+fn outcome(answer: Option<Answer>) -> Option<Value> {
+    let Some(Answer::Processed(disposition)) = answer else { return None };
+    Some(match disposition {
+        Disposition::Kept => json!("kept"),
+        Disposition::Conflated(reason) => json!(format!("conflated: {}", reason.name())),
+        Disposition::Dropped => json!("dropped by a handler"),
+        Disposition::Parked(reason) => json!(format!("parked: {}", ParkReason::name(reason))),
+    })
+}
+
+fn accepted_status(level: AckLevel) -> StatusCode {
+    if level == AckLevel::Received { StatusCode::ACCEPTED } else { StatusCode::OK }
+}
+
+fn single(level: AckLevel, device: &DeviceId, answer: Option<Answer>) -> Result<HttpResponse, Problem> {
+    if let Some(problem) = refused(answer) {
+        return Err(problem);
+    }
+    let mut body = Vec::with_capacity(64);
+    body.extend_from_slice(b"{\"deviceId\":");
+    // A str always serializes.
+    let _ = serde_json::to_writer(&mut body, device.as_str());
+    body.extend_from_slice(b",\"accepted\":1");
+    if let Some(outcome) = outcome(answer) {
+        body.extend_from_slice(format!(",\"outcome\":{outcome}").as_bytes());
+    }
+    body.push(b'}');
+    Ok(HttpResponse::build(accepted_status(level)).insert_header((header::CONTENT_TYPE, "application/json")).body(body))
+}
+
+fn many(
+    level: AckLevel,
+    devices: &[Option<DeviceId>],
+    results: &[Result<(), Problem>],
+    answers: &[Option<Answer>],
+) -> HttpResponse {
+    let mut items = Vec::with_capacity(results.len());
+    let mut accepted = 0;
+    let mut worst: Option<StatusCode> = None;
+    for (index, ((result, answer), device)) in results.iter().zip(answers).zip(devices).enumerate() {
+        let problem = result.as_ref().err().cloned().or_else(|| refused(*answer));
+        let mut item = json!({ "index": index });
+        if let Some(device) = device {
+            item["deviceId"] = json!(device.as_str());
+        }
+        if let Some(problem) = problem {
+            worst.get_or_insert(problem.status());
+            item["status"] = json!("rejected");
+            item["problem"] = problem.json();
+        } else {
+            accepted += 1;
+            item["status"] = json!("accepted");
+            if let Some(outcome) = outcome(*answer) {
+                item["outcome"] = outcome;
+            }
+        }
+        items.push(item);
+    }
+    let body = json!({ "accepted": accepted, "rejected": items.len() - accepted, "items": items });
+    let status = worst.filter(|_| accepted == 0).unwrap_or(accepted_status(level));
+    HttpResponse::build(status).json(body)
+}

@@ -1,0 +1,76 @@
+//! The listening sockets: one for each address and loop, sharing the port by SO_REUSEPORT.
+
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel keeps for an accepting loop.
+const BACKLOG: i32 = 4_096;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {what}: {reason}")]
+pub(crate) struct ListenError {
+    what: &'static str,
+    address: SocketAddr,
+    reason: String,
+}
+
+/// The sockets of one address, one for each loop, and the address itself (with the port that was taken for port 0).
+pub(crate) struct Bound {
+    pub(crate) address: SocketAddr,
+    pub(crate) sockets: Vec<TcpListener>,
+}
+
+/// Listens on `address` with one socket for each of `loops` loops.
+///
+/// # Errors
+/// [`ListenError`] says what to do, above all when the port is in use.
+pub(crate) fn bind(
+    what: &'static str,
+    address: SocketAddr,
+    loops: usize,
+    flag: &'static str,
+) -> Result<Bound, ListenError> {
+    let explain = |error: std::io::Error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "the port is in use by another program (another node, or a broker?): stop it, or choose another with {flag}"
+            ),
+            std::io::ErrorKind::PermissionDenied => {
+                format!("ports below 1024 need privileges: choose another with {flag}")
+            }
+            std::io::ErrorKind::AddrNotAvailable => format!("this machine does not have that address: check {flag}"),
+            _ => error.to_string(),
+        };
+        ListenError { what, address, reason }
+    };
+    // Sockets that share a port would join another node's without a word, so the port is first tried alone.
+    let alone = open(address, false).map_err(explain)?;
+    let address = alone.local_addr().map_err(explain)?;
+    drop(alone);
+    let sockets = (0..loops).map(|_| open(address, true)).collect::<Result<_, _>>().map_err(explain)?;
+    Ok(Bound { address, sockets })
+}
+
+fn open(address: SocketAddr, share: bool) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_noticed_although_ports_are_shared() {
+        let first = bind("MQTT", ([127, 0, 0, 1], 0).into(), 2, "--mqtt-bind").unwrap();
+        assert_eq!(first.sockets.len(), 2);
+        let error = bind("MQTT", first.address, 2, "--mqtt-bind").err().unwrap().to_string();
+        assert!(error.contains("in use") && error.contains("--mqtt-bind"), "{error}");
+    }
+}

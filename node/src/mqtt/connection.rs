@@ -1,0 +1,282 @@
+//! The actor of one MQTT connection. It polls its own socket: bytes go into the read buffer that the loop's connections share,
+//! whole packets are handed to the session borrowed, only a partial packet is kept, and everything that is to be written leaves
+//! in one write a turn. An idle connection owns no buffer.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    sync::atomic::Ordering,
+    task::{Context as Task, Poll, ready},
+    time::Duration,
+};
+
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+
+use super::{
+    codec,
+    connections::{Close, Link},
+    encode::{self, Peer},
+    frame::{Framing, frame},
+    listener::{self, Greeting},
+    reason::{CodecError, ReasonCode},
+    session::{Session, Stop},
+};
+use crate::edge::{EdgeLoop, READ_BUFFER};
+
+/// Reads of one connection before it yields its loop.
+const READS: usize = 4;
+/// How long a client that is told to go may take to read it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// One connection. Inbox: its socket, and its [`Link`]; exits: the client leaves, breaks a rule, falls silent, or is taken over.
+pub(crate) struct Connection {
+    edge: Rc<EdgeLoop>,
+    stream: TcpStream,
+    link: Rc<Link>,
+    session: Session,
+    /// The start of a packet whose end has not come.
+    #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it, not 24")]
+    partial: Option<Box<Vec<u8>>>,
+    ended: bool,
+    /// Runs from the first failed attempt to write the goodbye.
+    goodbye: Option<Pin<Box<Sleep>>>,
+}
+
+/// Starts the actor on this loop, which owns the client id.
+pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting) {
+    let Greeting { connect, .. } = greeting;
+    let peer = Peer::of(connect);
+    let inflight = connect.receive_maximum.get().min(edge.shared.settings.mqtt_inflight);
+    let (link, old) =
+        edge.connections.borrow_mut().add(|key| Link::new(key, &connect.client_id, peer, inflight, connect.keep_alive));
+    if let Some(old) = old {
+        old.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
+    }
+    encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
+    link.heard.set(edge.uptime_ms());
+    edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
+
+    let session = Session::new(edge, greeting);
+    let mut connection =
+        Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false, goodbye: None };
+    // What came right behind the CONNECT is handled before anything else is read.
+    if let Err(stop) = connection.take(&greeting.rest) {
+        connection.stop(stop);
+    }
+    connection.start();
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Drive);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.session.end(&self.edge, &self.link);
+        self.edge.connections.borrow_mut().remove(&self.link);
+        self.edge.shared.counters.mqtt_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The endless future of a connection.
+struct Drive;
+
+impl ActorFuture<Connection> for Drive {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut Connection,
+        ctx: &mut Context<Connection>,
+        task: &mut Task<'_>,
+    ) -> Poll<()> {
+        let turn = catch_unwind(AssertUnwindSafe(|| actor.turn(task)));
+        match turn {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) => {
+                ctx.stop();
+                Poll::Ready(())
+            }
+            Err(_) => {
+                // The panic hook has logged the place; only this client pays.
+                tracing::error!(client = %actor.link.client_id, "closed: the node failed on what this client sent");
+                ctx.stop();
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads, handles, writes. Ready when the connection is over.
+    fn turn(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        self.remember_waker(task);
+        if !self.ended
+            && let Some(close) = self.link.close.borrow().clone()
+        {
+            self.ended = true;
+            // A stop closes every connection, and says so itself.
+            if close.reason != ReasonCode::SERVER_SHUTTING_DOWN {
+                tracing::info!(client = %self.link.client_id, reason = %close.reason, "closed: {}", close.text);
+            }
+            self.say_goodbye(&close);
+        }
+        self.link.paused.set(false);
+        let mut reads = 0;
+        let mut full = false;
+        while !self.ended {
+            // A client that asks and does not read the answers is not asked for more.
+            full = self.link.out.borrow().len() > self.edge.shared.settings.mqtt_outbound_bytes;
+            if full {
+                break;
+            }
+            // Back-pressure: what the client sends stays in its socket.
+            if self.link.is_pressed() {
+                // Its next PUBACK wakes the connection.
+                self.link.paused.set(true);
+                break;
+            }
+            if self.edge.handle.is_pressed() || self.session.is_device_pressed(&self.edge) {
+                self.link.paused.set(true);
+                self.edge.handle.pause(task.waker());
+                break;
+            }
+            if reads == READS {
+                task.waker().wake_by_ref();
+                break;
+            }
+            reads += 1;
+            match self.read(task) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(stop)) => self.stop(stop),
+            }
+        }
+        match self.write(task) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) if self.ended => Poll::Ready(()),
+            Poll::Ready(Ok(())) => {
+                if full {
+                    task.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            // A socket that has just come to this loop is not known to be writable yet; one that stays full is not waited for.
+            Poll::Pending if self.ended => {
+                self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE))).as_mut().poll(task)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn remember_waker(&self, task: &Task<'_>) {
+        let mut waker = self.link.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|old| old.will_wake(task.waker())) {
+            *waker = Some(task.waker().clone());
+        }
+    }
+
+    fn read(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Stop>> {
+        let edge = Rc::clone(&self.edge);
+        let mut buffer = edge.buffer.take();
+        if buffer.is_empty() {
+            // A panic took it along: without a buffer every read of every connection would look like the end of its socket.
+            buffer = vec![0; READ_BUFFER];
+        }
+        let mut read = ReadBuf::new(&mut buffer);
+        let result = match Pin::new(&mut self.stream).poll_read(task, &mut read) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Lost)),
+            Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
+            Poll::Ready(Ok(())) => {
+                self.link.heard.set(edge.uptime_ms());
+                Poll::Ready(self.take(read.filled()))
+            }
+        };
+        edge.buffer.set(buffer);
+        result
+    }
+
+    /// Handles the whole packets in what has been read, and keeps the rest.
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let Some(mut partial) = self.partial.take() else {
+            let used = self.packets(bytes)?;
+            if used < bytes.len() {
+                self.partial = Some(Box::new(bytes[used..].to_vec()));
+            }
+            return Ok(());
+        };
+        partial.extend_from_slice(bytes);
+        let used = self.packets(&partial)?;
+        if used < partial.len() {
+            partial.drain(..used);
+            self.partial = Some(partial);
+        }
+        Ok(())
+    }
+
+    /// Handles the whole packets at the start of `bytes`; returns how many bytes they were.
+    fn packets(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
+        let limit = self.edge.shared.settings.mqtt_packet_bytes;
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            match frame(rest, limit).map_err(Stop::Refused)? {
+                Framing::Incomplete { .. } => return Ok(used),
+                Framing::Complete(found) => {
+                    let packet = codec::decode(Some(self.link.peer.version), &found, rest).map_err(Stop::Refused)?;
+                    self.session.on_packet(&self.edge, &self.link, packet)?;
+                    used += found.total;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            {
+                let mut out = self.link.out.borrow_mut();
+                if out.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                match self.stream.try_write(&out) {
+                    Ok(written) if written == out.len() => {
+                        // The buffer is let go: an idle connection owns none.
+                        *out = Vec::new();
+                        return Poll::Ready(Ok(()));
+                    }
+                    Ok(written) => drop(out.drain(..written)),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            ready!(self.stream.poll_write_ready(task))?;
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        self.ended = true;
+        match stop {
+            Stop::Lost => {}
+            Stop::Left => self.session.left(),
+            Stop::Refused(CodecError { reason, detail, .. }) => {
+                self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");
+                self.say_goodbye(&Close { reason, text: detail.into_owned() });
+            }
+        }
+    }
+
+    fn say_goodbye(&self, close: &Close) {
+        encode::disconnect(&mut self.link.out.borrow_mut(), &self.link.peer, close.reason, &close.text);
+    }
+}

@@ -1,0 +1,223 @@
+//! The MQTT door of a loop: accepts, reads the CONNECT under a deadline, and moves the connection to the loop that owns the
+//! client id, once.
+
+use std::{net::SocketAddr, num::NonZeroU32, rc::Rc, sync::atomic::Ordering, time::Duration};
+
+use tidegate_actors::{ids::DeviceId, limits, placement};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{
+    codec, connection,
+    encode::{self, Connack, Peer},
+    frame::{Framing, frame},
+    packet::{Connect, Packet, QoS, Version},
+    reason::{CodecError, ReasonCode},
+};
+use crate::edge::EdgeLoop;
+
+/// Accepts until the edge stops. Runs as a task of the loop.
+pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => drop(actix_rt::spawn(greet(Rc::clone(&edge), stream, peer))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an MQTT connection; waiting 100 ms (is the file descriptor limit reached?)");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// A client's greeting: its CONNECT and what came right behind it.
+pub(crate) struct Greeting {
+    pub(crate) connect: Box<Connect>,
+    pub(crate) assigned: bool,
+    pub(crate) peer: SocketAddr,
+    pub(crate) rest: Vec<u8>,
+}
+
+async fn greet(edge: Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr) {
+    if edge.shared.counters.mqtt_connections.load(Ordering::Relaxed) >= edge.shared.settings.mqtt_max_connections {
+        tracing::warn!(%peer, limit = edge.shared.settings.mqtt_max_connections, "refused an MQTT connection: limit mqtt_connections");
+        return;
+    }
+    // A failure here only costs latency.
+    let _ = stream.set_nodelay(true);
+    let read = tokio::time::timeout(edge.shared.settings.mqtt_connect_timeout, read_connect(&edge, &mut stream)).await;
+    match read {
+        Ok(Ok(Some((connect, rest)))) => welcome(&edge, stream, peer, connect, rest).await,
+        // Gone before it said anything whole: a port scan or a health check.
+        Ok(Ok(None)) => tracing::debug!(%peer, "closed before its CONNECT"),
+        Ok(Err(Greeted::Io(error))) => tracing::debug!(%peer, %error, "lost before its CONNECT"),
+        Ok(Err(Greeted::Bad(error))) => {
+            edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, reason = %error.reason, "refused a CONNECT: {}", error.detail);
+            let mut out = Vec::new();
+            if encode::refuse_connect(&mut out, &error) {
+                let _ = stream.write_all(&out).await;
+            }
+        }
+        Ok(Err(Greeted::Stranger(found))) => {
+            edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, "refused a connection: {}", found.advice);
+            let _ = stream.write_all(found.answer).await;
+        }
+        Err(_) => {
+            let limit = edge.shared.settings.mqtt_connect_timeout;
+            tracing::info!(%peer, "closed: no CONNECT within {limit:?} (limit connect_timeout)");
+        }
+    }
+}
+
+enum Greeted {
+    Io(std::io::Error),
+    Bad(CodecError),
+    Stranger(&'static Stranger),
+}
+
+/// A protocol that people take to this port by mistake.
+struct Stranger {
+    starts: &'static [&'static [u8]],
+    advice: &'static str,
+    answer: &'static [u8],
+}
+
+const STRANGERS: [Stranger; 2] = [
+    Stranger {
+        starts: &[b"\x16\x03"],
+        advice: "this is a TLS handshake, and this port speaks plain MQTT; connect without TLS",
+        answer: b"",
+    },
+    Stranger {
+        starts: &[b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PRI * "],
+        advice: "this is HTTP on the MQTT port; HTTP and the dashboard are at --http-bind (port 8080 unless changed)",
+        answer: b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+            this is the MQTT port; HTTP and the dashboard are at --http-bind (port 8080 unless changed)\n",
+    },
+];
+
+/// Who speaks, if it is somebody known and not an MQTT client.
+fn stranger(bytes: &[u8]) -> Option<&'static Stranger> {
+    STRANGERS.iter().find(|stranger| stranger.starts.iter().any(|start| bytes.starts_with(start)))
+}
+
+/// Reads until the CONNECT is whole. The buffer grows with what comes, up to the pre-auth limit.
+async fn read_connect(edge: &EdgeLoop, stream: &mut TcpStream) -> Result<Option<(Box<Connect>, Vec<u8>)>, Greeted> {
+    let limit = edge.shared.settings.mqtt_pre_auth_bytes;
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(stranger) = stranger(&bytes) {
+            return Err(Greeted::Stranger(stranger));
+        }
+        match frame(&bytes, limit).map_err(|error| Greeted::Bad(pre_auth(error, limit)))? {
+            Framing::Incomplete { .. } => {}
+            Framing::Complete(found) => {
+                let packet = codec::decode(None, &found, &bytes).map_err(Greeted::Bad)?;
+                let Packet::Connect(connect) = packet else { return Ok(None) };
+                bytes.drain(..found.total);
+                return Ok(Some((connect, bytes)));
+            }
+        }
+        bytes.reserve(256);
+        if stream.read_buf(&mut bytes).await.map_err(Greeted::Io)? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// Names the limit that holds before the CONNECT.
+fn pre_auth(error: CodecError, limit: usize) -> CodecError {
+    if error.reason != ReasonCode::PACKET_TOO_LARGE {
+        return error;
+    }
+    let detail =
+        format!("a CONNECT has at most {limit} bytes (limit mqtt.limits.pre_auth_packet_bytes), this one has more");
+    CodecError::new(error.reason, detail)
+}
+
+async fn welcome(
+    edge: &Rc<EdgeLoop>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    mut connect: Box<Connect>,
+    rest: Vec<u8>,
+) {
+    if let Some((reason, text)) = refusal(edge, &connect) {
+        edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
+        let mut out = Vec::new();
+        encode::connack(&mut out, &Peer::of(&connect), &Connack::refused(reason, &text));
+        let _ = stream.write_all(&out).await;
+        return;
+    }
+    let assigned = connect.client_id.is_empty();
+    if assigned {
+        connect.client_id = format!("auto-{:016x}", rand_u64());
+    }
+    let greeting = Greeting { connect, assigned, peer, rest };
+    let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
+    if owner == edge.handle.id() {
+        connection::start(edge, stream, &greeting);
+        return;
+    }
+    let Ok(stream) = stream.into_std() else { return };
+    let moved = edge.on_loop(owner, move |edge| match TcpStream::from_std(stream) {
+        Ok(stream) => connection::start(edge, stream, &greeting),
+        Err(error) => tracing::warn!(%peer, %error, "lost a connection on its way to its loop"),
+    });
+    if !moved {
+        tracing::warn!(%peer, r#loop = owner.0, "refused an MQTT connection: its loop's inbox is full (limit loop_inbox)");
+    }
+}
+
+/// What this node does not offer, by the specification's reason codes.
+fn refusal(edge: &EdgeLoop, connect: &Connect) -> Option<(ReasonCode, String)> {
+    if edge.shared.stopping.load(Ordering::Relaxed) {
+        return Some((ReasonCode::SERVER_UNAVAILABLE, "the node is stopping".to_owned()));
+    }
+    if connect.auth_method.is_some() {
+        let text = "extended authentication is not offered; connect without an authentication method";
+        return Some((ReasonCode::BAD_AUTHENTICATION_METHOD, text.to_owned()));
+    }
+    let will = connect.will.as_ref()?;
+    if will.qos == QoS::ExactlyOnce {
+        return Some((ReasonCode::QOS_NOT_SUPPORTED, "the will has QoS 2; this node takes QoS 0 and 1".to_owned()));
+    }
+    if will.retain && connect.version == Version::V5 {
+        return Some((
+            ReasonCode::RETAIN_NOT_SUPPORTED,
+            "the will is to be retained; this node retains nothing".to_owned(),
+        ));
+    }
+    None
+}
+
+/// The acceptance, with what this node does and does not do.
+pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting) -> Connack<'a> {
+    Connack {
+        // Sessions end with their connection: a client that asked for more is told so.
+        session_expiry: (greeting.connect.session_expiry > 0).then_some(0),
+        receive_maximum: std::num::NonZeroU16::new(limits::MQTT_RECEIVE_MAXIMUM),
+        maximum_qos: QoS::AtLeastOnce,
+        retain_available: false,
+        maximum_packet_size: u32::try_from(edge.shared.settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
+        assigned_client_id: greeting.assigned.then_some(greeting.connect.client_id.as_str()),
+        topic_alias_maximum: 0,
+        shared_available: false,
+        ..Connack::accepted(false)
+    }
+}
+
+/// The device that a connection's client id names, if it can be one.
+pub(crate) fn device_of(client_id: &str) -> Option<DeviceId> {
+    DeviceId::new(client_id).ok()
+}
+
+/// Unpredictable enough for a name that nobody must collide with; no secret.
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,366 @@
+//! The session of one connection: what each packet of the client means ([MQTT 3.1.1 and 5], section 3).
+//!
+//! This node takes QoS 0 and 1; a session ends with its connection. The session owns no socket: it writes into its connection's
+//! [`Link`], and readings go to their devices through the loop.
+
+use std::{num::NonZeroU16, rc::Rc, sync::atomic::Ordering};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tidegate_actors::{
+    clock::Millis,
+    ids::DeviceId,
+    ledger::RejectReason,
+    limits,
+    reading::{AckLevel, Channel, Reading},
+    submission::{Ack, Answer, Submission},
+};
+
+use super::{
+    connections::Link,
+    encode,
+    listener::{self, Greeting},
+    packet::{Packet, Publish, QoS, Subscribe, SubscribeFilter, Unsubscribe, Version, Will},
+    reason::{CodecError, ReasonCode},
+    router::{self, Message, Options},
+    topics::Target,
+};
+use crate::{
+    edge::EdgeLoop,
+    ingest::{IngestError, Parsed, each_reading},
+};
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The socket is gone.
+    Lost,
+    /// The client said goodbye.
+    Left,
+    /// The client did what it may not do.
+    Refused(CodecError),
+}
+
+/// The state of one session.
+pub(crate) struct Session {
+    /// The device whose connection it is, if the client id can be a device's.
+    device: Option<DeviceId>,
+    filters: Vec<Box<str>>,
+    will: Option<Box<Will>>,
+}
+
+impl Session {
+    pub(crate) fn new(edge: &EdgeLoop, greeting: &Greeting) -> Self {
+        let device = listener::device_of(&greeting.connect.client_id);
+        if let Some(device) = &device {
+            edge.handle.connected(device, true);
+        }
+        Self { device, filters: Vec::new(), will: greeting.connect.will.clone().map(Box::new) }
+    }
+
+    /// The connection is over: subscriptions go, the will is published unless the client said goodbye.
+    pub(crate) fn end(&mut self, edge: &Rc<EdgeLoop>, link: &Link) {
+        for filter in self.filters.drain(..) {
+            router::unsubscribe(edge, &filter, link.key);
+        }
+        if let Some(device) = &self.device {
+            edge.handle.connected(device, false);
+        }
+        if let Some(will) = self.will.take() {
+            let message = Message {
+                topic: will.topic.into(),
+                payload: will.payload,
+                qos: will.qos,
+                retain: will.retain,
+                properties: will.properties.into(),
+                expiry: None,
+                from: None,
+            };
+            router::publish(edge, message);
+        }
+    }
+
+    /// The client said goodbye: no will ([MQTT-3.14.4-3]).
+    pub(crate) fn left(&mut self) {
+        self.will = None;
+    }
+
+    /// Should the client's socket not be read now: too many of its device's readings are under way?
+    pub(crate) fn is_device_pressed(&self, edge: &EdgeLoop) -> bool {
+        self.device.as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
+    }
+
+    /// Handles one packet.
+    pub(crate) fn on_packet(&mut self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, packet: Packet<'_>) -> Result<(), Stop> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(edge, link, &publish).map_err(Stop::Refused)?,
+            Packet::Pingreq => encode::pingresp(&mut link.out.borrow_mut()),
+            Packet::Puback(ack) => link.acked(ack.packet_id),
+            Packet::Subscribe(subscribe) => self.on_subscribe(edge, link, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(edge, link, &unsubscribe),
+            Packet::Disconnect(disconnect) => {
+                // "Disconnect with will message" is a goodbye that keeps the will.
+                return Err(if disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL {
+                    Stop::Lost
+                } else {
+                    Stop::Left
+                });
+            }
+            Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
+                let detail = "a packet of the QoS 2 exchange, but this node sends and takes QoS 0 and 1 only";
+                return Err(Stop::Refused(CodecError::protocol(detail)));
+            }
+            Packet::Auth(_) => {
+                let detail = "AUTH, but the CONNECT named no authentication method [MQTT-4.12.0-1]";
+                return Err(Stop::Refused(CodecError::protocol(detail)));
+            }
+            Packet::Connect(_) => {
+                return Err(Stop::Refused(CodecError::protocol("a second CONNECT on one connection [MQTT-3.1.0-2]")));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- PUBLISH
+
+    fn on_publish(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>) -> Result<(), CodecError> {
+        edge.shared.counters.mqtt_received.fetch_add(1, Ordering::Relaxed);
+        if publish.qos == QoS::ExactlyOnce {
+            let detail = "QoS 2 is not offered (the CONNACK says Maximum QoS 1); publish with QoS 0 or 1";
+            return Err(CodecError::new(ReasonCode::QOS_NOT_SUPPORTED, detail));
+        }
+        if publish.topic_alias().is_some() {
+            let detail = "a topic alias, but the CONNACK allows none (Topic Alias Maximum 0)";
+            return Err(CodecError::new(ReasonCode::TOPIC_ALIAS_INVALID, detail));
+        }
+        if publish.retain && link.peer.version == Version::V5 {
+            let detail = "a retained message, but the CONNACK says Retain Available 0";
+            return Err(CodecError::new(ReasonCode::RETAIN_NOT_SUPPORTED, detail));
+        }
+        if let Some(packet_id) = publish.packet_id {
+            let mut unanswered = link.unanswered.borrow_mut();
+            if unanswered.len() >= usize::from(limits::MQTT_RECEIVE_MAXIMUM) && link.peer.version == Version::V5 {
+                let detail = format!("more than {} unacknowledged PUBLISHes", limits::MQTT_RECEIVE_MAXIMUM);
+                return Err(CodecError::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, detail));
+            }
+            unanswered.push_back((packet_id, None));
+        }
+        if !edge.router.borrow().is_empty() {
+            router::publish(edge, message_of(edge, link, publish));
+        }
+        match Target::of(publish.topic) {
+            Target::Reading(device, channel) => self.ingest(edge, link, publish, device, channel),
+            Target::Plain => answer(link, publish.packet_id, ReasonCode::SUCCESS),
+        }
+        Ok(())
+    }
+
+    /// Hands the readings of a PUBLISH to their device.
+    fn ingest(&self, edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, device: Option<&str>, channel: Channel) {
+        let device = match self.named(device) {
+            Ok(device) => device,
+            Err(error) => return refuse(edge, link, publish, &error),
+        };
+        let level = match level(edge, publish) {
+            Ok(level) => level,
+            Err(error) => return refuse(edge, link, publish, &error),
+        };
+        let received = edge.handle.services().clock.now();
+        let reading = |parsed: Parsed| reading_of(device.clone(), channel, received, parsed);
+        let mut readings = SmallVec::<[Reading; 1]>::new();
+        let mut refused = None;
+        let parsed =
+            each_reading(publish.payload, None, channel == Channel::Telemetry, |one| match one.and_then(&reading) {
+                Ok(reading) => readings.push(reading),
+                Err(error) => {
+                    edge.handle.reject(error.reason);
+                    refused.get_or_insert(error);
+                }
+            });
+        if let Err(error) = parsed {
+            return refuse(edge, link, publish, &error);
+        }
+        if let Some(error) = &refused {
+            log_refusal(link, publish.topic, error);
+        }
+        let Some(last) = readings.pop() else {
+            let reason = if refused.is_some() { ReasonCode::PAYLOAD_FORMAT_INVALID } else { ReasonCode::SUCCESS };
+            return answer(link, publish.packet_id, reason);
+        };
+        for reading in readings {
+            edge.handle.submit(Submission { reading, level: AckLevel::Received, ack: None });
+        }
+        // Readings of one device are committed in order, so the last one's answer speaks for all.
+        let waits = publish.packet_id.filter(|_| level != AckLevel::Received);
+        let ack = waits.map(|id| edge.ack_to_connection(link.key, id.get()));
+        edge.handle.submit(Submission { reading: last, level, ack });
+        if waits.is_none() && publish.packet_id.is_some() {
+            edge.handle.hand_over();
+            answer(link, publish.packet_id, ReasonCode::SUCCESS);
+        }
+    }
+
+    fn named(&self, device: Option<&str>) -> Result<DeviceId, IngestError> {
+        let bad = |detail: String| IngestError::new(RejectReason::BadDeviceId, detail);
+        match (device, &self.device) {
+            (Some(named), Some(own)) if named == own.as_str() => Ok(own.clone()),
+            (Some(named), _) => DeviceId::new(named).map_err(|error| bad(format!("the topic's device: {error}"))),
+            (None, Some(own)) => Ok(own.clone()),
+            (None, None) => Err(bad("\"me\" is the client id, and this client id cannot be a device id".to_owned())),
+        }
+    }
+
+    // ---- SUBSCRIBE, UNSUBSCRIBE
+
+    fn on_subscribe(&mut self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, subscribe: Subscribe) {
+        let Subscribe { packet_id, subscription_id, filters } = subscribe;
+        let mut codes = SmallVec::<[ReasonCode; 4]>::new();
+        let mut new = Vec::new();
+        let mut text = String::new();
+        let most = edge.shared.settings.mqtt_subscriptions;
+        for filter in filters {
+            if filter.filter.starts_with("$share/") {
+                text = "shared subscriptions are not offered".to_owned();
+                codes.push(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+                continue;
+            }
+            let known = self.filters.iter().any(|own| **own == filter.filter);
+            // Known here is not yet known everywhere while an announcement is on its way.
+            let announcing = edge.announcements.are_under_way();
+            if !known && self.filters.len() >= most {
+                text = format!("limit mqtt.limits.subscriptions: {most} a connection");
+                tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {text}");
+                codes.push(ReasonCode::QUOTA_EXCEEDED);
+                continue;
+            }
+            let granted = filter.qos.min(QoS::AtLeastOnce);
+            if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id))
+                || announcing
+            {
+                new.push(Box::from(filter.filter.as_str()));
+            }
+            if !known {
+                self.filters.push(filter.filter.into());
+            }
+            codes.push(if granted == QoS::AtMostOnce { ReasonCode::SUCCESS } else { ReasonCode::GRANTED_QOS_1 });
+        }
+        let link = Rc::clone(link);
+        router::announce(edge, new, true, move || {
+            encode::suback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, &text);
+            link.wake();
+        });
+    }
+
+    fn on_unsubscribe(&mut self, edge: &Rc<EdgeLoop>, link: &Link, unsubscribe: &Unsubscribe) {
+        let mut codes = SmallVec::<[ReasonCode; 4]>::new();
+        for filter in &unsubscribe.filters {
+            self.filters.retain(|own| **own != **filter);
+            let existed = router::unsubscribe(edge, filter, link.key);
+            codes.push(if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
+        }
+        encode::unsuback(&mut link.out.borrow_mut(), &link.peer, unsubscribe.packet_id, &codes, "");
+    }
+}
+
+fn options(filter: &SubscribeFilter, qos: QoS, subscription_id: Option<std::num::NonZeroU32>) -> Options {
+    Options {
+        qos,
+        no_local: filter.no_local,
+        retain_as_published: filter.retain_as_published,
+        subscription_id: subscription_id.into_iter().collect(),
+    }
+}
+
+fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
+    Message {
+        topic: publish.topic.into(),
+        payload: Bytes::copy_from_slice(publish.payload),
+        qos: publish.qos,
+        retain: publish.retain,
+        properties: publish.forwarded_properties().into(),
+        expiry: publish.message_expiry(),
+        from: Some((edge.handle.id(), link.key)),
+    }
+}
+
+/// The ack level of a QoS 1 PUBLISH: MQTT 5's user property `ack`, or the listener's default.
+fn level(edge: &EdgeLoop, publish: &Publish<'_>) -> Result<AckLevel, IngestError> {
+    match publish.user_property("ack") {
+        None if publish.qos == QoS::AtMostOnce => Ok(AckLevel::Received),
+        None => Ok(edge.shared.settings.mqtt_default_ack),
+        Some("received") => Ok(AckLevel::Received),
+        Some("committed") => Ok(AckLevel::Committed),
+        Some("processed") => Ok(AckLevel::Processed),
+        Some(other) => {
+            let detail = format!("user property ack = {other:?}; allowed: received, committed, processed");
+            Err(IngestError::new(RejectReason::BadShape, detail).field("ack"))
+        }
+    }
+}
+
+fn reading_of(device: DeviceId, channel: Channel, received: Millis, parsed: Parsed) -> Result<Reading, IngestError> {
+    if let Some(id) = parsed.device_id.filter(|id| id != device.as_str()) {
+        let detail = format!("deviceId {id:?} in the payload, but the topic names {device}");
+        return Err(IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId"));
+    }
+    Ok(Reading { device, channel, device_time: parsed.ts, received, payload: parsed.fields })
+}
+
+/// Refuses a whole PUBLISH. MQTT 3.1.1 has no word for it: the reading is counted and logged, and acknowledged, or the device
+/// would send the same bad bytes for ever.
+fn refuse(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, error: &IngestError) {
+    edge.handle.reject(error.reason);
+    log_refusal(link, publish.topic, error);
+    let reason = match error.reason {
+        RejectReason::BadDeviceId => ReasonCode::TOPIC_NAME_INVALID,
+        RejectReason::TooLarge | RejectReason::TooDeep => ReasonCode::QUOTA_EXCEEDED,
+        _ => ReasonCode::PAYLOAD_FORMAT_INVALID,
+    };
+    answer(link, publish.packet_id, reason);
+}
+
+fn log_refusal(link: &Link, topic: &str, error: &IngestError) {
+    let (reason, offset, limit) = (error.reason.name(), error.offset, error.limit.map(|(name, _)| name));
+    tracing::warn!(client = %link.client_id, topic, reason, offset, limit, "refused a reading: {error}");
+}
+
+fn answer(link: &Link, packet_id: Option<NonZeroU16>, reason: ReasonCode) {
+    if let Some(packet_id) = packet_id {
+        link.answer(packet_id, reason);
+    }
+}
+
+/// The runtime's answer to a QoS 1 PUBLISH.
+pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
+    let mut connections = edge.connections.borrow_mut();
+    let Some(link) = connections.get(ack.to.key) else { return };
+    let Some(packet_id) = u16::try_from(ack.to.item).ok().and_then(NonZeroU16::new) else { return };
+    match ack.answer {
+        Answer::Committed | Answer::Processed(_) => link.answer(packet_id, ReasonCode::SUCCESS),
+        Answer::Refused(reason) if link.peer.version == Version::V5 => {
+            tracing::warn!(client = %link.client_id, reason = reason.name(), "refused a reading");
+            link.answer(packet_id, ReasonCode::QUOTA_EXCEEDED);
+        }
+        // 3.1.1 cannot say "later": the connection is closed, and the client sends it again.
+        Answer::Refused(reason) => {
+            link.close(ReasonCode::QUOTA_EXCEEDED, format!("refused a reading: limit {}", reason.name()));
+        }
+    }
+    connections.mark_dirty(&link);
+}
+
+/// Closes the connections that fell silent ([MQTT-3.1.2-22]: one and a half times the keep alive). Runs once a second.
+pub(crate) fn sweep(edge: &EdgeLoop) {
+    let now = edge.uptime_ms();
+    for link in edge.connections.borrow().iter().filter(|link| link.keep_alive > 0) {
+        if link.paused.get() {
+            // What it sent meanwhile is still in its socket.
+            link.heard.set(now);
+            continue;
+        }
+        let allowed = u64::from(link.keep_alive) * 1_500;
+        if now.saturating_sub(link.heard.get()) > allowed {
+            link.close(ReasonCode::KEEP_ALIVE_TIMEOUT, format!("nothing heard for {allowed} ms (1.5 × keep alive)"));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// Drives MQTT.js from the black-box tests: one JSON command a line on stdin, one JSON event a line on stdout.
+// Commands and events are described in ../support/driver.rs.
+'use strict';
+
+const readline = require('node:readline');
+const mqtt = require('mqtt');
+
+const emit = (event, fields) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
+let client;
+
+const commands = {
+  connect({ host, port, id, version, will, willPayload }) {
+    let lostCode = null;
+    client = mqtt.connect({
+      host,
+      port,
+      clientId: id,
+      protocolVersion: version,
+      clean: true,
+      reconnectPeriod: 0,
+      will: will === undefined ? undefined : { topic: will, payload: Buffer.from(willPayload), qos: 1, retain: false },
+    });
+    client.on('connect', (connack) => emit('connected', { code: connack.reasonCode ?? connack.returnCode }));
+    client.on('disconnect', (packet) => { lostCode = packet.reasonCode; });
+    client.on('close', () => emit('lost', { code: lostCode }));
+    client.on('error', (error) => process.stderr.write(`${error.stack}\n`));
+    client.on('message', (topic, payload, packet) => {
+      const ids = [packet.properties?.subscriptionIdentifier ?? []].flat();
+      emit('message', { topic, payload: payload.toString(), qos: packet.qos, ids: ids.sort((a, b) => a - b) });
+    });
+  },
+
+  subscribe({ filter, qos, noLocal, subscriptionId }) {
+    const options = { qos, nl: noLocal ?? false };
+    if (subscriptionId !== undefined) options.properties = { subscriptionIdentifier: subscriptionId };
+    client.subscribe(filter, options, (error, granted, packet) => {
+      emit('suback', { codes: packet?.granted ?? granted?.map((one) => one.qos) ?? [error.code] });
+    });
+  },
+
+  unsubscribe({ filter }) {
+    client.unsubscribe(filter, () => emit('unsuback', {}));
+  },
+
+  publish({ topic, payload, qos, ack }) {
+    const properties = ack === undefined ? undefined : { userProperties: { ack } };
+    client.publish(topic, payload, { qos, properties }, (error, packet) => {
+      emit('puback', { code: error?.code ?? packet?.reasonCode ?? 0 });
+    });
+  },
+
+  disconnect() {
+    client.end();
+  },
+};
+
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  const command = JSON.parse(line);
+  commands[command.op](command);
+}).on('close', () => process.exit(0));

@@ -1,0 +1,93 @@
+"""Drives paho-mqtt from the black-box tests: one JSON command a line on stdin, one JSON event a line on stdout.
+
+Commands and events are described in ../support/driver.rs.
+"""
+
+import json
+import sys
+import threading
+
+import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+printing = threading.Lock()
+
+
+def emit(event, **fields):
+    with printing:
+        print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def connect(command):
+    is_v5 = command["version"] == 5
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2,
+        client_id=command["id"],
+        protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
+        clean_session=None if is_v5 else True,
+        reconnect_on_failure=False,
+    )
+    client.on_connect = lambda client, data, flags, code, properties: emit("connected", code=code.value)
+    client.on_disconnect = lambda client, data, flags, code, properties: emit("lost", code=code.value)
+    client.on_publish = lambda client, data, mid, code, properties: emit("puback", code=code.value)
+    client.on_subscribe = lambda client, data, mid, codes, properties: emit("suback", codes=[c.value for c in codes])
+    client.on_unsubscribe = lambda client, data, mid, codes, properties: emit("unsuback")
+
+    def on_message(client, data, message):
+        properties = message.properties.json() if is_v5 and message.properties else {}
+        emit(
+            "message",
+            topic=message.topic,
+            payload=message.payload.decode(),
+            qos=message.qos,
+            ids=sorted(properties.get("SubscriptionIdentifier", [])),
+        )
+
+    client.on_message = on_message
+    if "will" in command:
+        client.will_set(command["will"], command["willPayload"], qos=1)
+    client.connect(command["host"], command["port"], keepalive=60)
+    client.loop_start()
+    return client, is_v5
+
+
+def subscribe(client, is_v5, command):
+    if not is_v5:
+        client.subscribe(command["filter"], qos=command["qos"])
+        return
+    properties = Properties(PacketTypes.SUBSCRIBE)
+    if "subscriptionId" in command:
+        properties.SubscriptionIdentifier = command["subscriptionId"]
+    options = SubscribeOptions(qos=command["qos"], noLocal=command.get("noLocal", False))
+    client.subscribe(command["filter"], options=options, properties=properties)
+
+
+def publish(client, is_v5, command):
+    properties = None
+    if is_v5:
+        properties = Properties(PacketTypes.PUBLISH)
+        if "ack" in command:
+            properties.UserProperty = ("ack", command["ack"])
+    client.publish(command["topic"], command["payload"], qos=command["qos"], properties=properties)
+
+
+def main():
+    client, is_v5 = None, False
+    for line in sys.stdin:
+        command = json.loads(line)
+        op = command["op"]
+        if op == "connect":
+            client, is_v5 = connect(command)
+        elif op == "subscribe":
+            subscribe(client, is_v5, command)
+        elif op == "unsubscribe":
+            client.unsubscribe(command["filter"])
+        elif op == "publish":
+            publish(client, is_v5, command)
+        elif op == "disconnect":
+            client.disconnect()
+
+
+main()

@@ -1,0 +1,30 @@
+//! The dashboard, in a real browser: runs `browser/dashboard.test.mjs` against a node.
+
+mod support;
+
+use std::{path::Path, process::Command};
+
+use support::House;
+
+const HOT: &str = "export function onMetric(metric, ctx) {
+  if (metric.temperature > 90) ctx.emit('hot', { temperature: metric.temperature });
+}";
+
+#[test]
+fn the_dashboard_shows_what_the_node_has() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    assert!(
+        tests.join("node_modules/playwright-core").is_dir(),
+        "playwright-core is not installed; run: npm ci --prefix {} (test.sh does)",
+        tests.display()
+    );
+    let node = House::new().handler("10-hot.js", HOT).start();
+    let run = Command::new("node")
+        .args(["--test", "--test-reporter=spec", "dashboard.test.mjs"])
+        .current_dir(&tests)
+        .env("TIDEGATE_URL", format!("http://{}/", node.http))
+        .output()
+        .expect("Node.js runs (test.sh installs it)");
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{out}\n{err}\nthe node's log:\n{}", node.log());
+}

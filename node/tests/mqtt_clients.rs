@@ -1,0 +1,367 @@
+//! One scenario, driven by the client libraries and tools that people use: mosquitto's, paho-mqtt, MQTT.js, rumqttc.
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+};
+
+use serde_json::{Value, json};
+use support::{
+    House, Node, PATIENCE,
+    driver::{Client, Library},
+    eventually,
+    mqtt::Version::{self, V3, V5},
+    websocket::Viewer,
+};
+
+/// Adds a field, so that a state tells whether the handler has seen it.
+const DOUBLE: &str = "export function onMetric(metric) { return { ...metric, doubled: metric.t * 2 }; }";
+
+#[test]
+fn paho_v3() {
+    scenario(Library::Paho, V3);
+}
+
+#[test]
+fn paho_v5() {
+    scenario(Library::Paho, V5);
+}
+
+#[test]
+fn mqttjs_v3() {
+    scenario(Library::MqttJs, V3);
+}
+
+#[test]
+fn mqttjs_v5() {
+    scenario(Library::MqttJs, V5);
+}
+
+#[test]
+fn rumqttc_v3() {
+    scenario(Library::Rumqttc, V3);
+}
+
+#[test]
+fn rumqttc_v5() {
+    scenario(Library::Rumqttc, V5);
+}
+
+fn scenario(library: Library, version: Version) {
+    let house = House::new().handler("10-double.js", DOUBLE);
+    let node = house.start();
+    let world = World { node: &node, library, version };
+    world.a_reading_becomes_a_state_for_everybody();
+    world.one_connection_reports_for_many_devices();
+    world.messages_go_to_whoever_subscribed();
+    world.a_will_is_published_when_the_connection_breaks();
+    world.a_second_connection_takes_over();
+    if version == V5 {
+        world.own_messages_do_not_come_back_with_no_local();
+        world.subscription_identifiers_come_with_the_message();
+        world.refusals_and_ack_levels();
+    }
+    node.settled_ledger();
+    node.assert_alive();
+}
+
+struct World<'a> {
+    node: &'a Node,
+    library: Library,
+    version: Version,
+}
+
+impl World<'_> {
+    #[track_caller]
+    fn client(&self, id: &str) -> Client {
+        Client::connect(self.library, self.node.mqtt, self.version, id)
+    }
+
+    fn a_reading_becomes_a_state_for_everybody(&self) {
+        let mut viewer = Viewer::open(self.node.http, "?deviceId=d1");
+        viewer.snapshot();
+        let mut subscriber = self.client("subscriber");
+        assert_eq!(subscriber.subscribe("devices/+/state", 1), 1);
+        let mut device = self.client("d1");
+        assert_eq!(device.publish("devices/d1/metrics", r#"{"t":21}"#), 0);
+
+        let state = self.node.device_with("d1", "doubled", &json!(42));
+        assert_eq!((&state["connected"], &state["version"]), (&json!(true), &json!(1)));
+        let seen = viewer.until("the handler's result", |message| message["type"] == "state").pop().expect("a state");
+        assert_eq!(seen["state"], json!({"t":21,"doubled":42}));
+        let message = subscriber.message();
+        assert_eq!((message.topic.as_str(), message.qos), ("devices/d1/state", 0));
+        let published: Value = serde_json::from_str(&message.payload).expect("JSON");
+        assert_eq!((&published["deviceId"], &published["state"]["doubled"]), (&json!("d1"), &json!(42)));
+
+        let telemetry = r#"[{"ts":4100000000000,"values":{"t":5}}]"#;
+        assert_eq!(device.publish("v1/devices/me/telemetry", telemetry), 0);
+        assert_eq!(self.node.device_with("d1", "doubled", &json!(10))["deviceTime"], 4_100_000_000_000_i64);
+        viewer.until("the telemetry", |message| message["state"]["doubled"] == 10);
+        device.leave();
+        viewer.until("the device has left", |message| message["connected"] == false);
+    }
+
+    fn one_connection_reports_for_many_devices(&self) {
+        let mut subscriber = self.client("many-subscriber");
+        subscriber.subscribe("devices/+/state", 0);
+        let mut gateway = self.client("gateway");
+        let ids: Vec<String> = (0..40).map(|n| format!("many-{n:02}")).collect();
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(gateway.publish(&format!("devices/{id}/metrics"), &json!({"t": n}).to_string()), 0);
+        }
+        // The former device's last state may still be on its way.
+        let messages = std::iter::repeat_with(|| subscriber.message().topic);
+        let mut topics: Vec<String> =
+            messages.filter(|topic| topic.starts_with("devices/many-")).take(ids.len()).collect();
+        topics.sort();
+        assert_eq!(topics, ids.iter().map(|id| format!("devices/{id}/state")).collect::<Vec<_>>());
+        for (n, id) in ids.iter().enumerate() {
+            let device = self.node.device(id).expect("known");
+            assert_eq!((&device["state"]["doubled"], &device["connected"]), (&json!(2 * n), &json!(false)));
+        }
+    }
+
+    fn messages_go_to_whoever_subscribed(&self) {
+        // Different ids, so that publisher and subscribers live on both loops.
+        let mut publisher = self.client("plain-publisher");
+        let (mut plus, mut hash) = (self.client("plus"), self.client("hash-1"));
+        assert_eq!(plus.subscribe("plant/+/temp", 1), 1);
+        assert_eq!(hash.subscribe("plant/#", 0), 0);
+        assert_eq!(publisher.publish("plant/1/temp", "one"), 0);
+        plus.expect_message("plant/1/temp", "one", 1);
+        hash.expect_message("plant/1/temp", "one", 0);
+        publisher.tell("plant/2/temp", "two");
+        plus.expect_message("plant/2/temp", "two", 0);
+        hash.expect_message("plant/2/temp", "two", 0);
+        publisher.publish("plant/3/temp/inside", "three");
+        hash.expect_message("plant/3/temp/inside", "three", 0);
+
+        hash.unsubscribe("plant/#");
+        hash.subscribe("marker", 1);
+        publisher.publish("plant/4/temp", "four");
+        publisher.publish("marker", "end");
+        hash.expect_message("marker", "end", 1);
+        plus.expect_message("plant/4/temp", "four", 1);
+    }
+
+    fn a_will_is_published_when_the_connection_breaks(&self) {
+        let mut heir = self.client("heir");
+        heir.subscribe("wills/+", 1);
+        let with_will = |id: &str| {
+            let (topic, payload) = (format!("wills/{id}"), format!("{id} is gone"));
+            let will = Some((topic.as_str(), payload.as_str()));
+            Client::connect_with_will(self.library, self.node.mqtt, self.version, id, will)
+        };
+        with_will("polite").leave();
+        with_will("broken").die();
+        heir.expect_message("wills/broken", "broken is gone", 1);
+    }
+
+    fn a_second_connection_takes_over(&self) {
+        let mut first = self.client("same");
+        first.publish("devices/same/metrics", r#"{"t":1}"#);
+        let mut second = self.client("same");
+        let code = first.lost();
+        if self.version == V5 {
+            assert_eq!(code, Some(0x8E), "session taken over");
+        }
+        second.subscribe("same/+", 1);
+        second.publish("same/1", "to myself");
+        second.expect_message("same/1", "to myself", 1);
+        drop(first);
+        let device = self.node.device_with("same", "doubled", &json!(2));
+        assert_eq!(device["connected"], true, "the second connection is the device's now");
+    }
+
+    fn own_messages_do_not_come_back_with_no_local(&self) {
+        let mut own = self.client("no-local");
+        assert_eq!(own.subscribe_with(json!({"filter": "local/#", "qos": 1, "noLocal": true})), 1);
+        own.publish("local/own", "mine");
+        let mut other = self.client("local-other");
+        other.publish("local/other", "yours");
+        own.expect_message("local/other", "yours", 1);
+    }
+
+    fn subscription_identifiers_come_with_the_message(&self) {
+        let mut subscriber = self.client("identified");
+        subscriber.subscribe_with(json!({"filter": "ids/+", "qos": 1, "subscriptionId": 7}));
+        subscriber.subscribe_with(json!({"filter": "ids/#", "qos": 0, "subscriptionId": 200_000}));
+        let mut publisher = self.client("identified-publisher");
+        publisher.publish("ids/both", "both");
+        let message = subscriber.expect_message("ids/both", "both", 1);
+        assert_eq!(message.ids, [7, 200_000], "once, with both identifiers");
+        publisher.publish("ids/one/level", "one");
+        assert_eq!(subscriber.expect_message("ids/one/level", "one", 0).ids, [200_000]);
+    }
+
+    fn refusals_and_ack_levels(&self) {
+        let mut device = self.client("levels");
+        let topic = "devices/levels/metrics";
+        for round in 0..5 {
+            let payload = json!({"t": round}).to_string();
+            assert_eq!(device.publish_with(json!({"topic": topic, "payload": payload, "ack": "processed"})), 0);
+            // No waiting: "processed" means that the state has it.
+            assert_eq!(self.node.device("levels").expect("known")["state"]["doubled"], 2 * round);
+        }
+        for ack in ["received", "committed"] {
+            assert_eq!(device.publish_with(json!({"topic": topic, "payload": r#"{"t":9}"#, "ack": ack})), 0, "{ack}");
+        }
+        assert_eq!(device.publish_with(json!({"topic": topic, "payload": r#"{"t":10}"#, "ack": "maybe"})), 0x99);
+        assert_eq!(device.publish(topic, "{not json"), 0x99);
+        assert_eq!(device.publish("devices//metrics", "{}"), 0x90);
+        assert_eq!(device.publish(topic, r#"{"t":11}"#), 0, "a refusal ends nothing");
+        self.node.device_with("levels", "doubled", &json!(22));
+    }
+}
+
+// ---- mosquitto's command line tools: every call is a connection of its own
+
+#[test]
+fn mosquitto_v3() {
+    mosquitto(V3);
+}
+
+#[test]
+fn mosquitto_v5() {
+    mosquitto(V5);
+}
+
+fn mosquitto(version: Version) {
+    let house = House::new().handler("10-double.js", DOUBLE);
+    let node = house.start();
+    let tools = Mosquitto { to: node.mqtt, version };
+    let mut viewer = Viewer::open(node.http, "?deviceId=d1");
+    viewer.snapshot();
+    let states = tools.subscribe("states", "devices/+/state", &[]);
+    let all = tools.subscribe("all", "plant/#", &[]);
+
+    tools.publish("d1", "devices/d1/metrics", r#"{"t":21}"#, &[]);
+    node.device_with("d1", "doubled", &json!(42));
+    viewer.until("the handler's result", |message| message["state"]["doubled"] == 42);
+    let line = states.line();
+    let payload = line.strip_prefix("devices/d1/state 0 ").unwrap_or_else(|| panic!("{line}"));
+    assert_eq!(serde_json::from_str::<Value>(payload).expect("JSON")["state"], json!({"t":21,"doubled":42}));
+
+    tools.publish("d1", "v1/devices/me/telemetry", r#"{"t":4}"#, &[]);
+    node.device_with("d1", "doubled", &json!(8));
+    for n in 0..20 {
+        tools.publish("gateway", &format!("devices/many-{n}/metrics"), &json!({"t": n}).to_string(), &[]);
+    }
+    for n in 0..20 {
+        node.device_with(&format!("many-{n}"), "doubled", &json!(2 * n));
+    }
+    tools.publish("p", "plant/1/temp", "one", &[]);
+    assert_eq!(all.line(), "plant/1/temp 1 one");
+
+    let wills = tools.subscribe("heir", "wills/+", &[]);
+    let with_will = ["--will-topic", "wills/broken", "--will-payload", "gone", "--will-qos", "1"];
+    drop(tools.subscribe("broken", "nothing", &with_will));
+    assert_eq!(wills.line(), "wills/broken 1 gone");
+
+    if version == V5 {
+        for round in 0..3 {
+            let payload = json!({"t": round}).to_string();
+            tools.publish(
+                "d2",
+                "devices/d2/metrics",
+                &payload,
+                &["-D", "publish", "user-property", "ack", "processed"],
+            );
+            assert_eq!(node.device("d2").expect("known")["state"]["doubled"], 2 * round);
+        }
+    }
+    node.settled_ledger();
+    node.assert_alive();
+}
+
+struct Mosquitto {
+    to: SocketAddr,
+    version: Version,
+}
+
+/// A running `mosquitto_sub`, killed when dropped.
+struct Subscriber {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Mosquitto {
+    fn command(&self, program: &str, id: &str) -> Command {
+        // Its output reaches the test line by line only through stdbuf.
+        let mut command = Command::new("stdbuf");
+        let version = if self.version == V5 { "5" } else { "mqttv311" };
+        let (host, port) = (self.to.ip().to_string(), self.to.port().to_string());
+        command.args(["-oL", program, "-V", version, "-h", &host, "-p", &port, "-i", id, "-q", "1"]);
+        command
+    }
+
+    /// Publishes at QoS 1; the tool ends well only when the PUBACK has come.
+    #[track_caller]
+    fn publish(&self, id: &str, topic: &str, payload: &str, more: &[&str]) {
+        let mut command = self.command("mosquitto_pub", id);
+        let output = command.args(["-t", topic, "-m", payload]).args(more).output();
+        let output = output.unwrap_or_else(|error| panic!("{error}; install mosquitto-clients and coreutils"));
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Subscribes at QoS 1 and waits for the SUBACK.
+    #[track_caller]
+    fn subscribe(&self, id: &str, filter: &str, more: &[&str]) -> Subscriber {
+        let mut command = self.command("mosquitto_sub", id);
+        command.args(["-t", filter, "-F", "%t %q %p", "-d"]).args(more).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{error}; install mosquitto-clients"));
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let (say, lines) = mpsc::channel();
+        let (subscribe, subscribed) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line.starts_with("Subscribed (") {
+                    let _ = subscribe.send(());
+                } else if !line.starts_with("Client ") && say.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        subscribed.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no SUBACK: {command:?}"));
+        Subscriber { child, lines }
+    }
+}
+
+impl Subscriber {
+    /// The next message: topic, QoS and payload.
+    #[track_caller]
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a message")
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_ledger_counts_what_every_protocol_brought() {
+    let house = House::new();
+    let node = house.start();
+    let mut client = Client::connect(Library::Rumqttc, node.mqtt, V5, "d1");
+    for n in 0..10 {
+        assert_eq!(client.publish("devices/d1/metrics", &json!({"n": n}).to_string()), 0);
+        client.tell("devices/d1/metrics", &json!({"n": n}).to_string());
+    }
+    assert_eq!(client.publish("devices/d1/metrics", "[]"), 0, "an empty array is nothing, not an error");
+    assert_eq!(client.publish("devices/d1/metrics", "5"), 0x99);
+    node.post("/metrics?ack=committed", r#"[{"deviceId":"d1","n":10},{"n":11}]"#);
+    let ledger = eventually("all are counted", || {
+        Some(node.settled_ledger()).filter(|ledger| ledger["received"].as_u64() >= Some(23))
+    });
+    assert_eq!((&ledger["received"], &ledger["committed"]), (&json!(23), &json!(21)), "{ledger}");
+    assert_eq!(ledger["rejected"], json!({"bad-shape":1,"bad-device-id":1}));
+}

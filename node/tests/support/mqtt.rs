@@ -1,0 +1,258 @@
+//! A raw MQTT client: the test writes the bytes of its packets and sees the node's packets as they came. It keeps no rule for
+//! itself, so that it can break them.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use super::PATIENCE;
+
+/// The version of a connection: its protocol level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V3 = 4,
+    V5 = 5,
+}
+
+/// A packet of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packet {
+    /// The first byte: type and flags.
+    pub(crate) first: u8,
+    /// What comes after the remaining length.
+    pub(crate) body: Vec<u8>,
+}
+
+/// One connection.
+pub(crate) struct Raw {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Raw {
+    #[track_caller]
+    pub(crate) fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("the node's MQTT port takes connections");
+        stream.set_nodelay(true).expect("a socket option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+        Self { stream, bytes: Vec::new() }
+    }
+
+    /// Opens a connection and connects with a clean session.
+    #[track_caller]
+    pub(crate) fn connect(to: SocketAddr, version: Version, client_id: &str) -> Self {
+        Self::connect_with(to, &Connect::new(version, client_id))
+    }
+
+    #[track_caller]
+    pub(crate) fn connect_with(to: SocketAddr, connect: &Connect<'_>) -> Self {
+        let mut raw = Self::open(to);
+        raw.send(&connect.bytes());
+        let connack = raw.next().expect("a CONNACK");
+        assert_eq!((connack.first, &connack.body[..2]), (0x20, &[0, 0][..]), "{connack:?}");
+        raw
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the bytes are written");
+    }
+
+    /// As [`Raw::send`], to a node that may have closed already.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next packet; `None` when the node has closed the connection.
+    #[track_caller]
+    pub(crate) fn next(&mut self) -> Option<Packet> {
+        loop {
+            if let Some(packet) = self.take() {
+                return Some(packet);
+            }
+            let mut buffer = [0; 16 * 1024];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(read) => self.bytes.extend_from_slice(&buffer[..read]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    panic!("no packet within {PATIENCE:?}")
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next packet, if one comes within `time`.
+    #[track_caller]
+    pub(crate) fn next_within(&mut self, time: Duration) -> Option<Packet> {
+        let mut buffer = [0; 16 * 1024];
+        self.stream.set_read_timeout(Some(time)).expect("a socket option");
+        while self.take_length().is_none() {
+            match self.stream.read(&mut buffer) {
+                Ok(read) if read > 0 => self.bytes.extend_from_slice(&buffer[..read]),
+                _ => break,
+            }
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        self.take()
+    }
+
+    /// All packets until the node closes the connection.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<Packet> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+
+    /// The next packet must have this first byte.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, first: u8) -> Packet {
+        let packet = self.next().unwrap_or_else(|| panic!("the node closed instead of sending 0x{first:02X}"));
+        assert_eq!(packet.first, first, "{packet:?}");
+        packet
+    }
+
+    fn take_length(&self) -> Option<(usize, usize)> {
+        let mut length = 0;
+        for (index, byte) in self.bytes.iter().skip(1).take(4).enumerate() {
+            length |= usize::from(byte & 0x7F) << (7 * index);
+            if byte & 0x80 == 0 {
+                return Some((index + 2, length)).filter(|(head, length)| self.bytes.len() >= head + length);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self) -> Option<Packet> {
+        let (head, length) = self.take_length()?;
+        let packet = Packet { first: self.bytes[0], body: self.bytes[head..head + length].to_vec() };
+        self.bytes.drain(..head + length);
+        Some(packet)
+    }
+}
+
+impl Packet {
+    /// The reason code of a v5 DISCONNECT.
+    #[track_caller]
+    pub(crate) fn disconnect_reason(&self) -> u8 {
+        assert_eq!(self.first, 0xE0, "{self:?}");
+        self.body.first().copied().unwrap_or(0)
+    }
+
+    /// The packet id and reason code of a PUBACK.
+    #[track_caller]
+    pub(crate) fn puback(&self) -> (u16, u8) {
+        assert_eq!(self.first, 0x40, "{self:?}");
+        (u16::from_be_bytes([self.body[0], self.body[1]]), self.body.get(2).copied().unwrap_or(0))
+    }
+}
+
+/// What a CONNECT says.
+#[derive(Debug, Clone)]
+pub(crate) struct Connect<'a> {
+    pub(crate) version: Version,
+    pub(crate) client_id: &'a str,
+    pub(crate) keep_alive: u16,
+    pub(crate) properties: &'a [u8],
+    /// Topic, payload, QoS and properties.
+    pub(crate) will: Option<(&'a str, &'a [u8], u8, &'a [u8])>,
+}
+
+impl<'a> Connect<'a> {
+    pub(crate) fn new(version: Version, client_id: &'a str) -> Self {
+        Self { version, client_id, keep_alive: 60, properties: &[], will: None }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut body = string("MQTT");
+        let will = self.will.map_or(0, |(_, _, qos, _)| 0x04 | qos << 3);
+        body.extend_from_slice(&[self.version as u8, 0x02 | will]);
+        body.extend_from_slice(&self.keep_alive.to_be_bytes());
+        if self.version == Version::V5 {
+            body.extend(counted(self.properties));
+        }
+        body.extend(string(self.client_id));
+        if let Some((topic, payload, _, properties)) = self.will {
+            if self.version == Version::V5 {
+                body.extend(counted(properties));
+            }
+            body.extend(string(topic));
+            body.extend(binary(payload));
+        }
+        packet(0x10, &body)
+    }
+}
+
+/// A PUBLISH; `id` is left out at QoS 0.
+pub(crate) fn publish(version: Version, topic: &str, qos: u8, id: u16, properties: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut body = string(topic);
+    if qos > 0 {
+        body.extend_from_slice(&id.to_be_bytes());
+    }
+    if version == Version::V5 {
+        body.extend(counted(properties));
+    }
+    body.extend_from_slice(payload);
+    packet(0x30 | qos << 1, &body)
+}
+
+/// A SUBSCRIBE with one filter and its options byte.
+pub(crate) fn subscribe(version: Version, id: u16, filter: &str, options: u8) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    if version == Version::V5 {
+        body.push(0);
+    }
+    body.extend(string(filter));
+    body.push(options);
+    packet(0x82, &body)
+}
+
+/// A packet of its first byte and its body.
+pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    out.extend(variable_length(body.len()));
+    out.extend_from_slice(body);
+    out
+}
+
+/// A variable byte integer (section 1.5.5).
+pub(crate) fn variable_length(mut value: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    loop {
+        let byte = u8::try_from(value % 128).expect("below 128");
+        value /= 128;
+        if value == 0 {
+            out.push(byte);
+            return out;
+        }
+        out.push(byte | 0x80);
+    }
+}
+
+/// A UTF-8 string with its length.
+pub(crate) fn string(text: &str) -> Vec<u8> {
+    binary(text.as_bytes())
+}
+
+fn binary(bytes: &[u8]) -> Vec<u8> {
+    let mut out = u16::try_from(bytes.len()).expect("short enough for MQTT").to_be_bytes().to_vec();
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// Properties with their length.
+fn counted(properties: &[u8]) -> Vec<u8> {
+    let mut out = variable_length(properties.len());
+    out.extend_from_slice(properties);
+    out
+}
+
+/// A user property (section 2.2.2.2).
+pub(crate) fn user_property(name: &str, value: &str) -> Vec<u8> {
+    let mut out = vec![0x26];
+    out.extend(string(name));
+    out.extend(string(value));
+    out
+}

@@ -1,0 +1,290 @@
+//! A node as its users run it: the built binary in a process of its own, on free ports, with directories of its own.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    PATIENCE, eventually,
+    http::{self, Http, Response},
+};
+
+/// The longest that a start may take: a debug build on a busy machine, with handlers to compile.
+const START: Duration = Duration::from_secs(60);
+
+/// The directories and settings of a node; it may be started in them again and again.
+pub(crate) struct House {
+    dir: TempDir,
+    variables: Vec<(String, String)>,
+    flags: Vec<String>,
+}
+
+impl House {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self { dir, variables: Vec::new(), flags: Vec::new() }
+    }
+
+    /// With a handler file.
+    pub(crate) fn handler(self, name: &str, source: &str) -> Self {
+        let handlers = self.handlers();
+        std::fs::create_dir_all(&handlers).expect("the handlers' directory is made");
+        std::fs::write(handlers.join(name), source).expect("the handler is written");
+        self
+    }
+
+    /// With an environment variable.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With more flags of `serve`.
+    pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn handlers(&self) -> PathBuf {
+        self.dir.path().join("handlers")
+    }
+
+    /// Starts the node and waits until it says that it is ready.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+            command.env_remove(name);
+        }
+        // Two loops wherever the test runs, so that devices and connections live on different ones.
+        command
+            .args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--loops", "2"])
+            .args(["--script-workers", "1"])
+            .arg("--data-dir")
+            .arg(self.data())
+            .arg("--handlers")
+            .arg(self.handlers())
+            .args(&self.flags)
+            .current_dir(self.dir.path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Node::spawn(command)
+    }
+}
+
+/// A running node. Dropped: killed and reaped; its log is printed if the test has failed.
+pub(crate) struct Node {
+    child: Child,
+    ended: Option<ExitStatus>,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) http: SocketAddr,
+    log: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    #[track_caller]
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (say, ready) = mpsc::channel();
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let lines = Arc::clone(&log);
+        let readers = vec![
+            std::thread::spawn(move || each_line(stdout, |line| drop(say.send(line)))),
+            std::thread::spawn(move || {
+                each_line(stderr, |line| {
+                    let mut log = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _ = writeln!(log, "{line}");
+                });
+            }),
+        ];
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut node = Self { child, ended: None, mqtt: nowhere, http: nowhere, log, readers };
+        let Ok(line) = ready.recv_timeout(START) else {
+            let status = node.child.try_wait();
+            panic!("the node did not become ready: {status:?}");
+        };
+        let address = |name: &str| {
+            let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+            let word = word.map(|word| word.trim_start_matches("http://").trim_end_matches('/'));
+            word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line:?}"))
+        };
+        (node.mqtt, node.http) = (address("mqtt="), address("http="));
+        node
+    }
+
+    /// The lines on stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The lines that contain all the words, once there is one.
+    #[track_caller]
+    pub(crate) fn logged(&self, words: &[&str]) -> Vec<String> {
+        eventually(&format!("a log line with {words:?}"), || {
+            let log = self.log();
+            let found = log.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+            Some(found.map(str::to_owned).collect::<Vec<_>>()).filter(|found| !found.is_empty())
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the process a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        assert!(self.ended.is_none(), "the node has ended");
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        kill_process(pid, signal).expect("the child is not reaped yet, so its pid is its own");
+    }
+
+    /// Power off, as far as a process can tell.
+    pub(crate) fn kill9(&mut self) {
+        let _ = self.child.kill();
+        self.reap();
+    }
+
+    /// Waits for the process to end by itself.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                self.ended = Some(status);
+                self.reap();
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the node did not end within {patience:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// SIGTERM, and the exit code.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.wait(PATIENCE).code()
+    }
+
+    fn reap(&mut self) {
+        if let Ok(status) = self.child.wait() {
+            self.ended = Some(status);
+        }
+        // The pipes may live on in a worker of the node for a moment; the readers end with them.
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+    }
+
+    // ---- HTTP, on a connection of its own
+
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        http::request(self.http, "GET", path, &[], b"")
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, path: &str, body: &str) -> Response {
+        http::request(self.http, "POST", path, &[], body.as_bytes())
+    }
+
+    pub(crate) fn http(&self) -> Http {
+        Http::connect(self.http)
+    }
+
+    /// The Device of `id`, or `None` if the node does not know it.
+    #[track_caller]
+    pub(crate) fn device(&self, id: &str) -> Option<Value> {
+        let response = self.get(&format!("/devices/{}", http::escape(id)));
+        match response.status {
+            200 => Some(response.json()),
+            404 => None,
+            other => panic!("GET /devices/{id}: {other} {}", response.text()),
+        }
+    }
+
+    /// The Device of `id`, once its state's `field` is `value`.
+    #[track_caller]
+    pub(crate) fn device_with(&self, id: &str, field: &str, value: &Value) -> Value {
+        let mut last = None;
+        eventually(&format!("device {id} with {field} = {value}"), || {
+            last = self.device(id);
+            last.clone().filter(|device| device["state"][field] == *value)
+        })
+    }
+
+    /// The ledger, once nothing is under way; it must balance.
+    #[track_caller]
+    pub(crate) fn settled_ledger(&self) -> Value {
+        let ledger = eventually("a ledger with nothing in flight", || {
+            Some(self.get("/ledger").json()).filter(|ledger| ledger["inFlight"] == 0)
+        });
+        assert_eq!(ledger["balanced"], true, "{ledger}");
+        ledger
+    }
+
+    /// The node still serves.
+    #[track_caller]
+    pub(crate) fn assert_alive(&self) {
+        let response = self.get("/livez");
+        assert_eq!((response.status, response.text()), (200, "ok".to_owned()));
+        assert_eq!(self.get("/readyz").status, 200);
+    }
+
+    /// A value of `GET /metrics`: `name` with its labels as they are written.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(12_000);
+            let from = (from..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(log.len());
+            eprintln!("---- the node's log (pid {}, ended {:?})\n{}----", self.child.id(), self.ended, &log[from..]);
+        }
+    }
+}
+
+fn each_line(pipe: impl Read, mut seen: impl FnMut(String)) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        seen(String::from_utf8_lossy(&line).trim_end().to_owned());
+        line.clear();
+    }
+}
+
+/// Is there a process with this id that is not a zombie?
+pub(crate) fn is_running(pid: u64) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    let state = status.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}

@@ -1,0 +1,256 @@
+//! What goes over the socket between the node and a worker process: length-prefixed frames of bincode, with a limit on both.
+//!
+//! The node asks ([`ToWorker`], borrowed on the worker's side), the worker answers ([`FromWorker`]). One batch is under way at a
+//! time; its answers come in the order of its calls, so they carry no ids.
+
+use std::io::{self, Read, Write};
+
+use bincode::{BorrowDecode, Decode, Encode, config};
+
+/// Longest frame, in bytes: what a decoder may allocate. One reading with the largest state of every script fits.
+const FRAME_BYTES: usize = 80 * 1024 * 1024;
+/// A frame's length: four bytes, little-endian.
+const HEADER_BYTES: usize = 4;
+
+fn codec() -> impl config::Config {
+    config::standard().with_limit::<FRAME_BYTES>()
+}
+
+/// From the node to a worker.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) enum ToWorker<'a> {
+    /// The first frame, once.
+    Start(Start<'a>),
+    /// Readings to work on.
+    Batch(Batch<'a>),
+}
+
+/// What a worker works with.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct Start<'a> {
+    /// Bytes of memory beyond what the process has when it starts.
+    pub(crate) heap_bytes: u64,
+    /// The handler files by name order; `false`: known to be broken, do not load.
+    pub(crate) scripts: Vec<(&'a str, bool)>,
+    /// Every file that may be imported, the handlers among them: path below the handlers' directory, and source.
+    pub(crate) files: Vec<(&'a str, &'a str)>,
+}
+
+/// Some runs.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct Batch<'a> {
+    /// Say which script is about to be called ([`FromWorker::Calling`]): the node is looking for one that kills its worker.
+    pub(crate) trace: bool,
+    /// The runs, at most one a device.
+    pub(crate) runs: Vec<Run<'a>>,
+}
+
+/// Readings of one device.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct Run<'a> {
+    pub(crate) device: &'a str,
+    /// The state before, as JSON, and its effective time.
+    pub(crate) previous: Option<(&'a [u8], i64)>,
+    /// `ctx.state` by script number.
+    pub(crate) states: Vec<(u8, &'a [u8])>,
+    pub(crate) calls: Vec<Call<'a>>,
+}
+
+/// One reading.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct Call<'a> {
+    pub(crate) position: u64,
+    pub(crate) route: u64,
+    pub(crate) channel: u8,
+    pub(crate) device_time: Option<i64>,
+    pub(crate) received: i64,
+    pub(crate) payload: &'a [u8],
+}
+
+/// From a worker to the node.
+#[derive(Debug, Encode, Decode)]
+pub(crate) enum FromWorker {
+    /// It starts to load this script.
+    Loading(u8),
+    /// Everything is loaded, or known to be broken.
+    Loaded(Vec<Loaded>),
+    /// It is about to call this script (only when asked to trace).
+    Calling(u8),
+    /// Answers to the next calls of the batch.
+    Results(Results),
+    /// The batch is done; `retire`: the worker has grown too large or is no longer sound, and ends by itself.
+    Done { retire: bool },
+}
+
+/// How one script loaded.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) enum Loaded {
+    /// It did: its `match` as JSON, if it has one.
+    Ready(Option<Vec<u8>>),
+    /// It did not.
+    Broken(Fault),
+    /// It was not to be loaded.
+    Skipped,
+}
+
+/// Some answers, and what came with them.
+#[derive(Debug, Default, Encode, Decode)]
+pub(crate) struct Results {
+    pub(crate) outcomes: Vec<Outcome>,
+    /// Script number and nanoseconds of every call.
+    pub(crate) timings: Vec<(u8, u32)>,
+    pub(crate) logs: Vec<LogLine>,
+    /// CPU time of the worker so far, microseconds: tells a busy worker from a starved one.
+    pub(crate) cpu_us: u64,
+}
+
+/// What came of one call.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: WireVerdict,
+    /// `ctx.state` that changed, by script number, as JSON.
+    pub(crate) states: Vec<(u8, Vec<u8>)>,
+    pub(crate) emits: Vec<(String, Vec<u8>)>,
+}
+
+/// A verdict, with scripts by number.
+#[derive(Debug, Encode, Decode)]
+pub(crate) enum WireVerdict {
+    Unchanged,
+    Keep(Vec<u8>),
+    Dropped(u8),
+    Parked(u8, Fault),
+}
+
+/// A failure with its place; line 0: unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Fault {
+    /// The number of a [`tidegate_actors::script::ParkReason`].
+    pub(crate) reason: u8,
+    pub(crate) message: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+/// One line of `console` or `ctx.log`.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct LogLine {
+    pub(crate) level: LogLevel,
+    pub(crate) script: u8,
+    pub(crate) device: String,
+    pub(crate) text: String,
+}
+
+/// How loud a script's line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// Writes one frame, in one write.
+///
+/// # Errors
+/// The socket's, and `InvalidData` for a frame beyond [`FRAME_BYTES`].
+pub(crate) fn send(to: &mut impl Write, message: &impl Encode, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    buffer.extend_from_slice(&[0; HEADER_BYTES]);
+    bincode::encode_into_std_write(message, buffer, codec()).map_err(invalid)?;
+    let length = buffer.len() - HEADER_BYTES;
+    if length > FRAME_BYTES {
+        return Err(invalid(format!("a frame of {length} bytes (limit frame_bytes is {FRAME_BYTES})")));
+    }
+    let header = u32::try_from(length).map_err(invalid)?.to_le_bytes();
+    buffer[..HEADER_BYTES].copy_from_slice(&header);
+    to.write_all(buffer)?;
+    // One large frame must not hold its memory for good.
+    buffer.shrink_to(1024 * 1024);
+    Ok(())
+}
+
+/// Reads one frame's body into `buffer`. `Ok(false)`: the other side has closed between two frames.
+///
+/// # Errors
+/// The socket's; `InvalidData` for a frame beyond [`FRAME_BYTES`]; `UnexpectedEof` within a frame.
+pub(crate) fn receive(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    let mut header = [0; HEADER_BYTES];
+    let mut have = 0;
+    while have < HEADER_BYTES {
+        match from.read(&mut header[have..]) {
+            Ok(0) if have == 0 => return Ok(false),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => have += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let length = u32::from_le_bytes(header) as usize;
+    if length > FRAME_BYTES {
+        return Err(invalid(format!("a frame of {length} bytes (limit frame_bytes is {FRAME_BYTES})")));
+    }
+    buffer.clear();
+    buffer.shrink_to(1024 * 1024);
+    buffer.resize(length, 0);
+    from.read_exact(buffer)?;
+    Ok(true)
+}
+
+/// Reads a frame's body as a message, all of it.
+///
+/// # Errors
+/// `InvalidData` when it is none.
+pub(crate) fn decode<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> io::Result<T> {
+    let (message, read) = bincode::borrow_decode_from_slice(body, codec()).map_err(invalid)?;
+    if read == body.len() { Ok(message) } else { Err(invalid("bytes after a frame's message")) }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The first `chars` characters of a text, on one line.
+pub(crate) fn clip(text: &str, chars: usize) -> String {
+    let mut clipped: String = text.chars().take(chars).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(chars).is_some() {
+        clipped.push('…');
+    }
+    clipped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_back_as_it_was() {
+        let call = Call { position: 7, route: 1, channel: 0, device_time: None, received: -3, payload: b"{}" };
+        let run = Run { device: "d1", previous: Some((b"{\"a\":1}", 5)), states: vec![(0, b"{}")], calls: vec![call] };
+        let (mut wire, mut buffer) = (Vec::new(), Vec::new());
+        let sent = ToWorker::Batch(Batch { trace: true, runs: vec![run] });
+        send(&mut wire, &sent, &mut buffer).expect("a small frame");
+        let mut wire = wire.as_slice();
+        assert!(receive(&mut wire, &mut buffer).expect("a frame"));
+        let back: ToWorker<'_> = decode(&buffer).expect("the same message");
+        assert_eq!(format!("{back:?}"), format!("{sent:?}"));
+        assert!(!receive(&mut wire, &mut buffer).expect("the end"));
+    }
+
+    #[test]
+    fn a_hostile_length_is_refused_before_anything_is_allocated() {
+        let mut buffer = Vec::new();
+        assert!(receive(&mut [0xff_u8; 8].as_slice(), &mut buffer).is_err());
+        // A batch that claims 2^60 runs.
+        let body = [1, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
+        assert!(decode::<ToWorker<'_>>(&body).is_err());
+        assert!(decode::<FromWorker>(&[4, 0, 9]).is_err(), "trailing bytes");
+    }
+
+    #[test]
+    fn clipping_keeps_one_line() {
+        assert_eq!(clip("a\nb", 9), "a b");
+        assert_eq!(clip("äöü", 2), "äö…");
+    }
+}

@@ -1,0 +1,307 @@
+//! One worker process as the node holds it: started, asked, watched, ended.
+
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
+    },
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tidegate_actors::limits;
+
+use crate::{
+    config::WorkerCommand,
+    frame::{self, FromWorker, Loaded, Start, ToWorker, clip},
+    source::SourceSet,
+};
+
+/// Most of a worker's standard error that is logged, in lines and in characters of a line; the rest is read and dropped.
+const STDERR_LINES: usize = 50;
+const STDERR_CHARS: usize = 500;
+/// Once a frame has begun, its rest must come within this.
+const FRAME_REST: Duration = Duration::from_secs(5);
+/// How often a starved worker's deadline is put off, each time by as much again.
+const STARVED_ROUNDS: u32 = 4;
+
+/// A running worker.
+pub(crate) struct Process {
+    child: Child,
+    socket: UnixStream,
+    stderr: Option<JoinHandle<()>>,
+    said: Arc<Mutex<String>>,
+    body: Vec<u8>,
+    buffer: Vec<u8>,
+    /// CPU time of the worker when it last said so, microseconds.
+    cpu_us: u64,
+}
+
+/// Why a worker is of no more use.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It gave no answer in time.
+    Silent,
+    /// Its socket is closed or broken, or what it says makes no sense.
+    Broken(io::Error),
+    /// Nothing is wrong with it: the pool stops and does not wait for the rest of its batch.
+    Stopped,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Death {
+    /// It ran out of memory.
+    pub(crate) memory: bool,
+    /// Somebody else killed it: nothing that a script does sends this signal.
+    pub(crate) from_outside: bool,
+    /// For the operator.
+    pub(crate) message: String,
+}
+
+impl Process {
+    /// Starts a worker. It waits for its start frame: [`Process::load`].
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn spawn(command: &WorkerCommand) -> io::Result<Self> {
+        // Both ends are close-on-exec; the child's becomes its standard input, which is not.
+        let (socket, theirs) = UnixStream::pair()?;
+        let mut child = Command::new(&command.program)
+            .arg0("tidegate-script-worker")
+            .args(&command.args)
+            .env_clear()
+            // One allocator arena: each further one takes 64 MB of the address space that is limited.
+            .env("MALLOC_ARENA_MAX", "1")
+            .current_dir("/")
+            // A signal from the terminal is for the node, which stops its workers itself.
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.program.display())))?;
+        socket.set_read_timeout(Some(FRAME_REST))?;
+        socket.set_write_timeout(Some(FRAME_REST))?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().map(|stderr| {
+            let (said, pid) = (Arc::clone(&said), child.id());
+            thread::Builder::new().name("script-stderr".to_owned()).spawn(move || listen(stderr, pid, &said))
+        });
+        let stderr = stderr.transpose()?;
+        Ok(Self { child, socket, stderr, said, body: Vec::new(), buffer: Vec::new(), cpu_us: 0 })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has it not ended by itself?
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Gives it the sources and waits until they are loaded. The error names the script that was loading.
+    ///
+    /// # Errors
+    /// It failed while loading that script (or before the first).
+    pub(crate) fn load(
+        &mut self,
+        sources: &SourceSet,
+        skip: &[bool],
+        heap_bytes: u64,
+        patience: Duration,
+    ) -> Result<Vec<Loaded>, (Option<u8>, Failure)> {
+        let loadable = sources.handlers.iter().zip(skip).take(limits::SCRIPTS);
+        let scripts: Vec<_> = loadable.map(|(handler, skip)| (handler.name.as_str(), !skip)).collect();
+        let files = sources.files.iter().map(|(path, source)| (path.as_str(), source.as_str())).collect();
+        let expected = scripts.len();
+        let start = ToWorker::Start(Start { heap_bytes, scripts, files });
+        frame::send(&mut self.socket, &start, &mut self.buffer).map_err(|error| (None, error.into()))?;
+        let mut loading = None;
+        loop {
+            match self.hear(patience) {
+                Ok(FromWorker::Loading(script)) => loading = Some(script),
+                Ok(FromWorker::Loaded(loaded)) if loaded.len() == expected => return Ok(loaded),
+                Ok(_) => return Err((loading, nonsense("an answer out of place").into())),
+                Err(failure) => return Err((loading, failure)),
+            }
+        }
+    }
+
+    /// Asks it to work a batch.
+    ///
+    /// # Errors
+    /// It is dead or does not read.
+    pub(crate) fn ask(&mut self, batch: frame::Batch<'_>) -> Result<(), Failure> {
+        Ok(frame::send(&mut self.socket, &ToWorker::Batch(batch), &mut self.buffer)?)
+    }
+
+    /// Waits for the next frame. A worker that got no CPU time is given more patience than one that used it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) fn hear(&mut self, patience: Duration) -> Result<FromWorker, Failure> {
+        let started = Instant::now();
+        let mut round = 1;
+        loop {
+            let left = (patience * round).saturating_sub(started.elapsed());
+            if self.is_readable(left)? {
+                break;
+            }
+            if started.elapsed() < patience * round {
+                continue;
+            }
+            let used = cpu_time(self.child.id()).saturating_sub(Duration::from_micros(self.cpu_us));
+            if round >= STARVED_ROUNDS || used > patience / 2 {
+                return Err(Failure::Silent);
+            }
+            round += 1;
+        }
+        if !frame::receive(&mut self.socket, &mut self.body)? {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let message: FromWorker = frame::decode(&self.body)?;
+        if let FromWorker::Results(results) = &message {
+            self.cpu_us = results.cpu_us;
+        }
+        Ok(message)
+    }
+
+    /// Kills it, if it still runs, and says how it ended.
+    pub(crate) fn bury(mut self, failure: &Failure) -> Death {
+        let ended = if let Failure::Broken(_) = failure { self.ended_by_itself() } else { None };
+        let status = ended.or_else(|| {
+            // The child may be gone already; then there is nothing to kill.
+            let _ = self.child.kill();
+            self.child.wait().ok()
+        });
+        if let Some(stderr) = self.stderr.take() {
+            let _ = stderr.join();
+        }
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        describe(failure, ended, status, &said)
+    }
+
+    /// Closes its socket and waits for it to end; kills it if it does not.
+    pub(crate) fn retire(self, patience: Duration) {
+        let Self { mut child, socket, stderr, .. } = self;
+        drop(socket);
+        let deadline = Instant::now() + patience;
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        if let Some(stderr) = stderr {
+            let _ = stderr.join();
+        }
+    }
+
+    /// Its socket closes a moment before the process is gone.
+    fn ended_by_itself(&mut self) -> Option<ExitStatus> {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+                _ => return None,
+            }
+        }
+    }
+
+    fn is_readable(&self, patience: Duration) -> io::Result<bool> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        let mut sockets = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+        match poll(&mut sockets, Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The resident memory of a process, in bytes; 0 if it is gone.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// The CPU time of a process; 0 if it is gone.
+fn cpu_time(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // proc(5): fields 14 and 15; counted behind the name's bracket, which may hold anything.
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second().max(1))
+}
+
+/// Logs what a worker says on its standard error, and keeps it to tell how it ended.
+fn listen(stderr: ChildStderr, pid: u32, said: &Mutex<String>) {
+    let mut reader = BufReader::new(stderr);
+    let mut lines = 0;
+    loop {
+        let mut line = Vec::new();
+        // A line without an end must not grow without bound.
+        match reader.by_ref().take(4 * 1024).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        lines += 1;
+        if lines > STDERR_LINES {
+            continue;
+        }
+        let line = clip(String::from_utf8_lossy(&line).trim(), STDERR_CHARS);
+        if !line.is_empty() {
+            tracing::warn!(worker = pid, line, "script worker");
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.push_str(&line);
+            said.push('\n');
+        }
+    }
+}
+
+fn describe(failure: &Failure, ended: Option<ExitStatus>, status: Option<ExitStatus>, said: &str) -> Death {
+    /// `SIGHUP`, `SIGINT`, `SIGQUIT`, `SIGKILL`, `SIGTERM`: no engine sends them to itself.
+    const OUTSIDE: [i32; 5] = [1, 2, 3, 9, 15];
+    let signal = status.and_then(|status| status.signal());
+    let out_of_memory = said.lines().any(|line| line.contains("memory allocation of") && line.contains("failed"));
+    let overflowed = said.contains("overflowed its stack");
+    let message = match (failure, ended) {
+        (Failure::Silent, _) => "no answer in time".to_owned(),
+        (Failure::Stopped, _) => "the pool stops".to_owned(),
+        _ if out_of_memory => "out of memory".to_owned(),
+        _ if overflowed => "the engine's stack overflowed".to_owned(),
+        (_, Some(status)) => format!("the worker ended: {status}"),
+        (Failure::Broken(error), None) => format!("the worker does not answer as it should: {error}"),
+    };
+    let from_outside = ended.is_some() && signal.is_some_and(|signal| OUTSIDE.contains(&signal));
+    Death { memory: out_of_memory, from_outside, message }
+}
+
+fn nonsense(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// What an answer that makes no sense is as a failure.
+pub(crate) fn broken(what: &'static str) -> Failure {
+    nonsense(what).into()
+}

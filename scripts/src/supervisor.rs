@@ -1,0 +1,318 @@
+//! One thread for each worker: takes runs from the shared queue, has them worked, and when the worker dies finds the reading
+//! that killed it.
+//!
+//! States: idle (waits for runs), busy (a batch is under way), down (the worker is dead and waits to be started again).
+//! Inbox: the pool's bounded queue, shared by all workers, so that a hung one holds up nobody else's runs. Exit: the stop channel
+//! closes.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use flume::{Receiver, RecvTimeoutError, Selector};
+use tidegate_actors::script::{OutcomeSink, ParkReason, ScriptRun};
+
+use crate::{
+    batch::Batch,
+    config::{ScriptLimits, WorkerCommand},
+    frame::FromWorker,
+    logs::Logs,
+    process::{Death, Failure, Process, broken},
+    scripts::Scripts,
+    source::SourceSet,
+};
+
+/// A little more than the wall deadline: for the frame's way.
+const DEADLINE_GRACE: Duration = Duration::from_millis(50);
+/// A reading whose worker was killed from outside is tried this often before it is parked.
+const OUTSIDE_KILLS: u32 = 3;
+/// Restarts within [`WINDOW`] that come at once; each further one waits twice as long as the one before.
+const PROMPT_RESTARTS: usize = 6;
+/// Restarts within [`WINDOW`]; then the worker stays down until the window has moved on.
+const MOST_RESTARTS: usize = 30;
+const WINDOW: Duration = Duration::from_secs(60);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// How long a frame under way may go on once the pool stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What all workers of a pool share.
+pub(crate) struct Shared {
+    pub(crate) command: WorkerCommand,
+    pub(crate) limits: ScriptLimits,
+    pub(crate) workers: usize,
+    pub(crate) sources: SourceSet,
+    /// By handler: not to be loaded.
+    pub(crate) skip: Vec<bool>,
+    pub(crate) scripts: Arc<Scripts>,
+    pub(crate) logs: Logs,
+    pub(crate) sink: Arc<dyn OutcomeSink>,
+}
+
+/// What is shown of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerGauge {
+    pub(crate) pid: AtomicU32,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) busy: AtomicBool,
+}
+
+/// The thread of one worker.
+pub(crate) struct Supervisor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) gauge: Arc<WorkerGauge>,
+    pub(crate) queue: Receiver<ScriptRun>,
+    /// Nothing ever comes; it closes when the pool stops.
+    pub(crate) stop: Receiver<()>,
+    /// A worker that is loaded already.
+    pub(crate) process: Option<Process>,
+    /// It has had a worker: the next one is a restart.
+    pub(crate) has_started: bool,
+    pub(crate) restarts: VecDeque<Instant>,
+}
+
+/// The pool stops: nothing is to be started any more.
+struct Stopped;
+
+impl Supervisor {
+    /// The life of the thread.
+    pub(crate) fn run(mut self) {
+        let _ = self.work_until_stopped();
+        self.gauge.pid.store(0, Ordering::Relaxed);
+        if let Some(process) = self.process.take() {
+            process.retire(Duration::from_secs(1));
+        }
+    }
+
+    fn work_until_stopped(&mut self) -> Result<(), Stopped> {
+        loop {
+            // Started before there is work, so that the first reading does not wait for it.
+            self.ensure_process()?;
+            let runs = self.take_runs()?;
+            self.gauge.busy.store(true, Ordering::Relaxed);
+            let worked = self.work(Batch::new(runs, Arc::clone(&self.shared.scripts)));
+            self.gauge.busy.store(false, Ordering::Relaxed);
+            worked?;
+        }
+    }
+
+    /// Waits for runs, and takes this worker's share of what is there.
+    fn take_runs(&self) -> Result<Vec<ScriptRun>, Stopped> {
+        let first = Selector::new()
+            .recv(&self.queue, |run| run.map_err(|_| Stopped))
+            .recv(&self.stop, |_| Err(Stopped))
+            .wait()?;
+        if self.stop.is_disconnected() {
+            return Err(Stopped);
+        }
+        let mut readings = first.calls.len();
+        let mut runs = vec![first];
+        let share = self.queue.len().div_ceil(self.shared.workers);
+        while runs.len() <= share
+            && readings < self.shared.limits.batch
+            && let Ok(run) = self.queue.try_recv()
+        {
+            readings += run.calls.len();
+            runs.push(run);
+        }
+        Ok(runs)
+    }
+
+    /// Works a batch to its end, whatever happens to the worker.
+    fn work(&mut self, mut batch: Batch) -> Result<(), Stopped> {
+        let shared = Arc::clone(&self.shared);
+        // After a death: one reading a frame, until the batch is done.
+        let mut careful = false;
+        let mut outside_kills = 0;
+        while !batch.is_done() {
+            // What has no outcome yet is in the journal, and is handled when the node starts again.
+            if self.stop.is_disconnected() {
+                return Err(Stopped);
+            }
+            self.ensure_process()?;
+            let Some(process) = &mut self.process else { continue };
+            let readings = if careful { 1 } else { shared.limits.batch };
+            let mut calling = None;
+            let worked = work_frame(process, &mut batch, &shared, &self.stop, readings, careful, &mut calling);
+            batch.deliver(&*shared.sink);
+            match worked {
+                Ok(false) => {}
+                Ok(true) => self.recycle(),
+                Err(Failure::Stopped) => {
+                    self.bury(&Failure::Stopped);
+                    return Err(Stopped);
+                }
+                Err(failure) => {
+                    let death = self.bury(&failure);
+                    if death.from_outside {
+                        outside_kills += 1;
+                    }
+                    if careful && (!death.from_outside || outside_kills >= OUTSIDE_KILLS) {
+                        let (reason, message) = blame(&failure, &death, &shared.limits);
+                        batch.park_front(calling, reason, &message, Instant::now());
+                        batch.deliver(&*shared.sink);
+                        outside_kills = 0;
+                    }
+                    batch.redecide(Instant::now());
+                    careful = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a worker if there is none that lives.
+    fn ensure_process(&mut self) -> Result<(), Stopped> {
+        loop {
+            if let Some(process) = &mut self.process {
+                if process.is_alive() {
+                    self.gauge.pid.store(process.pid(), Ordering::Relaxed);
+                    return Ok(());
+                }
+                let idle = Failure::Broken(std::io::ErrorKind::UnexpectedEof.into());
+                self.bury(&idle);
+            }
+            self.wait_to_restart()?;
+            match start(&self.shared) {
+                Ok(process) => {
+                    if std::mem::replace(&mut self.has_started, true) {
+                        self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.process = Some(process);
+                }
+                Err(message) => tracing::error!(error = message, "a script worker does not start"),
+            }
+        }
+    }
+
+    /// A few restarts come at once; then they come ever more slowly, and no more than so many a window.
+    fn wait_to_restart(&mut self) -> Result<(), Stopped> {
+        let now = Instant::now();
+        while self.restarts.front().is_some_and(|restart| now.duration_since(*restart) > WINDOW) {
+            self.restarts.pop_front();
+        }
+        let delay = if self.restarts.len() >= MOST_RESTARTS {
+            self.restarts.front().map_or(WINDOW, |oldest| (*oldest + WINDOW).saturating_duration_since(now))
+        } else {
+            restart_delay(self.restarts.len())
+        };
+        match self.stop.recv_timeout(delay) {
+            Err(RecvTimeoutError::Timeout) | Ok(()) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
+        }
+        self.restarts.push_back(Instant::now());
+        Ok(())
+    }
+
+    fn bury(&mut self, failure: &Failure) -> Death {
+        self.gauge.pid.store(0, Ordering::Relaxed);
+        let Some(process) = self.process.take() else {
+            return Death { memory: false, from_outside: false, message: String::new() };
+        };
+        let pid = process.pid();
+        let death = process.bury(failure);
+        tracing::warn!(worker = pid, reason = death.message, "a script worker died");
+        death
+    }
+
+    /// A worker that asked to end: not a death, and its restart is not counted against it.
+    fn recycle(&mut self) {
+        if let Some(process) = self.process.take() {
+            tracing::info!(worker = process.pid(), "a script worker retires");
+            process.retire(Duration::from_millis(500));
+        }
+        if let Ok(process) = start(&self.shared) {
+            self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
+            self.process = Some(process);
+        }
+    }
+}
+
+/// Starts a worker and loads what loaded before.
+fn start(shared: &Shared) -> Result<Process, String> {
+    let mut process = Process::spawn(&shared.command).map_err(|error| error.to_string())?;
+    match process.load(&shared.sources, &shared.skip, shared.limits.heap_bytes, shared.limits.load_wall) {
+        Ok(_) => Ok(process),
+        Err((_, failure)) => Err(process.bury(&failure).message),
+    }
+}
+
+/// One frame and its answers. `Ok(true)`: the worker ends now, by its own wish.
+fn work_frame(
+    process: &mut Process,
+    batch: &mut Batch,
+    shared: &Shared,
+    stop: &Receiver<()>,
+    readings: usize,
+    trace: bool,
+    calling: &mut Option<u8>,
+) -> Result<bool, Failure> {
+    let Some(frame) = batch.next_frame(readings, trace, Instant::now()) else { return Ok(false) };
+    process.ask(frame)?;
+    let patience = shared.limits.call_wall + DEADLINE_GRACE;
+    let mut answered = false;
+    let mut stopping: Option<Instant> = None;
+    loop {
+        if stop.is_disconnected() && stopping.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
+            return Err(Failure::Stopped);
+        }
+        match process.hear(patience)? {
+            FromWorker::Calling(script) => *calling = Some(script),
+            FromWorker::Results(results) => {
+                let now = Instant::now();
+                for (script, nanos) in results.timings {
+                    if let Some(script) = shared.scripts.get(script.into()) {
+                        script.stats.called(nanos);
+                    }
+                }
+                shared.logs.log(results.logs, &shared.scripts, now);
+                answered |= !results.outcomes.is_empty();
+                for outcome in results.outcomes {
+                    batch.answer(outcome, now).map_err(broken)?;
+                }
+                batch.deliver(&*shared.sink);
+            }
+            // One that retires may leave answers out, but not all of them: that would never end.
+            FromWorker::Done { retire } if batch.is_answered() || (retire && answered) => return Ok(retire),
+            FromWorker::Done { .. } => return Err(broken("answers are missing")),
+            FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
+        }
+    }
+}
+
+/// What a death says of the reading that the worker died of.
+fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> (ParkReason, String) {
+    match failure {
+        Failure::Silent => {
+            let wall = limits.call_wall.as_millis();
+            (ParkReason::Deadline, format!("it ran longer than {wall} ms (limit script_call_wall) and was killed"))
+        }
+        Failure::Broken(_) if death.memory => {
+            let heap = limits.heap_bytes / (1024 * 1024);
+            (ParkReason::Memory, format!("it needed more memory than {heap} MB (limit script_heap_bytes)"))
+        }
+        Failure::Broken(_) | Failure::Stopped => (ParkReason::Crashed, death.message.clone()),
+    }
+}
+
+fn restart_delay(restarts: usize) -> Duration {
+    let Some(slow) = restarts.checked_sub(PROMPT_RESTARTS) else { return Duration::ZERO };
+    FIRST_DELAY.saturating_mul(1 << slow.min(16)).min(LONGEST_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_slow_down() {
+        let delays: Vec<_> =
+            [0, 5, 6, 7, 8, 100].map(restart_delay).into_iter().map(|delay| delay.as_millis()).collect();
+        assert_eq!(delays, [0, 0, 100, 200, 400, 5_000]);
+    }
+}

@@ -1,0 +1,403 @@
+//! The host's side of a call: the one call under way, and the native functions through which a script reaches it (`ctx`, `console`,
+//! `Math.random`, `JSON.parse`). There is one `ctx` object for all calls; its getters read the call under way, so that a handler
+//! pays only for what it touches.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use boa_engine::{
+    Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, Module, NativeFunction,
+    context::time::{Clock, JsInstant},
+    js_string,
+    object::{FunctionObjectBuilder, IntegrityLevel, ObjectInitializer, builtins::JsFunction},
+    property::{PropertyDescriptor, PropertyKey},
+};
+use tidegate_actors::limits;
+
+use super::{
+    fault,
+    json_in::{self, Keys},
+    json_out::{self, JsonError, Shapes},
+};
+use crate::frame::{LogLevel, LogLine, clip};
+
+/// Log lines of one call; more: dropped, and said so.
+const LOG_LINES: usize = 20;
+/// Characters of one log line.
+const LOG_CHARS: usize = 1_000;
+/// Longest name of an event, in bytes.
+const EMIT_NAME_BYTES: usize = 256;
+
+/// A JSON text that becomes a value when a script first asks for it.
+#[derive(Default)]
+pub(super) struct Lazy {
+    pub(super) json: Option<Rc<[u8]>>,
+    pub(super) value: Option<JsValue>,
+}
+
+/// What the scripts of one worker share with the host.
+#[derive(Default)]
+pub(super) struct Host {
+    /// The received time of the call's reading: what every clock shows.
+    pub(super) now: Cell<i64>,
+    /// The state of `Math.random`.
+    pub(super) random: Cell<u64>,
+    pub(super) script: Cell<u8>,
+    pub(super) device: RefCell<JsString>,
+    pub(super) topic: RefCell<JsString>,
+    /// The device's state before.
+    pub(super) previous: RefCell<Lazy>,
+    /// `ctx.state` of the script under way.
+    pub(super) state: RefCell<Lazy>,
+    pub(super) emits: RefCell<Vec<(String, Vec<u8>)>>,
+    emitted_bytes: Cell<usize>,
+    pub(super) logs: RefCell<Vec<LogLine>>,
+    logged: Cell<usize>,
+    /// What a script threw, on its way to the host.
+    pub(super) thrown: RefCell<Option<JsValue>>,
+    /// A handler's exports, on their way to the host.
+    exports: RefCell<Vec<JsValue>>,
+    /// A limit that the call broke; it fails, whatever the script makes of it.
+    pub(super) broken_limit: RefCell<Option<String>>,
+    keys: RefCell<Keys>,
+    shapes: RefCell<Shapes>,
+    bridge: RefCell<Option<Bridge>>,
+}
+
+/// The functions of `prelude.js` through which the host calls scripts.
+#[derive(Clone)]
+pub(super) struct Bridge {
+    pub(super) call: JsFunction,
+    pub(super) callback: JsFunction,
+    pub(super) stack_of: JsFunction,
+    stringify: JsFunction,
+}
+
+impl Host {
+    /// The host of a context.
+    pub(super) fn of(context: &Context) -> Rc<Self> {
+        context.get_data::<Rc<Self>>().cloned().unwrap_or_default()
+    }
+
+    /// Sets up a new context: runs the prelude.
+    ///
+    /// # Errors
+    /// The engine's, if the prelude does not run.
+    pub(super) fn install(self: &Rc<Self>, context: &mut Context) -> JsResult<()> {
+        context.insert_data(Rc::clone(self));
+        let natives = ObjectInitializer::new(context)
+            .function(NativeFunction::from_fn_ptr(fail), js_string!("fail"), 1)
+            .function(NativeFunction::from_fn_ptr(parse), js_string!("parse"), 1)
+            .function(NativeFunction::from_fn_ptr(random), js_string!("random"), 0)
+            .function(NativeFunction::from_fn_ptr(console), js_string!("log"), 1)
+            .build();
+        let prelude = context.eval(boa_engine::Source::from_bytes(include_str!("prelude.js")))?;
+        let prelude = callable(&prelude)?;
+        let made = prelude.call(&JsValue::undefined(), &[natives.into()], context)?;
+        let made =
+            made.as_object().ok_or_else(|| JsNativeError::typ().with_message("the prelude returns an object"))?;
+        let mut get = |name| callable(&made.get(js_string!(name), context)?);
+        let bridge = Bridge {
+            call: get("call")?,
+            callback: get("callback")?,
+            stringify: get("stringify")?,
+            stack_of: get("stackOf")?,
+        };
+        *self.bridge.borrow_mut() = Some(bridge);
+        Ok(())
+    }
+
+    /// The functions of the prelude.
+    ///
+    /// # Panics
+    /// When the host was not installed: a mistake of this crate.
+    pub(super) fn bridge(&self) -> Bridge {
+        self.bridge.borrow().clone().expect("the prelude has run")
+    }
+
+    /// Forgets everything that belongs to a context that is about to go.
+    pub(super) fn forget_context(&self) {
+        *self.bridge.borrow_mut() = None;
+        *self.shapes.borrow_mut() = Shapes::default();
+        *self.previous.borrow_mut() = Lazy::default();
+        *self.state.borrow_mut() = Lazy::default();
+        *self.thrown.borrow_mut() = None;
+        self.exports.take();
+    }
+
+    /// Begins the calls of one reading.
+    pub(super) fn begin_reading(&self) {
+        self.emits.borrow_mut().clear();
+        self.emitted_bytes.set(0);
+        self.logged.set(0);
+        *self.broken_limit.borrow_mut() = None;
+        *self.thrown.borrow_mut() = None;
+    }
+
+    /// Builds the metric that a handler gets.
+    ///
+    /// # Errors
+    /// As [`json_in::metric`].
+    pub(super) fn metric(&self, json: &[u8], ts: i64, context: &mut Context) -> Result<JsValue, serde_json::Error> {
+        let keys = &mut *self.keys.borrow_mut();
+        let (device_id, ts_key) = (PropertyKey::from(js_string!("deviceId")), PropertyKey::from(js_string!("ts")));
+        #[expect(clippy::cast_precision_loss, reason = "a time in milliseconds is far below 2^53")]
+        let ts = json_in::number(ts as f64);
+        json_in::metric(json, [(&device_id, self.device.borrow().clone().into()), (&ts_key, ts)], keys, context)
+    }
+
+    /// The value of a lazy JSON text.
+    fn value(
+        &self,
+        lazy: &RefCell<Lazy>,
+        absent: impl FnOnce(&Context) -> JsValue,
+        context: &mut Context,
+    ) -> JsResult<JsValue> {
+        if let Some(value) = &lazy.borrow().value {
+            return Ok(value.clone());
+        }
+        let json = lazy.borrow().json.clone();
+        let value = match json {
+            Some(json) => self.parse(&json, context)?,
+            None => absent(context),
+        };
+        lazy.borrow_mut().value = Some(value.clone());
+        Ok(value)
+    }
+
+    fn parse(&self, json: &[u8], context: &mut Context) -> JsResult<JsValue> {
+        json_in::parse(json, &mut self.keys.borrow_mut(), context)
+            .map_err(|error| JsNativeError::syntax().with_message(format!("JSON: {error}")).into())
+    }
+
+    /// The module whose default export takes a handler's exports ([`super::loader::entry`]).
+    pub(super) fn exports_module(context: &mut Context) -> Module {
+        let give = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(give_exports)).build();
+        Module::from_value_as_default(give.into(), context)
+    }
+
+    /// What the entry module gave last.
+    pub(super) fn take_exports(&self) -> Vec<JsValue> {
+        self.exports.take()
+    }
+
+    /// The value of a JSON file that is imported.
+    ///
+    /// # Errors
+    /// A syntax error with the file's name.
+    pub(super) fn parse_json(&self, path: &str, json: &str, context: &mut Context) -> JsResult<JsValue> {
+        json_in::parse(json.as_bytes(), &mut self.keys.borrow_mut(), context)
+            .map_err(|error| JsNativeError::syntax().with_message(format!("{path}: {error}")).into())
+    }
+
+    /// Parses a text, for tests.
+    #[cfg(test)]
+    pub(super) fn parse_text(&self, json: &[u8], context: &mut Context) -> Result<JsValue, String> {
+        json_in::parse(json, &mut self.keys.borrow_mut(), context).map_err(|error| error.to_string())
+    }
+
+    /// The JSON of a value for a script: what cannot be written is thrown at it.
+    fn json(&self, value: &JsValue, context: &mut Context) -> JsResult<Vec<u8>> {
+        let mut json = Vec::new();
+        match json_out::write(value, self, context, &mut json) {
+            Ok(true) => Ok(json),
+            Ok(false) => Ok(b"null".to_vec()),
+            Err(JsonError::Threw) => {
+                let thrown = self.thrown.borrow_mut().take();
+                Err(boa_engine::JsError::from_opaque(thrown.unwrap_or_default()))
+            }
+            Err(error) => Err(JsNativeError::typ().with_message(error.to_string()).into()),
+        }
+    }
+
+    fn log(&self, level: LogLevel, values: &[JsValue], context: &mut Context) {
+        let logged = self.logged.get();
+        self.logged.set(logged + 1);
+        if logged > LOG_LINES {
+            return;
+        }
+        let text = if logged == LOG_LINES {
+            format!("more than {LOG_LINES} lines in one call: the others are left out")
+        } else {
+            let texts: Vec<String> = values.iter().map(|value| self.show(value, context)).collect();
+            clip(&texts.join(" "), LOG_CHARS)
+        };
+        let device = self.device.borrow().to_std_string_lossy();
+        self.logs.borrow_mut().push(LogLine { level, script: self.script.get(), device, text });
+    }
+
+    /// A value as a line of the log shows it.
+    fn show(&self, value: &JsValue, context: &mut Context) -> String {
+        let shown_as_json = value
+            .as_object()
+            .is_some_and(|object| !object.is_callable() && !object.is::<boa_engine::builtins::error::Error>());
+        if shown_as_json && let Ok(json) = self.json(value, context) {
+            return String::from_utf8_lossy(&json).into_owned();
+        }
+        fault::describe(value)
+    }
+}
+
+impl Host {
+    /// Borrows the remembered shapes for a moment: no script may run in it.
+    pub(super) fn shapes<R>(&self, with: impl FnOnce(&mut Shapes) -> R) -> R {
+        with(&mut self.shapes.borrow_mut())
+    }
+
+    /// The engine's `JSON.stringify(value)`; `None`: undefined.
+    ///
+    /// # Errors
+    /// [`JsonError::Threw`], with what was thrown left in `thrown`, or [`JsonError::Engine`].
+    pub(super) fn stringify(&self, value: &JsValue, context: &mut Context) -> Result<Option<JsString>, JsonError> {
+        let stringify = self.bridge().stringify;
+        let text = stringify
+            .call(&JsValue::undefined(), std::slice::from_ref(value), context)
+            .map_err(|error| JsonError::Engine(error.to_string().into()))?;
+        if self.thrown.borrow().is_some() { Err(JsonError::Threw) } else { Ok(text.as_string()) }
+    }
+}
+
+/// The clock of scripts: it stands at the call's time.
+pub(super) struct ScriptClock(pub(super) Rc<Host>);
+
+impl Clock for ScriptClock {
+    fn now(&self) -> JsInstant {
+        JsInstant::new(0, 0)
+    }
+
+    fn system_time_millis(&self) -> i64 {
+        self.0.now.get()
+    }
+}
+
+/// The one `ctx` object: frozen, all getters.
+///
+/// # Errors
+/// The engine's.
+pub(super) fn ctx_object(context: &mut Context) -> JsResult<JsObject> {
+    let object = ObjectInitializer::new(context)
+        .function(NativeFunction::from_fn_ptr(emit), js_string!("emit"), 2)
+        .function(NativeFunction::from_fn_ptr(ctx_log), js_string!("log"), 1)
+        .build();
+    let getters: [(&str, boa_engine::native_function::NativeFunctionPointer); 5] = [
+        ("now", |_, _, context| Ok(JsValue::new(Host::of(context).now.get()))),
+        ("deviceId", |_, _, context| Ok(Host::of(context).device.borrow().clone().into())),
+        ("topic", |_, _, context| Ok(Host::of(context).topic.borrow().clone().into())),
+        ("previous", |_, _, context| {
+            let host = Host::of(context);
+            host.value(&host.previous, |_| JsValue::null(), context)
+        }),
+        ("state", |_, _, context| {
+            let host = Host::of(context);
+            host.value(&host.state, |context| json_in::new_object(context).into(), context)
+        }),
+    ];
+    for (name, getter) in getters {
+        let get = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(getter)).build();
+        let mut property = PropertyDescriptor::builder().get(get).enumerable(true).configurable(false);
+        if name == "state" {
+            let set = NativeFunction::from_fn_ptr(set_state);
+            property = property.set(FunctionObjectBuilder::new(context.realm(), set).length(1).build());
+        }
+        object.define_property_or_throw(js_string!(name), property, context)?;
+    }
+    object.set_integrity_level(IntegrityLevel::Frozen, context)?;
+    Ok(object)
+}
+
+fn callable(value: &JsValue) -> JsResult<JsFunction> {
+    value.as_function().ok_or_else(|| JsNativeError::typ().with_message("the prelude returns functions").into())
+}
+
+/// Keeps what a script threw for the host.
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+fn fail(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    *Host::of(context).thrown.borrow_mut() = Some(args.get_or_undefined(0).clone());
+    Ok(JsValue::undefined())
+}
+
+/// Keeps the exports of a handler for the host.
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+fn give_exports(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    *Host::of(context).exports.borrow_mut() = args.to_vec();
+    Ok(JsValue::undefined())
+}
+
+/// `JSON.parse` without a reviver.
+fn parse(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let text = args.get_or_undefined(0).as_string().unwrap_or_default();
+    let text = text.to_std_string().map_err(|_| JsNativeError::syntax().with_message("JSON: lone surrogate"))?;
+    Host::of(context).parse(text.as_bytes(), context)
+}
+
+/// `Math.random`: SplitMix64 from the call's seed.
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+fn random(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    const TWO_POW_53: f64 = 9_007_199_254_740_992.0;
+    let host = Host::of(context);
+    let state = host.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    host.random.set(state);
+    let mut mixed = state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits")]
+    Ok(JsValue::new((mixed >> 11) as f64 / TWO_POW_53))
+}
+
+/// `console.*`: the level, then the values.
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+fn console(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let level = match args.get_or_undefined(0).as_string() {
+        Some(level) if level == "debug" => LogLevel::Debug,
+        Some(level) if level == "warn" => LogLevel::Warn,
+        Some(level) if level == "error" => LogLevel::Error,
+        _ => LogLevel::Info,
+    };
+    Host::of(context).log(level, args.get(1..).unwrap_or_default(), context);
+    Ok(JsValue::undefined())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+fn ctx_log(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    Host::of(context).log(LogLevel::Info, args, context);
+    Ok(JsValue::undefined())
+}
+
+/// `ctx.emit(name, payload)`.
+fn emit(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let host = Host::of(context);
+    let name = args.get_or_undefined(0).as_string().map(|name| name.to_std_string_lossy());
+    let Some(name) = name.filter(|name| (1..=EMIT_NAME_BYTES).contains(&name.len())) else {
+        let message = format!("ctx.emit: the name must be a string of 1 to {EMIT_NAME_BYTES} bytes");
+        return Err(JsNativeError::typ().with_message(message).into());
+    };
+    let payload = host.json(args.get_or_undefined(1), context)?;
+    let bytes = host.emitted_bytes.get() + name.len() + payload.len();
+    host.emitted_bytes.set(bytes);
+    let broken = if host.emits.borrow().len() >= limits::SCRIPT_EMITS {
+        Some(format!("more than {} ctx.emit calls (limit script_emits)", limits::SCRIPT_EMITS))
+    } else if bytes > limits::SCRIPT_VALUE_BYTES {
+        Some(format!("ctx.emit of more than {} bytes (limit script_value_bytes)", limits::SCRIPT_VALUE_BYTES))
+    } else {
+        None
+    };
+    if let Some(message) = broken {
+        *host.broken_limit.borrow_mut() = Some(message.clone());
+        return Err(JsNativeError::range().with_message(message).into());
+    }
+    host.emits.borrow_mut().push((name, payload));
+    Ok(JsValue::undefined())
+}
+
+/// `ctx.state = {…}`.
+fn set_state(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let value = args.get_or_undefined(0);
+    if value.as_object().is_none_or(|object| object.is_array() || object.is_callable()) {
+        return Err(JsNativeError::typ().with_message("ctx.state must be an object").into());
+    }
+    Host::of(context).state.borrow_mut().value = Some(value.clone());
+    Ok(JsValue::undefined())
+}

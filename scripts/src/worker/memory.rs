@@ -1,0 +1,86 @@
+//! The memory of a worker: when to collect, and when it has grown too large to go on.
+//!
+//! Boa's collector counts only its own boxes: the elements of arrays, strings and buffers are invisible to it. So the worker looks
+//! at the process's resident memory between calls and collects when it has grown.
+
+use std::{cell::Cell, fs, io::Read};
+
+/// Growth of the resident memory that starts a collection.
+const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
+/// Calls between two looks at the resident memory.
+const CALLS: u32 = 64;
+/// Buffers between two looks at the resident memory.
+const BUFFERS: u32 = 16;
+/// Of the heap's limit: beyond, after a collection, the worker retires.
+const RETIRE_PERCENT: u64 = 75;
+/// Bytes of a page on the machines that this runs on; a larger page only makes it look earlier.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Watches over the worker's memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    heap_bytes: u64,
+    /// Resident memory before the scripts ran.
+    base: Cell<u64>,
+    /// Resident memory after the last collection.
+    settled: Cell<u64>,
+    calls: Cell<u32>,
+    buffers: Cell<u32>,
+}
+
+impl Memory {
+    pub(super) fn new(heap_bytes: u64) -> Self {
+        let now = resident_bytes();
+        Self { heap_bytes, base: Cell::new(now), settled: Cell::new(now), calls: Cell::new(0), buffers: Cell::new(0) }
+    }
+
+    /// After a call; `slow`: it ran long enough to have made much.
+    pub(super) fn on_call(&self, slow: bool) {
+        self.calls.set(self.calls.get() + 1);
+        if slow || self.calls.get() >= CALLS {
+            self.calls.set(0);
+            self.look();
+        }
+    }
+
+    /// Before a buffer is made.
+    pub(super) fn on_buffer(&self) {
+        self.buffers.set(self.buffers.get() + 1);
+        if self.buffers.get() >= BUFFERS {
+            self.buffers.set(0);
+            self.look();
+        }
+    }
+
+    /// Has the worker grown too large, for all that was collected?
+    pub(super) fn is_spent(&self) -> bool {
+        self.settled.get().saturating_sub(self.base.get()) > self.heap_bytes / 100 * RETIRE_PERCENT
+    }
+
+    fn look(&self) {
+        let resident = resident_bytes();
+        if resident > self.settled.get() + GROWTH_BYTES {
+            boa_gc::force_collect();
+            self.settled.set(resident_bytes());
+        } else {
+            self.settled.set(self.settled.get().min(resident));
+        }
+    }
+}
+
+/// The resident memory of this process; 0 if the kernel does not say.
+pub(super) fn resident_bytes() -> u64 {
+    statm(1)
+}
+
+/// The address space of this process; 0 if the kernel does not say.
+pub(super) fn virtual_bytes() -> u64 {
+    statm(0)
+}
+
+fn statm(field: usize) -> u64 {
+    let mut text = [0_u8; 128];
+    let Ok(read) = fs::File::open("/proc/self/statm").and_then(|mut file| file.read(&mut text)) else { return 0 };
+    let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
+    text.split(' ').nth(field).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
+}
