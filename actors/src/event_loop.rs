@@ -56,7 +56,7 @@ pub enum LoopMessage {
     /// The snapshot is complete as far as this loop goes.
     Synced(Arc<Viewer>),
     /// Anything rarer: runs on the loop, with the loop.
-    Task(Box<dyn FnOnce(&crate::runtime::LoopHandle) + Send>),
+    Task(Box<dyn FnOnce(&crate::loop_handle::LoopHandle) + Send>),
 }
 
 /// A device's former state, as the store has it.
@@ -212,7 +212,7 @@ impl EventLoop {
         key
     }
 
-    /// Handles one message; `Task`s and `Acks` are the caller's.
+    /// Handles one message; `Task`s are the caller's.
     pub(crate) fn on_message(&mut self, message: LoopMessage) {
         self.handling = true;
         match message {
@@ -300,7 +300,6 @@ impl EventLoop {
     // ---- viewers and queries
 
     fn watch(&mut self, viewer: &Arc<Viewer>, filter: &Filter) {
-        self.turn.watchers.remove(viewer.id());
         let (id, loops) = (self.turn.id, self.services.loops());
         self.turn.watchers.add(viewer, filter, |device| placement::owner(device.as_str(), loops) == id);
         let offer = |device: &DeviceActor| {

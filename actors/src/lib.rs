@@ -9,6 +9,8 @@
 
 pub mod blocking;
 pub mod checkpoint;
+#[cfg(test)]
+mod child;
 pub mod clock;
 mod device;
 mod dirty;
@@ -22,6 +24,8 @@ pub mod ledger;
 pub mod limits;
 mod lock;
 mod loop_actor;
+pub mod loop_handle;
+pub mod loop_sink;
 mod open_positions;
 pub mod placement;
 pub mod reading;

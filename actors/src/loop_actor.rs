@@ -15,7 +15,7 @@ use crate::{
     event_loop::{BatchDue, LoopMessage},
     inbox::Inbox,
     limits,
-    runtime::LoopHandle,
+    loop_handle::LoopHandle,
 };
 
 /// Time between two ticks of a loop.

@@ -23,8 +23,10 @@ use tidegate_actors::{
     inbox::{self, Inbox},
     journal::{FileJournal, Journal, JournalConfig, JournalError},
     limits,
+    loop_handle::LoopHandle,
+    loop_sink::LoopSink,
     recovery::{self, Recovered, RecoveryError},
-    runtime::{LoopHandle, LoopSink, Runtime, RuntimeHandle, Services},
+    runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
     store::{SledConfig, StateStore},
 };

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
-mod common_bad;
+mod support;
 
 use std::{
     io::{Read, Write},
@@ -12,8 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common_bad::{Answer, Node, PATIENCE, SERVE, eventually, run};
 use serde_json::{Value, json};
+use support::{
+    PATIENCE, node,
+    raw::{Answer, RawNode as Node, SERVE, holds, run, send},
+};
 
 /// The refusal is a problem document with this status and these members.
 #[track_caller]
@@ -37,7 +40,7 @@ fn assert_members(name: &str, found: &Value, members: &Value) {
 
 #[test]
 fn bodies() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let deep = format!(r#"{{"deviceId":"d","x":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
     let open_objects = r#"{"a":"#.repeat(10_000);
     let large_reading = format!(r#"{{"deviceId":"d","x":"{}"}}"#, "x".repeat(300_000));
@@ -138,7 +141,7 @@ fn bodies() {
 
 #[test]
 fn items_of_a_batch() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let all_bad = node.post("/metrics", "[1,\"x\",null,[{}]]");
     assert_eq!(all_bad.status, 400, "{all_bad:?}");
     for (index, (kind, offset)) in
@@ -161,7 +164,7 @@ fn items_of_a_batch() {
 #[test]
 fn requests() {
     const READING: &[u8] = br#"{"deviceId":"d","t":1}"#;
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let long = format!("/devices/{}", "x".repeat(300));
     let levels = "allowed: received, committed, processed";
     type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, Value);
@@ -269,7 +272,7 @@ fn requests() {
 
 #[test]
 fn an_id_in_a_path_is_the_id_in_a_body() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     for (id, path) in [("50%", "50%25"), ("a b", "a%20b"), ("Gerät", "Ger%C3%A4t"), ("%2F", "%252F")] {
         let answer = node.post(&format!("/devices/{path}/metrics?ack=processed"), r#"{"t":1}"#);
         assert_eq!((answer.status, &answer.json()["deviceId"]), (200, &json!(id)), "{answer:?}");
@@ -281,7 +284,7 @@ fn an_id_in_a_path_is_the_id_in_a_body() {
 
 #[test]
 fn what_is_no_http() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let huge_head = [b"GET / HTTP/1.1\r\nx: ", &b"a".repeat(200_000)[..], b"\r\n\r\n"].concat();
     let random = noise(64 * 1024);
     let cases: &[(&str, &[u8], u16)] = &[
@@ -304,14 +307,14 @@ fn what_is_no_http() {
         assert_eq!(answer.status, *status, "{name}: {answer:?}");
         node.assert_alive(name);
     }
-    Node::send(node.http, &random);
+    send(node.http, &random);
     node.assert_alive("64 KB of noise");
     for (bytes, words) in [
         (connect(4, "c"), "this is an MQTT CONNECT on the HTTP port; MQTT is at --mqtt-bind"),
         (client_hello(), "this is a TLS handshake, and this port speaks plain HTTP"),
     ] {
-        assert_eq!(Node::send(node.http, &bytes), b"", "{words}");
-        assert!(eventually(|| node.log().contains(words)), "{words}: {}", node.log());
+        assert_eq!(send(node.http, &bytes), b"", "{words}");
+        assert!(holds(|| node.log().contains(words)), "{words}: {}", node.log());
         node.assert_alive(words);
     }
 }
@@ -320,7 +323,7 @@ fn what_is_no_http() {
 
 /// A WebSocket connection that has read its hello.
 fn websocket(node: &Node) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", node.http)).unwrap();
+    let mut stream = TcpStream::connect(node.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = "GET /ws?deviceId=good HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -366,7 +369,7 @@ fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn watch_messages() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let bad = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 12\r\nsec-websocket-key: abc\r\n";
     let answer = node.request("GET", "/ws", bad, b"");
     assert_eq!(answer.status, 426, "{answer:?}");
@@ -428,13 +431,13 @@ fn stuff(stream: &mut TcpStream, bytes: &[u8], most: usize) -> usize {
 #[test]
 fn who_asks_without_reading_the_answers_is_not_read() {
     const MOST: usize = 64 * 1024 * 1024;
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let mut stream = websocket(&node);
     let sent = stuff(&mut stream, &client_frame(0x89, &[b'x'; 125]).repeat(100), MOST);
     assert!(sent < MOST, "the node took {sent} bytes of pings");
     node.assert_alive("pings");
 
-    let mut stream = TcpStream::connect(("127.0.0.1", node.mqtt)).unwrap();
+    let mut stream = TcpStream::connect(node.mqtt).unwrap();
     stream.write_all(&connect(4, "pinger")).unwrap();
     let sent = stuff(&mut stream, &[0xC0, 0x00].repeat(8_000), MOST);
     assert!(sent < MOST, "the node took {sent} bytes of PINGREQ");
@@ -503,7 +506,7 @@ fn client_hello() -> Vec<u8> {
 
 #[test]
 fn what_is_no_mqtt() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let random = noise(64 * 1024);
     let cases: &[(&str, &[u8], &str)] = &[
         ("another protocol's name", &connect_as(b"MQTX", 4, "c"), "the protocol name is not MQTT"),
@@ -524,9 +527,9 @@ fn what_is_no_mqtt() {
     ];
     for (name, bytes, words) in cases {
         let before = node.log().matches(words).count();
-        let answer = Node::send(node.mqtt, bytes);
+        let answer = send(node.mqtt, bytes);
         let text = String::from_utf8_lossy(&answer);
-        assert!(eventually(|| node.log().matches(words).count() > before), "{name}: {text} {}", node.log());
+        assert!(holds(|| node.log().matches(words).count() > before), "{name}: {text} {}", node.log());
         match *name {
             "level 9" | "HTTP" | "HTTP POST" => assert!(text.contains(words), "{name}: {text}"),
             "MQTT 3.1" => assert_eq!(answer, [0x20, 2, 0, 1], "{name}"),
@@ -538,7 +541,7 @@ fn what_is_no_mqtt() {
 
 #[test]
 fn bad_packets_of_a_connected_client() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let slashes = publish("/".repeat(65_400).as_bytes(), b"", b"{}");
     // The error comes right behind the CONNECT, and the client is told all the same.
     let cases: &[(&str, &[u8], u8, &str)] = &[
@@ -569,7 +572,7 @@ fn bad_packets_of_a_connected_client() {
         ("a server's packet", b"\xd0\x00", 0x82, "PINGRESP"),
     ];
     for (name, bytes, reason, words) in cases {
-        let answer = Node::send(node.mqtt, &[&connect(5, "c"), *bytes].concat());
+        let answer = send(node.mqtt, &[&connect(5, "c"), *bytes].concat());
         let text = String::from_utf8_lossy(&answer);
         assert_eq!(answer.first(), Some(&0x20), "{name}: the CONNACK comes first: {answer:?}");
         let disconnect = usize::from(answer[1]) + 2;
@@ -582,7 +585,7 @@ fn bad_packets_of_a_connected_client() {
 
 #[test]
 fn bad_readings_of_a_device() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let ack = [&[0x26][..], &binary(b"ack"), &binary(b"done")].concat();
     let deep = format!(r#"{{"x":{}}}"#, "[".repeat(10_000));
     let cases: &[(&str, &[u8], u8, &str)] = &[
@@ -615,7 +618,7 @@ fn bad_readings_of_a_device() {
     ];
     for (name, bytes, reason, words) in cases {
         // The connection stays: a ping behind it is answered, and the device may go on.
-        let mut stream = TcpStream::connect(("127.0.0.1", node.mqtt)).unwrap();
+        let mut stream = TcpStream::connect(node.mqtt).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&[&connect(5, "c"), *bytes, &[0xC0, 0]].concat()).unwrap();
         let mut answer = Vec::new();
@@ -626,7 +629,7 @@ fn bad_readings_of_a_device() {
         }
         let puback = answer.iter().skip(2 + usize::from(answer[1])).copied().collect::<Vec<_>>();
         assert_eq!((puback[0], &puback[2..5]), (0x40, &[0, 7, *reason][..]), "{name}: {puback:?}");
-        let logged = eventually(|| {
+        let logged = holds(|| {
             node.log().lines().any(|line| line.contains(words) && line.contains("client=c") && line.contains("topic="))
         });
         assert!(logged, "{name}: {}", node.log());
@@ -670,8 +673,8 @@ fn bad_configurations() {
         refused(dir.path(), &SERVE, 78, &[words]);
     }
     std::fs::remove_file(&file).unwrap();
-    let mut command = common_bad::tidegate(dir.path(), &SERVE);
-    let output = command.env("TIDEGATE_RUNTIME__LOOPS", "many").output().unwrap();
+    let mut command = node::tidegate(dir.path());
+    let output = command.args(SERVE).env("TIDEGATE_RUNTIME__LOOPS", "many").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78));
     assert!(said.contains("TIDEGATE_RUNTIME__LOOPS: runtime.loops = \"many\" is not an integer; allowed:"), "{said}");
@@ -691,12 +694,12 @@ fn places_that_cannot_be_used() {
 
 #[test]
 fn what_another_node_has() {
-    let node = Node::start(&[], &[]);
+    let node = Node::start(&[]);
     let dir = tempfile::tempdir().unwrap();
-    let data = node.path("tidegate-data");
+    let data = node.house.data();
     let words = format!("is in use by process {}: stop that node, or give this one another --data-dir", node.pid());
     refused(dir.path(), &serve(&["--data-dir", data.to_str().unwrap()]), 1, &[&words]);
-    let (mqtt, http) = (format!("127.0.0.1:{}", node.mqtt), format!("127.0.0.1:{}", node.http));
+    let (mqtt, http) = (node.mqtt.to_string(), node.http.to_string());
     let words = "the port is in use by another program";
     refused(dir.path(), &["serve", "--mqtt-bind", &mqtt, "--http-bind", "127.0.0.1:0"], 1, &[words, "--mqtt-bind"]);
     refused(dir.path(), &["serve", "--http-bind", &http, "--mqtt-bind", "127.0.0.1:0"], 1, &[words, "--http-bind"]);
@@ -750,7 +753,7 @@ fn handlers_that_do_not_load_leave_the_others_alone() {
     assert!(said.contains("2 |   return {a: };\n  |              ^\n"), "the line and a caret: {said}");
     assert!(said.contains("95-link.js: the file cannot be read"), "{said}");
 
-    let node = Node::start_in(dir, &[]);
+    let node = Node::start_in(dir);
     node.assert_alive("a start with broken handlers");
     let overview = node.get("/api/overview");
     for script in overview["scripts"].as_array().unwrap() {

@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "what was measured is told")]
 
-mod common_bad;
+mod support;
 
 use std::{
     sync::{
@@ -14,8 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common_bad::{Node, eventually, tidegate};
 use serde_json::{Value, json};
+use support::{
+    node::tidegate,
+    raw::{RawNode as Node, holds, send},
+};
 
 /// The neighbour: it works on other devices in the same worker processes.
 const GOOD: (&str, &str) = (
@@ -25,11 +28,11 @@ const GOOD: (&str, &str) = (
 /// Generous for two cores that everything else shares; what was measured is printed.
 const LIVEZ: Duration = Duration::from_secs(1);
 
-/// A node with the neighbour and a hostile handler for the devices `bad-*`, and with other arguments.
+/// A node with the neighbour and a hostile handler for the devices `bad-*`.
 fn node_with(source: &str) -> Node {
     let hostile = format!("export const match = {{ devices: ['bad-*'] }};\n{source}");
-    // One worker, so that the neighbour cannot simply run beside the hostile handler.
-    Node::start(&[GOOD, ("20-hostile.js", &hostile)], &["--script-workers", "1", "--loops", "2"])
+    // It has one worker, so the neighbour cannot simply run beside the hostile handler.
+    Node::start(&[GOOD, ("20-hostile.js", &hostile)])
 }
 
 /// Asks for `/livez` without a pause, on connections of its own, until it is stopped.
@@ -46,7 +49,7 @@ impl Pulse {
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                let answer = Node::send(port, b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                let answer = send(port, b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
                 assert!(answer.ends_with(b"ok"), "{}", String::from_utf8_lossy(&answer));
                 let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
                 worst.fetch_max(took, Ordering::Relaxed);
@@ -121,7 +124,7 @@ fn survives(name: &str, source: &str, reasons: &[&str]) -> bool {
         good_works(&node, 10 + n);
     }
     let parked = |node: &Node| node.get("/parked?limit=100")["parked"].as_array().cloned().unwrap_or_default();
-    assert!(eventually(|| parked(&node).len() as u64 == BAD), "{name}: {:?}", parked(&node));
+    assert!(holds(|| parked(&node).len() as u64 == BAD), "{name}: {:?}", parked(&node));
     for row in parked(&node) {
         assert_eq!(row["script"], "20-hostile.js", "{name}: {row}");
         let reason = row["reason"].as_str().unwrap_or_default();
@@ -155,9 +158,9 @@ fn survives(name: &str, source: &str, reasons: &[&str]) -> bool {
 fn ends_with_its_children(name: &str, node: &mut Node) {
     let workers = children(node.pid());
     assert!(!workers.iter().any(|stat| stat.contains(") Z ")), "{name}: zombies while it runs: {workers:?}");
-    assert_eq!(node.stop(), Some(0), "{name}: {}", node.log());
+    assert_eq!(node.node.stop(), Some(0), "{name}: {}", node.log());
     for pid in pids(&workers) {
-        let gone = eventually(|| {
+        let gone = holds(|| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             !line.contains("script-worker")
         });
@@ -263,9 +266,9 @@ fn a_flood_of_lines_is_cut_off() {
         assert_eq!(node.post("/metrics", &json!({"deviceId": "bad-1", "n": n}).to_string()).status, 202);
         good_works(&node, n);
     }
-    assert!(eventually(|| node.get("/ledger")["inFlight"] == 0));
+    assert!(holds(|| node.get("/ledger")["inFlight"] == 0));
     let slowest = pulse.end();
-    let bytes = std::fs::metadata(node.path("log")).expect("the log").len();
+    let bytes = node.log().len();
     println!("console flood: slowest /livez {slowest:?}, {bytes} bytes of log for 100 MB printed");
     assert!(slowest < LIVEZ, "/livez took {slowest:?}");
     assert!(bytes < 5_000_000, "{bytes} bytes of log");
@@ -317,9 +320,9 @@ fn the_breaker_closes_again() {
     let source = "export function onMetric(m) { if (m.n < 0) throw new Error('negative'); return m; }";
     std::fs::write(dir.path().join("handlers/20-hostile.js"), source).expect("a file");
     // The key is checked by the command before the node relies on it.
-    let checked = tidegate(dir.path(), &["config", "check"]).output().expect("the binary runs");
+    let checked = tidegate(dir.path()).args(["config", "check"]).output().expect("the binary runs");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    let node = Node::start_in(dir, &[]);
+    let node = Node::start_in(dir);
     let outcome = |n: i32| {
         let answer = node.post("/metrics?ack=processed", &json!({"deviceId": "d", "n": n}).to_string());
         answer.json()["outcome"].as_str().unwrap_or_default().to_owned()
@@ -328,6 +331,6 @@ fn the_breaker_closes_again() {
         assert_eq!(outcome(-1), "parked: threw");
     }
     assert_eq!(outcome(1), "parked: breaker-open");
-    assert!(eventually(|| outcome(1) == "kept"), "{}", hostile_of(&node));
+    assert!(holds(|| outcome(1) == "kept"), "{}", hostile_of(&node));
     assert_eq!(hostile_of(&node)["status"], "closed");
 }

@@ -8,5 +8,5 @@ mod viewer;
 mod watchers;
 
 pub use update::{Update, encode_event, encode_state};
-pub use viewer::{Drained, Filter, Viewer, ViewerId, ViewerLimits};
+pub use viewer::{Drained, Filter, Viewer, ViewerLimits};
 pub use watchers::Watchers;

@@ -6,10 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
 };
@@ -74,14 +71,9 @@ impl Default for ViewerLimits {
     }
 }
 
-/// Names one viewer among all of the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ViewerId(u64);
-
 /// The mailbox of one viewer, shared between its connection and the loops.
 #[derive(Debug)]
 pub struct Viewer {
-    id: ViewerId,
     limits: ViewerLimits,
     waker: AtomicWaker,
     mailbox: Mutex<Mailbox>,
@@ -118,8 +110,6 @@ pub struct Drained {
     pub closed: bool,
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 impl Viewer {
     /// A mailbox whose snapshot comes from `sources` places. `conflate`: always keep only the latest state of each device.
     #[must_use]
@@ -131,14 +121,7 @@ impl Viewer {
             last_taken: now,
             ..Mailbox::default()
         };
-        let id = ViewerId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Self { id, limits, waker: AtomicWaker::new(), mailbox: Mutex::new(mailbox) })
-    }
-
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> ViewerId {
-        self.id
+        Arc::new(Self { limits, waker: AtomicWaker::new(), mailbox: Mutex::new(mailbox) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Mailbox> {

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use crate::{
     clock::Millis,
-    fanout::{Filter, Update, Viewer, ViewerId},
+    fanout::{Filter, Update, Viewer},
     ids::DeviceId,
 };
 
@@ -31,16 +31,6 @@ impl Watchers {
         for prefix in &filter.prefixes {
             self.by_prefix.push((prefix.clone(), Arc::clone(viewer)));
         }
-    }
-
-    /// Forgets a viewer.
-    pub fn remove(&mut self, id: ViewerId) {
-        self.fleet.retain(|viewer| viewer.id() != id);
-        self.by_prefix.retain(|(_, viewer)| viewer.id() != id);
-        self.by_device.retain(|_, viewers| {
-            viewers.retain(|viewer| viewer.id() != id);
-            !viewers.is_empty()
-        });
     }
 
     /// Forgets viewers that were closed.
@@ -102,7 +92,8 @@ mod tests {
         assert_eq!(watchers.publish(&Update::new(id("pump-1"), 1, b"{}"), 0), 2);
         assert_eq!(watchers.publish(&Update::new(id("other"), 1, b"{}"), 0), 1);
         fleet.close();
-        watchers.remove(one.id());
+        one.close();
+        watchers.sweep();
         assert_eq!(watchers.publish(&Update::new(id("d1"), 2, b"{}"), 0), 0);
         assert!(!watchers.watched(&id("d1")));
         assert!(watchers.watched(&id("pump-9")));

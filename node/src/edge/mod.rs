@@ -19,8 +19,9 @@ use tidegate_actors::{
     event_loop::LoopMessage,
     fanout::ViewerLimits,
     ids::LoopId,
+    loop_handle::{Edge, LoopHandle},
     reading::AckLevel,
-    runtime::{Edge, LoopHandle, RuntimeHandle},
+    runtime::RuntimeHandle,
     submission::{Ack, AckTo},
     turn::Shown,
 };

@@ -354,7 +354,6 @@ fn control_frame(message: Message) -> Bytes {
 }
 
 fn text_frame(text: &[u8]) -> Bytes {
-    // The device is not part of the frame.
     let mut out = BytesMut::new();
     let _ = Codec::new().encode(Message::Text(String::from_utf8_lossy(text).into_owned().into()), &mut out);
     out.freeze()

@@ -9,6 +9,7 @@ pub(crate) mod driver;
 pub(crate) mod http;
 pub(crate) mod mqtt;
 pub(crate) mod node;
+pub(crate) mod raw;
 pub(crate) mod sse;
 pub(crate) mod websocket;
 

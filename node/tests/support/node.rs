@@ -32,7 +32,11 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::in_dir(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// In a directory that the test has prepared.
+    pub(crate) fn in_dir(dir: TempDir) -> Self {
         Self { dir, variables: Vec::new(), flags: Vec::new() }
     }
 
@@ -67,10 +71,7 @@ impl House {
     /// Starts the node and waits until it says that it is ready.
     #[track_caller]
     pub(crate) fn start(&self) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
-            command.env_remove(name);
-        }
+        let mut command = tidegate(self.dir.path());
         // Two loops wherever the test runs, so that devices and connections live on different ones.
         command
             .args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--loops", "2"])
@@ -80,13 +81,22 @@ impl House {
             .arg("--handlers")
             .arg(self.handlers())
             .args(&self.flags)
-            .current_dir(self.dir.path())
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Node::spawn(command)
     }
+}
+
+/// The built binary, in `dir` and without the developer's own settings.
+pub(crate) fn tidegate(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(dir);
+    command
 }
 
 /// A running node. Dropped: killed and reaped; its log is printed if the test has failed.

@@ -1,16 +1,13 @@
 //! `kill -9` at any moment: what was acknowledged is there. The child is this test binary, writing until it is killed.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{io::Write, sync::Arc};
 
 use super::{
     doubles::{batch, record},
     roundtrip::{SMALL, all},
 };
 use crate::{
+    child::killed_while_it_writes,
     ids::{LoopId, Position},
     journal::{Commit, CommitSink, FileJournal, Journal, JournalFailure},
 };
@@ -57,20 +54,8 @@ fn what_was_acknowledged_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut before = 0;
     for round in 0..8 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "journal::tests::crash::child_writes_until_it_is_killed", "--nocapture"])
-            .env(DIR, dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let committed = |line: String| line.strip_prefix("committed ").and_then(|last| last.parse::<u64>().ok());
-        // Kill it in the middle of its work, then hear what it had still said.
-        let first = said.by_ref().filter_map(committed).nth(20 + 37 * round);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let acknowledged = said.filter_map(committed).max().or(first).expect("it wrote until it was killed");
+        let child = "journal::tests::crash::child_writes_until_it_is_killed";
+        let acknowledged = killed_while_it_writes(child, DIR, dir.path(), 20 + 37 * round);
         let (found, report) = all(dir.path(), 1);
         assert!(report.last.0 >= acknowledged, "{acknowledged} was acknowledged: {report:?}");
         assert!(acknowledged > before, "it went on from {before}");

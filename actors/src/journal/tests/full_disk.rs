@@ -1,12 +1,13 @@
 //! A disk that is really full: a small tmpfs in a mount namespace of its own, where the machine lets us have one.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use super::{
     doubles::{WaitingSink, batch, record},
     roundtrip::{SMALL, all},
 };
 use crate::{
+    child::on_a_small_disk,
     ids::Position,
     journal::{FileJournal, Journal},
 };
@@ -49,24 +50,5 @@ fn child_fills_the_disk() {
 
 #[test]
 fn a_disk_that_is_really_full() {
-    let dir = tempfile::tempdir().unwrap();
-    let mount = "mount -t tmpfs -o size=1m tmpfs \"$0\" || exit 77; exec \"$1\" --exact \"$2\" --nocapture";
-    let child = Command::new("unshare")
-        .args(["--mount", "sh", "-c", mount])
-        .arg(dir.path())
-        .arg(std::env::current_exe().unwrap())
-        .arg("journal::tests::full_disk::child_fills_the_disk")
-        .env(DIR, dir.path())
-        .output();
-    match child {
-        Ok(output) if output.status.success() => {
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(said.contains("went on after a full disk"), "{said}");
-        }
-        Ok(output) if output.status.code() == Some(101) => {
-            panic!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        }
-        // No right to mount here: `faults` tries the same with a double.
-        other => println!("no small disk to be had: {other:?}"),
-    }
+    on_a_small_disk("journal::tests::full_disk::child_fills_the_disk", DIR, "1m", "went on after a full disk");
 }

@@ -1,15 +1,11 @@
 //! `kill -9` of everything at once: journal, checkpoints into sled, snapshots, freed segments. The states come out right.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{io::Write, path::Path, time::Duration};
 
 use super::{Runtime, fold, recovered};
 use crate::{
     checkpoint::{CheckpointBatch, CheckpointConfig, Checkpointer},
+    child::killed_while_it_writes,
     ids::{LoopId, Position},
     journal::tests::doubles::reading,
     script::Verdict,
@@ -48,19 +44,8 @@ fn child_runs_until_it_is_killed() {
 fn the_states_survive_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..6 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "recovery::tests::crash::child_runs_until_it_is_killed", "--nocapture"])
-            .env(DIR, dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let committed = |line: String| line.strip_prefix("committed ").and_then(|last| last.parse::<u64>().ok());
-        let first = said.by_ref().filter_map(committed).nth(150 + 83 * round);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let acknowledged = said.filter_map(committed).max().or(first).expect("it ran until it was killed");
+        let child = "recovery::tests::crash::child_runs_until_it_is_killed";
+        let acknowledged = killed_while_it_writes(child, DIR, dir.path(), 150 + 83 * round);
 
         let found = recovered(dir.path());
         assert!(found.report.is_clean(), "{:?}", found.report);

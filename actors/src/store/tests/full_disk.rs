@@ -1,9 +1,10 @@
 //! A really full disk under sled: a small tmpfs in a mount namespace of its own, where the machine lets us have one.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use super::state;
 use crate::{
+    child::on_a_small_disk,
     ids::Position,
     store::{SledConfig, SledStore, StateStore},
 };
@@ -40,23 +41,5 @@ fn child_fills_the_disk() {
 
 #[test]
 fn a_disk_that_is_really_full() {
-    let dir = tempfile::tempdir().unwrap();
-    let mount = "mount -t tmpfs -o size=8m tmpfs \"$0\" || exit 77; exec \"$1\" --exact \"$2\" --nocapture";
-    let child = Command::new("unshare")
-        .args(["--mount", "sh", "-c", mount])
-        .arg(dir.path())
-        .arg(std::env::current_exe().unwrap())
-        .arg("store::tests::full_disk::child_fills_the_disk")
-        .env(DIR, dir.path())
-        .output();
-    match child {
-        Ok(output) if output.status.success() => {
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(said.contains("went on after a full disk"), "{said}");
-        }
-        Ok(output) if output.status.code() == Some(101) => {
-            panic!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        }
-        other => println!("no small disk to be had: {other:?}"),
-    }
+    on_a_small_disk("store::tests::full_disk::child_fills_the_disk", DIR, "8m", "went on after a full disk");
 }

@@ -1,0 +1,204 @@
+//! A loop as code on its own thread sees it: the edge that is attached to it, and the loop's devices behind a borrow.
+//!
+//! Not `Send`: other threads go through [`crate::runtime::RuntimeHandle`].
+
+use std::{
+    cell::{RefCell, RefMut},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
+
+use actix::Supervisor;
+
+use crate::{
+    event_loop::{EventLoop, LoopHealth, LoopMessage},
+    ids::{DeviceId, LoopId},
+    inbox::Inbox,
+    ledger::{Ledger, RejectReason},
+    loop_actor::LoopActor,
+    placement,
+    runtime::{PageQuery, Services},
+    state::DeviceState,
+    submission::{Ack, Submission},
+    turn::Shown,
+};
+
+/// What the edge does with what a loop has for it. Called on the loop's thread, never while the loop is borrowed.
+pub trait Edge {
+    /// Answers for connections and requests of this loop.
+    fn on_acks(&self, acks: Vec<Ack>);
+    /// States and events for MQTT subscribers; only while [`LoopHandle::listen`] is on.
+    fn on_shown(&self, shown: Vec<Shown>);
+    /// The end of a turn: what the edge collected for other loops leaves now.
+    fn on_turn_end(&self);
+}
+
+/// A loop, on its own thread. Cheap to clone.
+#[derive(Clone)]
+pub struct LoopHandle(Rc<LoopInner>);
+
+struct LoopInner {
+    id: LoopId,
+    services: Arc<Services>,
+    event_loop: RefCell<EventLoop>,
+    edge: RefCell<Option<Rc<dyn Edge>>>,
+}
+
+impl LoopHandle {
+    /// Starts the loop's actor on this thread (an arbiter's).
+    pub(crate) fn start(id: LoopId, services: Arc<Services>, inbox: Inbox<LoopMessage>) -> Self {
+        let event_loop = RefCell::new(EventLoop::new(id, Arc::clone(&services)));
+        let handle = Self(Rc::new(LoopInner { id, services, event_loop, edge: RefCell::new(None) }));
+        let actor = LoopActor { handle: handle.clone(), inbox: Rc::new(inbox) };
+        Supervisor::start(|_| actor);
+        handle
+    }
+
+    /// Which loop this is.
+    #[must_use]
+    pub fn id(&self) -> LoopId {
+        self.0.id
+    }
+
+    /// What the loops share.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.0.services
+    }
+
+    pub(crate) fn event_loop(&self) -> RefMut<'_, EventLoop> {
+        self.0.event_loop.borrow_mut()
+    }
+
+    /// Gives the loop its edge.
+    pub fn set_edge(&self, edge: Rc<dyn Edge>) {
+        *self.0.edge.borrow_mut() = Some(edge);
+    }
+
+    /// Does the edge want every state and event?
+    pub fn listen(&self, on: bool) {
+        self.event_loop().turn.edge_listens = on;
+    }
+
+    pub(crate) fn begin_turn(&self, waker: &Waker) {
+        let now = self.0.services.clock.now();
+        let mut event_loop = self.event_loop();
+        event_loop.turn.set_waker(waker);
+        event_loop.turn.now = now;
+    }
+
+    pub(crate) fn end_turn(&self) {
+        let for_edge = self.event_loop().flush();
+        let Some(edge) = self.0.edge.borrow().clone() else { return };
+        if !for_edge.acks.is_empty() {
+            edge.on_acks(for_edge.acks);
+        }
+        if !for_edge.shown.is_empty() {
+            edge.on_shown(for_edge.shown);
+        }
+        edge.on_turn_end();
+    }
+
+    /// Makes the loop run a turn soon, so that [`Edge::on_turn_end`] is called.
+    pub fn wake(&self) {
+        self.event_loop().turn.wake();
+    }
+
+    /// The loop that owns a device.
+    #[must_use]
+    pub fn owner_of(&self, device: &str) -> LoopId {
+        placement::owner(device, self.0.services.loops())
+    }
+
+    /// Takes a reading: to its device on this loop, or on its way to the loop that owns it.
+    pub fn submit(&self, submission: Submission) {
+        self.event_loop().submit(submission);
+    }
+
+    /// Sends the readings that other loops own, now: before their sender is told that they are here. What he sends next, over
+    /// whatever connection, comes after them.
+    pub fn hand_over(&self) {
+        self.event_loop().flush_handover();
+    }
+
+    /// Counts a reading that the edge refused.
+    pub fn reject(&self, reason: RejectReason) {
+        self.event_loop().turn.ledger.reject(reason);
+    }
+
+    /// Should sockets not be read now? Then [`LoopHandle::pause`] tells whom to wake later.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.event_loop().is_pressed()
+    }
+
+    /// Should the connection of a device of this loop not be read now: too many of its readings are under way? Then, too,
+    /// [`LoopHandle::pause`] tells whom to wake: at the end of the next turn.
+    #[must_use]
+    pub fn is_device_pressed(&self, device: &DeviceId) -> bool {
+        self.event_loop().is_device_pressed(device.as_str())
+    }
+
+    /// Wakes `waker` once sockets may be read again.
+    pub fn pause(&self, waker: &Waker) {
+        self.event_loop().pause(waker);
+    }
+
+    /// Closes or opens the gate from outside: memory is short, or the node stops.
+    pub fn close_gate(&self, closed: bool) {
+        let mut event_loop = self.event_loop();
+        event_loop.turn.gate_closed = closed;
+        event_loop.turn.wake();
+    }
+
+    /// A connection of this loop's device came or went.
+    pub fn connected(&self, device: &DeviceId, here: bool) {
+        self.event_loop().connected(device, here);
+    }
+
+    /// The time of this turn, without a system call.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.event_loop().turn.now
+    }
+
+    /// This loop's ledger, consistent.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.event_loop().turn.ledger.clone()
+    }
+
+    /// How this loop fares.
+    #[must_use]
+    pub fn health(&self) -> LoopHealth {
+        self.event_loop().health()
+    }
+
+    /// The Device object of an active device of this loop, and whether the device is connected.
+    #[must_use]
+    pub fn device_json(&self, device: &str) -> (Option<Vec<u8>>, bool) {
+        let event_loop = self.event_loop();
+        let connected = event_loop.turn.connected.contains_key(device);
+        let json = event_loop.device(device).and_then(|d| d.state()).map(|state| {
+            let mut out = Vec::with_capacity(state.state.len() + 160);
+            state.put_json(&mut out, connected);
+            out
+        });
+        (json, connected)
+    }
+
+    /// One page of this loop's devices: the active ones, and those of `stored` (owned by this loop) that are not active.
+    pub(crate) fn page(&self, query: &PageQuery, stored: &[DeviceState]) -> Vec<(DeviceId, Vec<u8>)> {
+        let event_loop = self.event_loop();
+        let encode = |state: &DeviceState| {
+            let mut out = Vec::with_capacity(state.state.len() + 160);
+            state.put_json(&mut out, event_loop.turn.connected.contains_key(&state.device));
+            (state.device.clone(), out)
+        };
+        let active = event_loop.page(query.after.as_deref(), &query.prefix, query.limit);
+        let sleeping =
+            stored.iter().filter(|s| event_loop.device(s.device.as_str()).is_none_or(|d| d.state().is_none()));
+        active.into_iter().chain(sleeping).map(encode).collect()
+    }
+}
