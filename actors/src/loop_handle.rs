@@ -111,15 +111,10 @@ impl LoopHandle {
         placement::owner(device, self.0.services.loops())
     }
 
-    /// Takes a reading: to its device on this loop, or on its way to the loop that owns it.
+    /// Takes a reading: to its device on this loop, or on its way to the loop that owns it. What the device sends next, over
+    /// whatever connection, comes after it.
     pub fn submit(&self, submission: Submission) {
         self.event_loop().submit(submission);
-    }
-
-    /// Sends the readings that other loops own, now: before their sender is told that they are here. What he sends next, over
-    /// whatever connection, comes after them.
-    pub fn hand_over(&self) {
-        self.event_loop().flush_handover();
     }
 
     /// Counts a reading that the edge refused.

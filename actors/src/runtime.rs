@@ -15,6 +15,7 @@ use crate::{
     clock::Clock,
     event_loop::{LoopHealth, LoopMessage},
     fanout::{Filter, Viewer},
+    handover::Handover,
     ids::{DeviceId, LoopId},
     inbox::{Inbox, Outlet},
     journal::Journal,
@@ -43,6 +44,8 @@ pub struct Services {
     pub pool: Arc<BlockingPool>,
     /// The loops' inboxes, by loop.
     pub outlets: Vec<Outlet<LoopMessage>>,
+    /// The readings on their way to the loops that own their devices, by loop.
+    pub handovers: Vec<Handover>,
     /// Longest wait for company of a batch that nobody waits for.
     pub commit_max_delay: Duration,
     /// Time between two checkpoints.
@@ -147,8 +150,8 @@ impl Runtime {
         let deadline = Instant::now() + patience;
         let is_drained = |handle: &LoopHandle| {
             let mut event_loop = handle.event_loop();
+            event_loop.take_handed_over();
             event_loop.send_batch();
-            event_loop.flush_handover();
             event_loop.is_drained()
         };
         // Twice: what one loop handed over while it was asked came to the other one after that had answered.
