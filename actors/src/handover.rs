@@ -77,6 +77,8 @@ mod tests {
             device_time: None,
             received,
             payload: Bytes::from_static(b"{}"),
+            idempotency: None,
+            retry_of: None,
         };
         Submission { reading, level: AckLevel::Received, ack: None }
     }
