@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -16,7 +17,7 @@ use slab::Slab;
 
 use crate::{
     checkpoint::CheckpointBatch,
-    clock::Millis,
+    clock::Uptime,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
     fanout::{Filter, Viewer, encode_state},
     fold::Imported,
@@ -111,7 +112,7 @@ pub(crate) struct EventLoop {
     checkpoint: CheckpointCycle,
     sweep_at: usize,
     paused: Vec<Waker>,
-    paused_asked: Millis,
+    paused_asked: Uptime,
     /// A message is being handled: what a panic cuts short is the work of readings.
     handling: bool,
     pub(crate) lag_ms: f64,
@@ -129,8 +130,8 @@ struct CheckpointCycle {
     held: bool,
 }
 
-/// Milliseconds after which those who wait for the loop to read again are asked whether they still do.
-const PAUSED_ASKED: Millis = 5_000;
+/// Time after which those who wait for the loop to read again are asked whether they still do.
+const PAUSED_ASKED: Duration = Duration::from_secs(5);
 
 /// When what was collected is to leave: the journal batch, or the wake-ups of loops that have readings from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +146,7 @@ pub(crate) enum Due {
 impl EventLoop {
     pub(crate) fn new(id: LoopId, services: Arc<Services>) -> Self {
         let loops = services.outlets.len();
-        let now = services.clock.now();
+        let now = services.clock.uptime();
         Self {
             turn: Turn::new(id, Arc::clone(&services.scripts), now),
             services,
@@ -579,10 +580,10 @@ impl EventLoop {
     // ---- the tick
 
     /// What the loop does now and then: checkpoints, passivation, second tries.
-    pub(crate) fn tick(&mut self, now: Millis, start_checkpoint: bool) {
+    pub(crate) fn tick(&mut self, now: Uptime, start_checkpoint: bool) {
         self.turn.now = now;
         self.turn.loads.append(&mut self.failed_loads);
-        if now - self.paused_asked >= PAUSED_ASKED {
+        if now.since(self.paused_asked) >= PAUSED_ASKED {
             // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
             self.paused_asked = now;
             self.paused.drain(..).for_each(Waker::wake);
@@ -645,13 +646,12 @@ impl EventLoop {
     }
 
     /// Puts idle devices to sleep, a few at a time.
-    fn passivate(&mut self, now: Millis) {
-        let before = now - limits::DEVICE_IDLE.as_millis() as Millis;
+    fn passivate(&mut self, now: Uptime) {
         let written = self.services.checkpointer.written_through(self.turn.id);
         let end = (self.sweep_at + 1_024).min(self.devices.capacity());
         for key in self.sweep_at..end {
             let Some(device) = self.devices.get(key) else { continue };
-            if device.is_idle(before, written) && !self.turn.is_connected(device.device()) {
+            if device.is_idle(now, written) && !self.turn.is_connected(device.device()) {
                 let device = self.devices.remove(key);
                 self.by_id.remove(device.device());
                 self.by_order.remove(device.device());

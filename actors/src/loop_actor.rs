@@ -108,7 +108,7 @@ impl Turns {
             {
                 let mut event_loop = handle.event_loop();
                 event_loop.lag_ms = late.as_secs_f64() * 1e3;
-                event_loop.tick(services.clock.now(), checkpoint);
+                event_loop.tick(services.clock.uptime(), checkpoint);
             }
             services.heartbeats[handle.id().index()].store(services.uptime_ms(), Ordering::Relaxed);
             self.tick.as_mut().reset(now + TICK);

@@ -12,6 +12,7 @@ use std::{
 use actix::Supervisor;
 
 use crate::{
+    clock::Uptime,
     event_loop::{EventLoop, LoopHealth, LoopMessage},
     ids::{DeviceId, LoopId},
     inbox::Inbox,
@@ -83,7 +84,7 @@ impl LoopHandle {
     }
 
     pub(crate) fn begin_turn(&self, waker: &Waker) {
-        let now = self.0.services.clock.now();
+        let now = self.0.services.clock.uptime();
         let mut event_loop = self.event_loop();
         event_loop.turn.set_waker(waker);
         event_loop.turn.now = now;
@@ -165,9 +166,9 @@ impl LoopHandle {
         self.event_loop().connected(device, here);
     }
 
-    /// The time of this turn, without a system call.
+    /// When this turn began, for durations.
     #[must_use]
-    pub fn now(&self) -> i64 {
+    pub fn now(&self) -> Uptime {
         self.event_loop().turn.now
     }
 

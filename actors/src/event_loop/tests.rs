@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     blocking::BlockingPool,
     checkpoint::{CheckpointConfig, Checkpointer},
-    clock::ManualClock,
+    clock::{Clock as _, ManualClock},
     fold::{fold, fold_import},
     handover::Handover,
     idempotency::Idempotency,
@@ -131,7 +131,7 @@ impl World {
             device: DeviceId::new(device).unwrap(),
             channel: Channel::Metrics,
             device_time: None,
-            received: crate::clock::Clock::now(&*self.clock),
+            received: self.clock.now(),
             payload: Bytes::from(format!("{{\"n\":{number}}}")),
             idempotency: request.map(|request| Idempotency { request: [request; 16], index: 0 }),
             retry_of: None,
@@ -228,9 +228,8 @@ impl World {
     }
 
     fn tick(&mut self, id: usize) {
-        let now = crate::clock::Clock::now(&*self.clock) + 50;
-        self.clock.set(now);
-        self.loops[id].tick(now, true);
+        self.clock.advance(Duration::from_millis(50));
+        self.loops[id].tick(self.clock.uptime(), true);
     }
 
     /// What must hold at any time.
@@ -565,7 +564,7 @@ fn a_refused_record_leaves_the_device_as_it_was() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let device = world.loops[0].device(DEVICE).unwrap();
-    assert!(device.is_idle(Millis::MAX, 1), "it could never be passivated: {device:?}");
+    assert!(device.is_idle(Uptime(u64::MAX), 1), "it could never be passivated: {device:?}");
 }
 
 #[test]
@@ -623,4 +622,59 @@ fn those_who_gave_up_waiting_do_not_pile_up() {
         world.tick(0);
     }
     assert!(world.loops[0].paused.len() <= 101, "{} wait", world.loops[0].paused.len());
+}
+
+/// A year, in milliseconds.
+const YEAR: i64 = 366 * 24 * 3_600_000;
+
+/// Ticks until the loop's checkpoint is written.
+fn checkpoint(world: &mut World) {
+    world.tick(0);
+    let batches = world.loops[0].checkpoint.batches;
+    let mut waited = 0;
+    while world.services.checkpointer.written_through(LoopId(0)) < batches {
+        waited += 1;
+        assert!(waited < 1_000, "no checkpoint");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_jump_of_the_time_of_day_neither_passivates_a_device_nor_keeps_it_awake() {
+    for jump in [YEAR, -YEAR] {
+        let mut world = World::new(1, 8);
+        world.clock.set(YEAR * 50);
+        world.submit(0, DEVICE, AckLevel::Committed);
+        world.settle();
+        checkpoint(&mut world);
+        world.clock.set(world.clock.now() + jump);
+        world.tick(0);
+        assert!(world.loops[0].device(DEVICE).is_some(), "passivated by a jump of {jump}");
+        world.clock.advance(limits::DEVICE_IDLE);
+        world.tick(0);
+        assert!(world.loops[0].device(DEVICE).is_none(), "kept awake by a jump of {jump}");
+    }
+}
+
+#[test]
+fn after_a_jump_of_the_time_of_day_readings_without_a_time_are_kept_and_shown() {
+    for jump in [YEAR, -YEAR] {
+        let mut world = World::new(1, 8);
+        world.clock.set(YEAR * 50);
+        let viewer = Viewer::new(crate::fanout::ViewerLimits::default(), false, 1, world.clock.uptime());
+        let filter = Filter { fleet: true, ..Filter::default() };
+        world.loops[0].on_message(LoopMessage::Watch(Arc::clone(&viewer), Arc::new(filter)));
+        for round in 1..=3 {
+            let received = world.clock.now();
+            world.submit(0, DEVICE, AckLevel::Processed);
+            world.settle();
+            let seen = viewer.take(usize::MAX, world.clock.uptime());
+            assert_eq!((seen.updates.len(), seen.closed), (1, false), "after {round} readings, a jump of {jump}");
+            let state = world.loops[0].device(DEVICE).unwrap().state().unwrap();
+            assert_eq!((state.version, state.received), (round, received));
+            world.clock.set(world.clock.now() + jump);
+            checkpoint(&mut world);
+        }
+        world.check_end();
+    }
 }
