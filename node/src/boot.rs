@@ -35,7 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    edge::{self, Counters, EdgeLoop, Settings, Shared},
+    edge::{self, Counters, EdgeLoop, KeyMemory, Settings, Shared},
     http,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
@@ -134,6 +134,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services)),
         settings: settings(config, fds),
         counters: Counters::default(),
+        keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
         vitals: Arc::new(Vitals::default()),
         stopping: AtomicBool::new(false),
     });

@@ -2,6 +2,7 @@
 //!
 //! Everything here lives on the loop's thread. What other loops send comes in as tasks that call [`here`].
 
+mod key_memory;
 mod waits;
 
 use std::{
@@ -26,6 +27,7 @@ use tidegate_actors::{
     turn::Shown,
 };
 
+pub(crate) use key_memory::KeyMemory;
 pub(crate) use waits::Waits;
 
 use crate::{
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// The idempotency keys of requests.
+    pub(crate) keys: KeyMemory,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
@@ -187,7 +191,7 @@ impl Edge for EdgeLoop {
             if ack.to.key & HTTP != 0 {
                 self.waits.borrow_mut().answer(ack.to.key & !HTTP, ack.to.item, ack.answer);
             } else {
-                crate::mqtt::session::on_ack(self, &ack);
+                crate::mqtt::readings::on_ack(self, &ack);
             }
         }
     }

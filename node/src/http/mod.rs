@@ -1,6 +1,6 @@
 //! The HTTP side of the edge: every loop serves it on its own listener.
 //!
-//! `listener` accepts (`socket`) → `app` routes → `post` (readings in), `devices` (states out), `viewer` (live: WebSocket and SSE),
+//! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out), `viewer` (live: WebSocket and SSE),
 //! `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
@@ -14,3 +14,4 @@ mod post;
 mod problem;
 mod socket;
 pub(crate) mod viewer;
+mod wishes;
