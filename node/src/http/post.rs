@@ -16,7 +16,7 @@ use tidegate_actors::{
     ids::DeviceId,
     ledger::{ConflateReason, RejectReason},
     limits,
-    reading::{AckLevel, Channel, Reading},
+    reading::{AckLevel, Channel, Idempotency, Reading},
     submission::{Answer, Disposition, Submission},
 };
 
@@ -138,7 +138,7 @@ fn tag(
         return Err(Problem::of_ingest(&key_reused("Idempotency-Key"), b""));
     }
     for (index, reading) in readings {
-        let _ = (reading, index);
+        reading.idempotency = Some(Idempotency { request, index });
     }
     Ok(())
 }
@@ -316,7 +316,7 @@ fn refused(answer: Option<Answer>) -> Option<Problem> {
 /// What was made of a reading, for `ack=processed`; and whether it is a retry of one that was here before.
 fn outcome_of(answer: Option<Answer>) -> Option<(Value, bool)> {
     let Some(Answer::Processed(disposition)) = answer else { return None };
-    let is_retry = disposition == Disposition::Conflated(ConflateReason::Duplicate);
+    let is_retry = disposition == Disposition::Conflated(ConflateReason::IdempotentRetry);
     Some((json!(outcome(disposition)), is_retry))
 }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tidegate_actors::{
     ids::DeviceId,
     ledger::RejectReason,
-    reading::{AckLevel, Channel, Reading},
+    reading::{AckLevel, Channel, Idempotency, Reading},
     submission::{Ack, Answer, Disposition, Submission},
 };
 
@@ -62,7 +62,7 @@ fn try_take(
     let mut add = |parsed: Result<Parsed, IngestError>| {
         match parsed.and_then(|parsed| reading_of(device.clone(), channel, received, parsed)) {
             Ok(mut reading) => {
-                let _ = (&mut reading, &key);
+                reading.idempotency = key.as_ref().map(|(_, request)| Idempotency { request: *request, index });
                 readings.push(reading);
             }
             Err(error) => {
@@ -154,7 +154,7 @@ fn reading_of(device: DeviceId, channel: Channel, received: i64, parsed: Parsed)
         return Err(IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId"));
     }
     let Parsed { ts: device_time, fields: payload, .. } = parsed;
-    Ok(Reading { device, channel, device_time, received, payload })
+    Ok(Reading { device, channel, device_time, received, payload, idempotency: None, retry_of: None })
 }
 
 /// The PUBACK's code of a refusal.
