@@ -11,12 +11,14 @@ use actix_web::{
     web,
 };
 use bytes::Bytes;
+use hashbrown::HashMap;
 use serde_json::{Value, json};
 use tidegate_actors::{
+    idempotency::Idempotency,
     ids::DeviceId,
     ledger::{ConflateReason, RejectReason},
     limits,
-    reading::{AckLevel, Channel, Idempotency, Reading},
+    reading::{AckLevel, Channel, Reading},
     submission::{Answer, Disposition, Submission},
 };
 
@@ -42,7 +44,7 @@ pub(crate) async fn device_metrics(request: HttpRequest, payload: web::Payload) 
     let device = match path::device(&request) {
         Ok(device) => device,
         Err(problem) => {
-            here().handle.reject(RejectReason::BadDeviceId);
+            here().handle.reject(RejectReason::BadDeviceId, None);
             return problem.response();
         }
     };
@@ -63,11 +65,11 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
     let is_ndjson = request.content_type().eq_ignore_ascii_case("application/x-ndjson");
     let is_single = !is_ndjson && body.trim_ascii_start().first() != Some(&b'[');
     let mut items = parse(&edge, &body, device.as_ref(), is_ndjson).map_err(|error| {
-        edge.handle.reject(error.reason);
+        edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
         Problem::of_ingest(&error, &body)
     })?;
     for error in items.iter().filter_map(|item| item.as_ref().err()) {
-        edge.handle.reject(error.reason);
+        edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
     }
     if let Some(key) = &wishes.key {
         tag(&edge, &mut items, key, &body, device.as_ref())?;
@@ -127,18 +129,23 @@ fn tag(
     body: &Bytes,
     device: Option<&DeviceId>,
 ) -> Result<(), Problem> {
-    let mut readings = (0..).zip(&mut *items).filter_map(|(index, item)| Some((index, item.as_mut().ok()?))).peekable();
+    let mut readings = items.iter_mut().filter_map(|item| item.as_mut().ok()).peekable();
     if readings.peek().is_none() {
         // Nothing of it is taken: the key may come again with a better body.
         return Ok(());
     }
     let request = key.request(body);
     if edge.shared.keys.remember(device.map_or("", DeviceId::as_str), key, request).is_err() {
-        readings.for_each(|_| edge.handle.reject(RejectReason::IdempotencyKeyReused));
+        let reused = RejectReason::IdempotencyKeyReused;
+        readings.for_each(|reading| edge.handle.reject(reused, Some(reading.device.as_str())));
         return Err(Problem::of_ingest(&key_reused("Idempotency-Key"), b""));
     }
-    for (index, reading) in readings {
-        reading.idempotency = Some(Idempotency { request, index });
+    // Each device has its readings of the request numbered from 0: the same body numbers them the same again.
+    let mut next: HashMap<DeviceId, u32> = HashMap::new();
+    for reading in readings {
+        let next = next.entry(reading.device.clone()).or_default();
+        reading.idempotency = Some(Idempotency { request, index: *next });
+        *next += 1;
     }
     Ok(())
 }
@@ -189,7 +196,7 @@ fn announced_bytes(request: &HttpRequest) -> Option<u64> {
 }
 
 fn body_too_large(edge: &EdgeLoop, limit: usize) -> Problem {
-    edge.handle.reject(RejectReason::TooLarge);
+    edge.handle.reject(RejectReason::TooLarge, None);
     let detail = format!("the body has more than {limit} bytes; send fewer readings at a time");
     let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail);
     problem.limit("http_body_bytes", limit)
@@ -217,7 +224,7 @@ fn parse(edge: &EdgeLoop, body: &Bytes, device: Option<&DeviceId>, ndjson: bool)
                 Some(device) => named_in_path(device, parsed.device_id.as_deref())?,
                 None => named_in_body(parsed.device_id.as_deref())?,
             };
-            Ok(Reading { device, channel: Channel::Metrics, device_time: parsed.ts, received, payload: parsed.fields })
+            Ok(Reading::new(device, Channel::Metrics, parsed.ts, received, parsed.fields))
         }));
     };
     if ndjson {

@@ -7,9 +7,10 @@ use std::{borrow::Cow, num::NonZeroU16};
 
 use smallvec::SmallVec;
 use tidegate_actors::{
+    idempotency::Idempotency,
     ids::DeviceId,
     ledger::RejectReason,
-    reading::{AckLevel, Channel, Idempotency, Reading},
+    reading::{AckLevel, Channel, Reading},
     submission::{Ack, Answer, Disposition, Submission},
 };
 
@@ -34,9 +35,10 @@ pub(super) fn take(
     devices: (Option<&str>, Option<&DeviceId>),
     channel: Channel,
 ) {
-    let taken = try_take(edge, link, publish, devices, channel);
+    let device = named(devices);
+    let taken = device.as_ref().map_err(Clone::clone).and_then(|device| try_take(edge, link, publish, device, channel));
     if let Err((error, code)) = taken {
-        edge.handle.reject(error.reason);
+        edge.handle.reject(error.reason, device.ok().as_ref().map(DeviceId::as_str));
         log_refusal(link, publish.topic, &error);
         link.answer(publish.packet_id, code, &words(&error));
     }
@@ -50,35 +52,34 @@ fn try_take(
     edge: &EdgeLoop,
     link: &Link,
     publish: &Publish<'_>,
-    devices: (Option<&str>, Option<&DeviceId>),
+    device: &DeviceId,
     channel: Channel,
 ) -> Result<(), Refused> {
-    let device = named(devices)?;
     let level = level(edge, publish)?;
     let key = idempotency_key(publish)?;
     let received = edge.handle.services().clock.now();
     let mut readings = SmallVec::<[Reading; 1]>::new();
-    let (mut index, mut refused) = (0, Vec::new());
-    let mut add = |parsed: Result<Parsed, IngestError>| {
-        match parsed.and_then(|parsed| reading_of(device.clone(), channel, received, parsed)) {
-            Ok(mut reading) => {
-                reading.idempotency = key.as_ref().map(|(_, request)| Idempotency { request: *request, index });
-                readings.push(reading);
-            }
-            Err(error) => {
-                edge.handle.reject(error.reason);
-                refused.push(error);
-            }
+    let mut refused = Vec::new();
+    let mut add = |parsed: Result<Parsed, IngestError>| match parsed
+        .and_then(|parsed| reading_of(device.clone(), channel, received, parsed))
+    {
+        Ok(mut reading) => {
+            let index = u32::try_from(readings.len()).unwrap_or(u32::MAX);
+            reading.idempotency = key.as_ref().map(|(_, request)| Idempotency { request: *request, index });
+            readings.push(reading);
         }
-        index += 1;
+        Err(error) => {
+            edge.handle.reject(error.reason, Some(device.as_str()));
+            refused.push(error);
+        }
     };
     each_reading(publish.payload, None, channel == Channel::Telemetry, &mut add).map_err(coded)?;
     if let Some(first) = refused.first() {
         log_refusal(link, publish.topic, first);
         if let Some(packet_id) = publish.packet_id {
-            let text = match index {
+            let text = match refused.len() + readings.len() {
                 1 => words(first),
-                _ => format!("{} of {index} readings refused, the first: {}", refused.len(), words(first)).into(),
+                all => format!("{} of {all} readings refused, the first: {}", refused.len(), words(first)).into(),
             };
             link.remark(packet_id, &text);
         }
@@ -91,7 +92,8 @@ fn try_take(
     if let Some((key, request)) = &key
         && edge.shared.keys.remember(device.as_str(), key, *request).is_err()
     {
-        readings.iter().for_each(|_| edge.handle.reject(RejectReason::IdempotencyKeyReused));
+        let device = Some(device.as_str());
+        readings.iter().for_each(|_| edge.handle.reject(RejectReason::IdempotencyKeyReused, device));
         return Err((key_reused("idempotency-key"), ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR));
     }
     for reading in readings {
@@ -153,8 +155,7 @@ fn reading_of(device: DeviceId, channel: Channel, received: i64, parsed: Parsed)
         let detail = format!("deviceId {id:?} in the payload, but the topic names {device}");
         return Err(IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId"));
     }
-    let Parsed { ts: device_time, fields: payload, .. } = parsed;
-    Ok(Reading { device, channel, device_time, received, payload, idempotency: None, retry_of: None })
+    Ok(Reading::new(device, channel, parsed.ts, received, parsed.fields))
 }
 
 /// The PUBACK's code of a refusal.
