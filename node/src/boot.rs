@@ -25,7 +25,7 @@ use tidegate_actors::{
     limits,
     loop_handle::LoopHandle,
     loop_sink::LoopSink,
-    recovery::{self, Recovered, RecoveryError},
+    recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
     store::{SledConfig, StateStore},
@@ -35,7 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    edge::{self, Counters, EdgeLoop, KeyMemory, Settings, Shared},
+    edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
@@ -135,6 +135,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         settings: settings(config, fds),
         counters: Counters::default(),
         keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
+        retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         stopping: AtomicBool::new(false),
     });

@@ -18,6 +18,7 @@ mod listeners;
 mod logging;
 mod mqtt;
 mod output;
+mod parked;
 mod script;
 mod swarm;
 mod vitals;
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
+        Command::Parked(command) => return Ok(parked::run(command)?),
         Command::Config(command) => return config::command::run(&command),
     }
     Ok(Exit::Ok)

@@ -3,6 +3,7 @@
 //! Everything here lives on the loop's thread. What other loops send comes in as tasks that call [`here`].
 
 mod key_memory;
+mod retries;
 mod waits;
 
 use std::{
@@ -28,6 +29,7 @@ use tidegate_actors::{
 };
 
 pub(crate) use key_memory::KeyMemory;
+pub(crate) use retries::{Retries, Taken};
 pub(crate) use waits::Waits;
 
 use crate::{
@@ -49,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The idempotency keys of requests.
     pub(crate) keys: KeyMemory,
+    /// The parked readings that are being worked on.
+    pub(crate) retries: Arc<Retries>,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.

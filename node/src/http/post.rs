@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a request waits for its commit before it is told that the node cannot write.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a request waits for room when the node is at a limit, before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
@@ -171,7 +171,7 @@ async fn batch(edge: &EdgeLoop, items: Vec<Item>, body: &Bytes, level: AckLevel)
 }
 
 /// Back-pressure over HTTP: at a limit the request waits for room, and only then is it refused by the limit's name.
-async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
+pub(super) async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
     if !edge.handle.is_pressed() {
         return Ok(());
     }
@@ -315,7 +315,7 @@ async fn submit(
 }
 
 /// The problem of a refused item.
-fn refused(answer: Option<Answer>) -> Option<Problem> {
+pub(super) fn refused(answer: Option<Answer>) -> Option<Problem> {
     let Some(Answer::Refused(reason)) = answer else { return None };
     Some(Problem::of_ingest(&refused_at_limit(reason), b"").retry_after(1))
 }
