@@ -65,8 +65,7 @@ async fn run_again(position: &str, request: &HttpRequest) -> Result<HttpResponse
     no_parameters(request)?;
     let edge = here();
     let position = position_of("position", position)?;
-    let taken = take(&edge, position)?;
-    let parked = find(position).await?;
+    let (taken, parked) = take(&edge, position).await?;
     post::wait_for_room(&edge).await?;
     let device = parked.reading.device.clone();
     // It goes on and the position stays taken if whoever asked goes away or loses his patience.
@@ -118,8 +117,8 @@ async fn remove(position: &str, request: &HttpRequest) -> Result<HttpResponse, P
     no_parameters(request)?;
     let edge = here();
     let position = position_of("position", position)?;
-    let taken = take(&edge, position)?;
-    let device = find(position).await?.reading.device;
+    let (taken, parked) = take(&edge, position).await?;
+    let device = parked.reading.device;
     let runtime = edge.shared.runtime.clone();
     let unparked = actix_rt::spawn(async move {
         let unparked = runtime.unpark(device, position).await;
@@ -136,8 +135,11 @@ async fn remove(position: &str, request: &HttpRequest) -> Result<HttpResponse, P
     }
 }
 
-fn take(edge: &EdgeLoop, position: Position) -> Result<Taken, Problem> {
-    edge.shared.retries.take(position).ok_or_else(|| {
+/// Takes a parked reading for this operator.
+async fn take(edge: &EdgeLoop, position: Position) -> Result<(Taken, ParkedReading), Problem> {
+    let taken = edge.shared.retries.take(position);
+    let parked = find(position).await?;
+    taken.map(|taken| (taken, parked)).ok_or_else(|| {
         let detail = format!("the reading at position {position} is being retried or dropped just now");
         let kind = (StatusCode::CONFLICT, "parked-busy", "The parked reading is being worked on");
         Problem::new(kind.0, kind.1, kind.2, detail).with("position", position.0)
