@@ -29,7 +29,7 @@ use crate::{
     runtime::Services,
     script::ScriptOutcome,
     state::DeviceState,
-    store::StoreError,
+    store::{ParkedChanges, StoreError},
     submission::{Ack, AckTo, Answer, Submission},
     turn::{ReplyTo, Shown, ToImport, Turn, Written},
 };
@@ -110,6 +110,8 @@ pub(crate) struct EventLoop {
     ack_handover: Vec<Vec<Ack>>,
     failed_loads: Vec<(DeviceKey, DeviceId)>,
     checkpoint: CheckpointCycle,
+    /// Parked readings that the checkpoint thread has and the store perhaps not yet, by the number of their batch.
+    unwritten_parked: VecDeque<(u64, ParkedChanges)>,
     sweep_at: usize,
     paused: Vec<Waker>,
     paused_asked: Uptime,
@@ -161,6 +163,7 @@ impl EventLoop {
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
             failed_loads: Vec::new(),
             checkpoint: CheckpointCycle::default(),
+            unwritten_parked: VecDeque::new(),
             sweep_at: 0,
             paused: Vec::new(),
             paused_asked: now,
@@ -633,8 +636,19 @@ impl EventLoop {
         }
         self.checkpoint.last_folded = folded;
         let parked = std::mem::take(&mut self.turn.parked);
+        if !parked.is_empty() {
+            self.unwritten_parked.push_back((self.checkpoint.batches, parked.clone()));
+        }
         let batch = CheckpointBatch { owner: self.turn.id, states, parked, folded_through: folded };
         self.checkpoint.refused = self.services.checkpointer.try_submit(batch).err();
+    }
+
+    /// What happened to parked readings of this loop and may not be in the store yet.
+    pub(crate) fn unwritten_parked(&self) -> ParkedChanges {
+        let mut all = ParkedChanges::default();
+        self.unwritten_parked.iter().for_each(|(_, changes)| all.append(changes.clone()));
+        all.append(self.turn.parked.clone());
+        all
     }
 
     /// Is every state that was ever dirty with the checkpoint thread?
@@ -645,9 +659,12 @@ impl EventLoop {
             && self.checkpoint.remaining.is_none()
     }
 
-    /// Puts idle devices to sleep, a few at a time.
+    /// Forgets what the store has by now: idle devices are put to sleep, a few at a time.
     fn passivate(&mut self, now: Uptime) {
         let written = self.services.checkpointer.written_through(self.turn.id);
+        while self.unwritten_parked.front().is_some_and(|(batch, _)| *batch <= written) {
+            self.unwritten_parked.pop_front();
+        }
         let end = (self.sweep_at + 1_024).min(self.devices.capacity());
         for key in self.sweep_at..end {
             let Some(device) = self.devices.get(key) else { continue };

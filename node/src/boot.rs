@@ -26,7 +26,7 @@ use tidegate_actors::{
     limits,
     loop_handle::LoopHandle,
     loop_sink::LoopSink,
-    recovery::{self, Recovered, RecoveryError},
+    recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
     store::{SledConfig, StateStore},
@@ -36,7 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    edge::{self, Counters, EdgeLoop, Settings, Shared},
+    edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
@@ -136,6 +136,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config, fds),
         counters: Counters::default(),
+        keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
+        retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         stopping: AtomicBool::new(false),
     });
