@@ -41,7 +41,7 @@ impl Vitals {
 const CLOSE_GATE: f64 = 0.8;
 const OPEN_GATE: f64 = 0.75;
 
-/// Samples for ever. At 80 % of the memory limit the gates close (back-pressure) until it is below 75 %.
+/// Samples for ever. At 80 % of the memory limit the gates close (back-pressure) until it is below 75 % or nothing is under way.
 pub(crate) async fn sample(shared: Arc<Shared>) {
     let (runtime, memory_limit) = (&shared.runtime, shared.settings.memory_limit);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
