@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use tidegate_simulator::SwarmArgs;
 
-use crate::config::Flags;
+use crate::{config::Flags, doctor::DoctorArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +57,15 @@ Examples:
   tidegate config show > new.toml          a file to start from
   tidegate config show --json | jq '.\"mqtt.bind\".value'";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  tidegate doctor                                  the configuration, the disk, ./tidegate-data, and the node if one runs
+  tidegate doctor --data-dir /var/lib/tidegate     before a start, after a crash, on a restored backup
+  tidegate doctor --json | jq '.checks[] | select(.status != \"ok\")'
+
+It changes nothing. While it reads a directory that no node has, no node starts in it. Copying the view for a look takes room in
+the directory for temporary files (TMPDIR). Exit codes: 0 nothing failed, 1 something did.";
+
 const SCRIPT_EXAMPLES: &str = "\
 Examples:
   tidegate script check handlers/10-enrich.js
@@ -92,6 +101,9 @@ pub(crate) enum Command {
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check the machine, the data and the node, and say what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
 }
 
 /// The commands for handlers.

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod edge;
 mod exit;
 mod http;
@@ -47,6 +48,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
         Command::Config(command) => return config::command::run(&command),
+        Command::Doctor(args) => return doctor::run(&args),
     }
     Ok(Exit::Ok)
 }

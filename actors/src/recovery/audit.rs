@@ -214,11 +214,7 @@ fn whole_snapshots(data: &DataDir) -> Result<Vec<Snapshot>, AuditError> {
 }
 
 /// Where the states are built anew: in memory, or in a sled of its own when they may be many.
-fn empty_store(
-    data: &DataDir,
-    base: Option<&Snapshot>,
-    scratch: &Path,
-) -> Result<Arc<dyn StateStore>, AuditError> {
+fn empty_store(data: &DataDir, base: Option<&Snapshot>, scratch: &Path) -> Result<Arc<dyn StateStore>, AuditError> {
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
     let journal = fs::read_dir(data.journal()).into_iter().flatten().flatten();
     let all = journal.map(|entry| bytes(&entry.path())).sum::<u64>() + base.map_or(0, |base| bytes(&base.path));
