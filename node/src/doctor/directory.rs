@@ -15,7 +15,7 @@ use tidegate_actors::{
     snapshot,
 };
 
-use super::report::{Check, bytes, count};
+use super::report::{Check, bytes, count, many};
 
 const LOCK: &str = "data directory";
 const JOURNAL: &str = "journal";
@@ -103,11 +103,11 @@ pub(super) fn journal(data: &DataDir, holder: &Holder) -> (Check, Option<ScanRep
 fn judge_journal(first: Option<Position>, report: &ScanReport, running: bool) -> Check {
     let Some(first) = first else { return Check::ok(JOURNAL, "empty") };
     let whole = format!(
-        "{} records at positions {} to {} in {} segments",
-        count(report.records),
+        "{} at positions {} to {} in {}",
+        many(report.records, "record", "records"),
         count(first.0),
         count(report.last.0),
-        count(report.segments as u64)
+        many(report.segments as u64, "segment", "segments")
     );
     if report.quarantined_places > 0 {
         let places = report.quarantined.iter().take(3).map(|place| {
@@ -115,14 +115,16 @@ fn judge_journal(first: Option<Position>, report: &ScanReport, running: bool) ->
             format!("{name} at byte {} ({} bytes: {})", count(place.offset), count(place.bytes), place.why)
         });
         let places = places.collect::<Vec<_>>().join("; ");
-        let summary = format!("{} damaged places: {places}. Else {whole}", count(report.quarantined_places));
+        let summary =
+            format!("{}: {places}. Else {whole}", many(report.quarantined_places, "damaged place", "damaged places"));
         let advice = "the next start keeps the damaged bytes in journal/quarantine and goes on without them. Look at the \
                       disk (dmesg, smartctl); restore a backup if these readings matter";
         return Check::fail(JOURNAL, summary, advice);
     }
     if let Some(gap) = report.missing.first() {
         let more = report.missing.len() - 1;
-        let more = if more == 0 { String::new() } else { format!(" and {more} more gaps") };
+        let more =
+            if more == 0 { String::new() } else { format!(" and {}", many(more as u64, "more gap", "more gaps")) };
         let summary =
             format!("records {} to {} are missing{more}. Else {whole}", count(gap.first.0), count(gap.last.0));
         return Check::fail(
@@ -207,7 +209,11 @@ pub(super) fn leftovers(data: &DataDir) -> Check {
     found.extend(files(data.path(), |name| name.starts_with("state.quarantined-")));
     found.extend(files(&data.snapshots(), |name| name.ends_with(".damaged")));
     let Some(first) = found.first() else { return Check::ok(LEFTOVERS, "nothing was ever set aside") };
-    let summary = format!("{} damaged files were set aside, such as {}", count(found.len() as u64), first.display());
+    let summary = format!(
+        "{} set aside by earlier starts, such as {}",
+        many(found.len() as u64, "damaged file was", "damaged files were"),
+        first.display()
+    );
     let advice = "the log of that start says why. Look at them, then remove them: the node never does";
     Check::warn(LEFTOVERS, summary, advice).with(json!({ "files": found }))
 }

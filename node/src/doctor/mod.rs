@@ -65,7 +65,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     }
     if matches!(holder, Holder::Node { .. }) || args.node.is_some() {
         let url = args.node.clone().unwrap_or_else(|| node::url_of(&config));
-        for check in node::checks(&url) {
+        for check in node::checks(&url, args.node.is_some(), holder.pid()) {
             report.add(check)?;
         }
     }

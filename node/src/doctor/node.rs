@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::report::{Check, count};
+use super::report::{Check, count, many};
 use crate::{
     client::{ClientError, NodeClient},
     config::Config,
@@ -31,8 +31,8 @@ pub(super) fn url_of(config: &Config) -> String {
     format!("http://{at}")
 }
 
-/// Asks the node at `url`.
-pub(super) fn checks(url: &str) -> Vec<Check> {
+/// Asks the node at `url`, which the operator named or the configuration suggests. `pid` has the data directory.
+pub(super) fn checks(url: &str, named: bool, pid: Option<u32>) -> Vec<Check> {
     let mut client = match NodeClient::new(url) {
         Ok(client) => client,
         Err(error) => return vec![unreachable(&error)],
@@ -42,14 +42,20 @@ pub(super) fn checks(url: &str) -> Vec<Check> {
         Ok(_) => {}
         Err(ClientError::Refused(refusal)) => {
             let advice = "the reason says what to do; nothing that was acknowledged is lost";
-            let mut checks = vec![Check::fail(NODE, format!("{url} is not ready: {}", refusal.detail), advice)];
-            checks.extend(inside(&mut client).unwrap_or_default());
+            let mut checks =
+                vec![Check::fail(NODE, format!("{} is not ready: {}", client.url(), refusal.detail), advice)];
+            checks.extend(inside(&mut client, pid).unwrap_or_default());
             return checks;
+        }
+        // It may well listen elsewhere: its flags are not known here.
+        Err(error @ ClientError::NoNode { .. }) if !named => {
+            let advice = "name the address of its HTTP listener with --node";
+            return vec![Check::warn(NODE, format!("not asked: {error}"), advice)];
         }
         Err(error) => return vec![unreachable(&error)],
     }
-    let mut checks = vec![Check::ok(NODE, format!("{url} is ready"))];
-    match inside(&mut client) {
+    let mut checks = vec![Check::ok(NODE, format!("{} is ready", client.url()))];
+    match inside(&mut client, pid) {
         Ok(more) => checks.extend(more),
         Err(error) => checks.push(unreachable(&error)),
     }
@@ -64,12 +70,19 @@ fn unreachable(error: &ClientError) -> Check {
     )
 }
 
-fn inside(client: &mut NodeClient) -> Result<Vec<Check>, ClientError> {
+fn inside(client: &mut NodeClient, pid: Option<u32>) -> Result<Vec<Check>, ClientError> {
     let ledger: Value = client.get("/ledger")?.json()?;
     let before = now();
     let overview: Overview = client.get("/api/overview")?.json()?;
     let here = before + (now() - before) / 2;
-    Ok(vec![judge_ledger(&ledger), judge_handlers(&overview), judge_clock(overview.node.time, here)])
+    let mut checks = vec![judge_ledger(&ledger), judge_handlers(&overview), judge_clock(overview.node.time, here)];
+    if let Some(pid) = pid.filter(|pid| *pid != overview.node.pid) {
+        let summary =
+            format!("process {} answers at {}, and {pid} has the data directory", overview.node.pid, client.url());
+        let advice = "name the address of the node that has it with --node, unless it runs in a container";
+        checks.insert(0, Check::warn(NODE, summary, advice));
+    }
+    Ok(checks)
 }
 
 #[derive(Deserialize)]
@@ -83,6 +96,7 @@ struct Overview {
 
 #[derive(Deserialize)]
 struct Node {
+    pid: u32,
     /// The node's clock, in milliseconds since 1970; older nodes do not say.
     time: Option<i64>,
 }
@@ -129,16 +143,25 @@ fn judge_handlers(overview: &Overview) -> Check {
         json!({ "handlers": overview.scripts.len(), "workers": overview.workers.len(), "restarts": restarts });
     let summary = match (overview.scripts.len(), overview.workers.len()) {
         (0, _) => "none is loaded: readings are kept as they come".to_owned(),
-        (handlers, workers) => format!("{handlers} loaded, {workers} workers, {} restarts", count(restarts)),
+        (handlers, workers) => format!(
+            "{handlers} loaded, {}, {}",
+            many(workers as u64, "worker", "workers"),
+            many(restarts, "restart", "restarts")
+        ),
     };
     if let Some(first) = sick.first() {
-        let summary = format!("{summary}; {} do not run, such as {} ({})", sick.len(), first.name, first.status);
+        let summary = format!(
+            "{summary}; {} not run, such as {} ({})",
+            many(sick.len() as u64, "does", "do"),
+            first.name,
+            first.status
+        );
         let advice =
             "tidegate script check says what is wrong with a broken one; GET /parked what an open breaker's failed on";
         return Check::warn(WORKERS, summary, advice).with(details);
     }
     if !gone.is_empty() {
-        let summary = format!("{summary}; {} workers are down", gone.len());
+        let summary = format!("{summary}; {} down", many(gone.len() as u64, "worker is", "workers are"));
         return Check::warn(WORKERS, summary, "the node's log says why they die").with(details);
     }
     Check::ok(WORKERS, summary).with(details)
@@ -197,7 +220,7 @@ mod tests {
         let of = |status: &str| {
             let script = Script { name: "a.js".to_owned(), status: status.to_owned() };
             let workers = vec![Worker { pid: 1, restarts: 2 }];
-            judge_handlers(&Overview { node: Node { time: None }, scripts: vec![script], workers })
+            judge_handlers(&Overview { node: Node { pid: 7, time: None }, scripts: vec![script], workers })
         };
         assert_eq!(of("closed").status, Status::Ok);
         assert_eq!(of("open").status, Status::Warn);

@@ -6,7 +6,7 @@ use tidegate_actors::recovery::{
     audit::{Arithmetic, Audit, AuditError, audit},
 };
 
-use super::report::{Check, count};
+use super::report::{Check, count, many};
 
 const VIEW: &str = "view";
 const LEDGER: &str = "ledger";
@@ -38,7 +38,7 @@ pub(super) fn checks(data: &DataDir) -> Vec<Check> {
 
 fn judge_view(audit: &Audit) -> Check {
     let from = match audit.snapshot {
-        Some(position) => format!("the snapshot at {} and the journal", count(position.0)),
+        Some(position) => format!("the snapshot at {} with the journal", count(position.0)),
         None => "the journal".to_owned(),
     };
     if !audit.has_view {
@@ -46,18 +46,24 @@ fn judge_view(audit: &Audit) -> Check {
     }
     let ahead = match audit.ahead {
         0 => String::new(),
-        ahead => format!("; {} were not compared: their last outcome was not in the journal yet", count(ahead)),
+        ahead => format!(
+            "; {} not compared: the last outcome was not in the journal yet",
+            many(ahead, "device was", "devices were")
+        ),
     };
     if audit.differing == 0 && audit.parked_differing == 0 {
-        return Check::ok(VIEW, format!("{} devices are what {from} come to{ahead}", count(audit.devices)));
+        return Check::ok(
+            VIEW,
+            format!("{} what {from} comes to{ahead}", many(audit.devices, "device is", "devices are")),
+        );
     }
     let first =
         audit.differences.first().map_or(String::new(), |one| format!(", such as {}: {}", one.device, one.what));
     let summary = format!(
-        "{} of {} devices and {} parked readings are not what {from} come to{first}{ahead}",
+        "{} of {} and {} differ from what {from} comes to{first}{ahead}",
         count(audit.differing),
-        count(audit.devices),
-        count(audit.parked_differing)
+        many(audit.devices, "device", "devices"),
+        many(audit.parked_differing, "parked reading", "parked readings")
     );
     let advice =
         "keep a copy of the directory and report it; move state and state.folded away: the next start rebuilds them";

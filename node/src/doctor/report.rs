@@ -154,6 +154,11 @@ pub(super) fn count(number: u64) -> String {
     grouped
 }
 
+/// A count of things: 1 device, 12,345 devices.
+pub(super) fn many(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { more })
+}
+
 /// Bytes in a binary unit: 1.5 GiB.
 #[expect(clippy::cast_precision_loss, reason = "shown to people")]
 pub(super) fn bytes(bytes: u64) -> String {
@@ -176,6 +181,7 @@ mod tests {
     #[test]
     fn figures_read_well() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([many(1, "device", "devices"), many(2_000, "device", "devices")], ["1 device", "2,000 devices"]);
         assert_eq!(
             [0, 1_023, 1_536, 3 << 30, 500 << 20].map(bytes),
             ["0 B", "1023 B", "1.5 KiB", "3.0 GiB", "500 MiB"]
