@@ -117,7 +117,7 @@ export class DeviceView {
     this.eventList = h('ol.events', { 'data-testid': 'events' });
     this.noEvents = h('p.quiet', null, 'None yet. A handler sends one with ', h('code', null, "ctx.emit('name', payload)"), '.');
     const events = h('section.card', null, h('div.card-head', null, h('h2', null, 'Events')), this.noEvents, this.eventList);
-    this.body = h('div.device-body', null, this.values, chart, h('div.columns', null, state, h('div.stack', null, times, this.ledger.element, events)));
+    this.body = h('div.device-body', null, this.values, chart, h('div.columns', null, h('div.stack', null, state, this.ledger.element), h('div.stack', null, times, events)));
     this.missing = h('section.empty', { hidden: true }, h('h2', null, 'Nothing known of this device yet'), h('p', null, 'The page is listening. The device’s first reading fills it:'), codeBlock(this.sample()));
     this.element = h('div.view.device', { 'data-testid': 'view-device' }, header, this.body, this.missing);
   }

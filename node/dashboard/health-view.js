@@ -56,7 +56,7 @@ export class HealthView {
     setText(this.summary, problems.length ? problems.join(' · ') : 'Everything is well.');
     setAttr(this.summary, 'data-tone', problems.length ? 'bad' : 'good');
     this.node.set([o.node.version ?? '–', duration(o.node.uptimeSeconds * 1000), `pid ${o.node.pid ?? '–'}`, count(o.connections.mqtt), count(o.connections.viewers), `${compact(Math.round(o.rates.readingsPerSecond))} / s`]);
-    this.memory.set(o.node.rssBytes, o.node.memoryLimitBytes, bytes, 'back-pressure at 80 %, shedding at 90 %');
+    this.memory.set(o.node.rssBytes, o.node.memoryLimitBytes, bytes, 'sockets are not read above 80 %');
     this.pool.set(o.pool.queued, o.pool.limit, count, `${count(o.pool.threads)} threads; queued jobs`);
     this.drawJournal(o.journal);
     this.loops.fill(o.loops, (l) => l.id, (l) => [`loop ${l.id}`, cell(millis(l.lagMs), l.lagMs >= LAG_WARN_MS ? 'bad' : null), count(l.devices), count(l.connections)]);
