@@ -116,7 +116,8 @@ fn after_kill_9_the_counts_are_the_journals_readings() {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_secs());
     println!("ledger: seed {seed}");
     let mut dice = Dice(seed);
-    let house = House::new().handler("10-mixed.js", MIXED);
+    // A checkpoint is never far from the crash.
+    let house = House::new().handler("10-mixed.js", MIXED).variable("TIDEGATE_DATA__CHECKPOINT_INTERVAL_MS", "100");
     let (mut acked, mut n) = (0, 0_u64);
     for _ in 0..4 {
         let mut node = house.start();
