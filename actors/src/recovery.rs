@@ -3,6 +3,7 @@
 //!
 //! Recovery does not know how a reading folds: the caller gives the same pure function that the running node uses.
 
+pub mod audit;
 mod data_dir;
 mod replay;
 
@@ -286,7 +287,7 @@ fn newest_whole(
 }
 
 /// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
-fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
+fn fill(store: &dyn StateStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
     let (mut states, mut parked) = (DirtyStates::default(), ParkedChanges::default());
     let mut lifetime = Lifetime::default();
     snapshot::load(newest, &mut |entry| {

@@ -47,7 +47,7 @@ use crate::{
 /// How long a stop waits for readings under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// File descriptors that are kept for everything but MQTT connections: segments, sled, HTTP, viewers.
-const RESERVED_FDS: u64 = 512;
+pub(crate) const RESERVED_FDS: u64 = 512;
 
 /// Why the node could not start, or stopped.
 #[derive(Debug, thiserror::Error)]

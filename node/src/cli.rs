@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use tidegate_simulator::SwarmArgs;
 
-use crate::{client::DEFAULT_NODE, config::Flags};
+use crate::{client::DEFAULT_NODE, config::Flags, doctor::DoctorArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,15 @@ Examples:
   tidegate config show
   tidegate config show > new.toml          a file to start from
   tidegate config show --json | jq '.\"mqtt.bind\".value'";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  tidegate doctor                                  the configuration, the disk, ./tidegate-data, and the node if one runs
+  tidegate doctor --data-dir /var/lib/tidegate     before a start, after a crash, on a restored backup
+  tidegate doctor --json | jq '.checks[] | select(.status != \"ok\")'
+
+It changes nothing. While it reads a directory that no node has, no node starts in it. Copying the view for a look takes room in
+the directory for temporary files (TMPDIR). Exit codes: 0 nothing failed, 1 something did.";
 
 const SCRIPT_EXAMPLES: &str = "\
 Examples:
@@ -106,6 +115,9 @@ pub(crate) enum Command {
     /// List, show, retry and drop readings that no handler could work on
     #[command(subcommand, after_help = PARKED_EXAMPLES)]
     Parked(ParkedCommand),
+    /// Check the machine, the data and the node, and say what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
 }
 
 /// The commands for handlers.

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod edge;
 mod exit;
 mod http;
@@ -49,6 +50,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::ScriptWorker => {}
         Command::Parked(command) => return Ok(parked::run(command)?),
         Command::Config(command) => return config::command::run(&command),
+        Command::Doctor(args) => return doctor::run(&args),
     }
     Ok(Exit::Ok)
 }

@@ -20,7 +20,7 @@ mod writer;
 
 pub use batch::Batch;
 pub use memory::{CommitMode, MemoryJournal};
-pub use reader::{Gap, Quarantined, ScanError, ScanReport, read, scan};
+pub use reader::{Gap, Quarantined, ScanError, ScanReport, first_position, read, scan};
 pub use record::{OutcomeRecord, Record, RecordTooLarge};
 pub use status::JournalStatus;
 pub use writer::{Commit, CommitSink, FileJournal, Journal, JournalConfig, JournalError, JournalFailure};

@@ -128,6 +128,15 @@ pub fn read(
     Scan { dir, from: from.0.max(1), repair: false, report: ScanReport::default(), expected: 0 }.run(&mut each)
 }
 
+/// The first position that the journal in `dir` may hold, by the name of its oldest segment; `None`: there is no segment.
+///
+/// # Errors
+/// [`ScanError::Io`].
+pub fn first_position(dir: &Path) -> Result<Option<Position>, ScanError> {
+    let io = |source| ScanError::Io { what: "list", path: dir.to_owned(), source };
+    Ok(segment::list(dir).map_err(io)?.first().map(|oldest| Position(oldest.first)))
+}
+
 /// The last position in a segment, by its frames alone.
 pub(super) fn last_position(segment: &Segment) -> io::Result<Option<Position>> {
     let mut bytes = Window::open(&segment.path)?;

@@ -5,6 +5,7 @@
 
 mod app;
 mod devices;
+mod ledger;
 pub(crate) mod listener;
 mod metrics;
 mod ops;
