@@ -26,6 +26,7 @@ use flume::RecvTimeoutError;
 
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     dirty::DirtyStates,
     ids::{LoopId, Position},
     journal::Journal,
@@ -292,7 +293,10 @@ impl Worker {
             return Ok(());
         }
         let started = Instant::now();
-        if let Err(error) = self.store.write(&self.states.to_vec(), &self.parked, folded) {
+        CrashPoint::CheckpointBeforeWrite.pass();
+        let written = self.store.write(&self.states.to_vec(), &self.parked, folded);
+        CrashPoint::CheckpointAfterWrite.pass();
+        if let Err(error) = written {
             let mut status = lock(&self.shared.status);
             if status.healthy {
                 tracing::error!(%error, "cannot write a checkpoint; the journal keeps it all meanwhile");

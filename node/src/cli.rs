@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use tidegate_simulator::SwarmArgs;
+use tidegate_simulator::{ProveArgs, SwarmArgs};
 
 use crate::config::Flags;
 
@@ -45,6 +45,17 @@ Examples:
   tidegate swarm --protocol http --readings 100 --json
   tidegate swarm --mqtt broker:1883 --mqtt-version 5                any MQTT broker";
 
+const PROVE_EXAMPLES: &str = "\
+Examples:
+  tidegate prove-durability --rounds 1000
+  tidegate prove-durability --rounds 100 --power-loss             also cut the power of its disk (needs FUSE; see the docs)
+  tidegate prove-durability --rounds 100 --seed 42 --dir ./proof  the same rounds again, and their data kept
+  tidegate prove-durability --rounds 1000 --json | jq .lost
+
+In each round a node of its own is loaded over MQTT and HTTP, killed at a random moment or at a named point of its
+durable path, started again on what is left, and must have every reading that it acknowledged.
+Exit code 1 if anything was lost, doubled, damaged or not accounted for. Ctrl-C ends it with a report.";
+
 const CHECK_EXAMPLES: &str = "\
 Examples:
   tidegate config check
@@ -83,6 +94,9 @@ pub(crate) enum Command {
     /// Simulate devices against a node or any MQTT broker
     #[command(after_help = SWARM_EXAMPLES)]
     Swarm(SwarmArgs),
+    /// Kill a node under load again and again, and check that nothing it has acknowledged is lost
+    #[command(after_help = PROVE_EXAMPLES)]
+    ProveDurability(ProveArgs),
     /// Work on handlers without a node
     #[command(subcommand)]
     Script(ScriptCommand),

@@ -15,6 +15,7 @@ mod listeners;
 mod logging;
 mod mqtt;
 mod output;
+mod prove;
 mod script;
 mod swarm;
 mod vitals;
@@ -40,6 +41,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Serve(args) => boot::serve(&start(&args)?)?,
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => return Ok(swarm::run(args)?),
+        Command::ProveDurability(args) => return Ok(prove::run(&args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
@@ -52,5 +54,6 @@ fn run(command: Command) -> Result<Exit, Failure> {
 fn start(args: &ServeArgs) -> Result<Config, Failure> {
     let config = config::command::load(args)?.config;
     logging::start(&config.log)?;
+    prove::arm_crash_point()?;
     Ok(config)
 }

@@ -17,6 +17,7 @@ use super::{
     status::JournalStatus,
 };
 use crate::{
+    crash_point::CrashPoint,
     ids::{LoopId, Position},
     limits,
     lock::{lock, read, write},
@@ -194,7 +195,10 @@ impl Journal for FileJournal {
 
     fn release(&self, covered: Position) {
         for segment in self.shared.release(covered) {
-            match std::fs::remove_file(&segment.path) {
+            CrashPoint::SegmentBeforeDelete.pass();
+            let removed = std::fs::remove_file(&segment.path);
+            CrashPoint::SegmentAfterDelete.pass();
+            match removed {
                 Ok(()) => tracing::info!(segment = %segment.path.display(), "freed a journal segment"),
                 Err(error) => {
                     tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a freed journal segment");

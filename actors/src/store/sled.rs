@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     ids::Position,
     journal::record::DecodeError,
     limits,
@@ -206,6 +207,7 @@ impl SledStore {
         // Last: sled keeps its log in order, so whoever finds this position finds what was put in before it.
         opened.meta.insert(FOLDED, &folded.0.to_be_bytes())?;
         opened.db.flush()?;
+        CrashPoint::StoreBeforeSync.pass();
         opened.data.sync_data()?;
         Ok(())
     }
@@ -256,7 +258,9 @@ impl StateStore for SledStore {
                 return Err(explain(&self.dir, "write", failure));
             }
         }
+        CrashPoint::FoldedBeforeWrite.pass();
         let side = lock(&self.side).write(folded);
+        CrashPoint::FoldedAfterWrite.pass();
         side.map_err(|source| StoreError::Io { what: "write", path: folded::path(&self.dir), source })?;
         self.folded.store(folded.0, Ordering::Release);
         Ok(())
