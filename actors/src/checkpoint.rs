@@ -29,7 +29,7 @@ use crate::{
     crash_point::CrashPoint,
     dirty::DirtyStates,
     ids::{LoopId, Position},
-    journal::Journal,
+    journal::{Journal, disk},
     limits,
     lock::{lock, read, write},
     snapshot::{self, SnapshotError},
@@ -125,7 +125,7 @@ impl Checkpointer {
         journal: Arc<dyn Journal>,
         config: CheckpointConfig,
     ) -> std::io::Result<Arc<Self>> {
-        std::fs::create_dir_all(&config.snapshot_dir)?;
+        disk::make_dir(&config.snapshot_dir)?;
         let shared = Arc::new(Shared {
             written_through: (0..config.loops).map(|_| AtomicU64::new(0)).collect(),
             status: Mutex::new(CheckpointStatus {

@@ -21,7 +21,7 @@ use self::{data_dir::take_lock, replay::Replay};
 use crate::{
     dirty::DirtyStates,
     ids::Position,
-    journal::{self, ScanError, ScanReport},
+    journal::{self, ScanError, ScanReport, disk},
     limits,
     reading::Reading,
     script::Verdict,
@@ -207,6 +207,7 @@ fn move_away(data: &DataDir) -> io::Result<PathBuf> {
     }
     let moved = data.path().join(name);
     fs::rename(data.state(), &moved)?;
+    disk::sync_dir(data.path())?;
     Ok(moved)
 }
 

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     crash_point::CrashPoint,
     ids::Position,
-    journal::{RecordTooLarge, record::DecodeError},
+    journal::{RecordTooLarge, disk, record::DecodeError},
     state::{DeviceState, ParkedReading},
     store::{StateStore, StoreError, record},
 };
@@ -107,7 +107,7 @@ pub fn write(store: &dyn StateStore, dir: &Path) -> Result<Snapshot, SnapshotErr
         move |source| SnapshotError::Io { what, path, source }
     };
     let written = (|| {
-        fs::create_dir_all(dir).map_err(io("create the directory of"))?;
+        disk::make_dir(dir).map_err(io("create the directory of"))?;
         CrashPoint::SnapshotBeforeWrite.pass();
         let file = File::create(&beside).map_err(io("create"))?;
         let mut writer = Writer { file: BufWriter::with_capacity(256 * 1024, file), entry: Vec::new() };

@@ -9,7 +9,7 @@
 
 mod batch;
 mod commit;
-mod disk;
+pub(crate) mod disk;
 mod frame;
 mod memory;
 mod reader;

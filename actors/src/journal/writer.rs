@@ -11,7 +11,7 @@ use std::{
 use super::{
     batch::Batch,
     commit::{self, Committer, Shared},
-    disk::{Disk, FileSystem},
+    disk::{self, Disk, FileSystem},
     reader,
     segment::{self, Segment},
     status::JournalStatus,
@@ -151,7 +151,7 @@ impl FileJournal {
             let path = path.to_owned();
             move |source| JournalError::Io { what, path, source }
         };
-        std::fs::create_dir_all(dir).map_err(io("create", dir))?;
+        disk::make_dir(dir).map_err(io("create", dir))?;
         let next = Position(next.0.max(1));
         let segments = kept_segments(dir, next)?;
         let shared = Arc::new(Shared::new(segments, next));

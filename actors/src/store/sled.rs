@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     ops::{Bound, ControlFlow},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,7 +28,7 @@ use crate::{
     blocking::message,
     crash_point::CrashPoint,
     ids::Position,
-    journal::record::DecodeError,
+    journal::{disk, record::DecodeError},
     limits,
     lock::{lock, read, write},
     state::{DeviceState, ParkedReading},
@@ -350,7 +350,21 @@ fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure>
         found.parked += 1;
     }
     let data = File::open(dir.join("db"))?;
+    settle(dir)?;
     Ok((Opened { db, states, parked, meta, data }, found))
+}
+
+/// Makes sled's files and their names durable: it syncs neither its `conf` nor its directory, and without them a power cut
+/// takes all that is in `db`.
+fn settle(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_file() {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    disk::sync_dir(dir)?;
+    dir.parent().map_or(Ok(()), disk::sync_dir)
 }
 
 /// Is what sled came back with at least what it had promised?

@@ -171,8 +171,8 @@ impl House {
 
     /// Ends what is left of the node, and of what its disk had not synced.
     async fn end(&mut self, mut node: Node, round: u32, plan: Plan, report: &mut ProofReport) -> io::Result<()> {
-        let by_itself = node.ended();
         node.kill().await;
+        let by_itself = node.ended_by_itself();
         match (by_itself, plan.end) {
             (Some(status), End::Point(crash)) if node::was_killed(status) => {
                 *report.points.entry(crash.point.name()).or_default() += 1;

@@ -37,6 +37,8 @@ pub(super) struct Node {
     stdout: Lines<BufReader<ChildStdout>>,
     log: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<()>,
+    /// We have killed it; until then it can only have ended by itself.
+    killed: bool,
 }
 
 /// Where it listens.
@@ -81,7 +83,7 @@ impl Node {
         let stderr = child.stderr.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let reader = tokio::spawn(keep_lines(stderr, Arc::clone(&log)));
-        Ok(Self { child, stdout: BufReader::new(stdout).lines(), log, reader })
+        Ok(Self { child, stdout: BufReader::new(stdout).lines(), log, reader, killed: false })
     }
 
     /// Waits until it says that it is ready; `None`: it has ended instead.
@@ -95,13 +97,14 @@ impl Node {
         None
     }
 
-    /// How it ended, if it has.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+    /// How it ended, if it has ended by itself.
+    pub(super) fn ended_by_itself(&mut self) -> Option<ExitStatus> {
+        if self.killed { None } else { self.child.try_wait().ok().flatten() }
     }
 
-    /// `kill -9`; it is gone when this returns.
+    /// `kill -9`, unless it has ended; it is gone when this returns.
     pub(super) async fn kill(&mut self) {
+        self.killed |= self.ended_by_itself().is_none();
         let _ = self.child.kill().await;
     }
 
@@ -119,7 +122,7 @@ impl Node {
 
     /// What it has logged. Complete once it has ended.
     pub(super) async fn log(&mut self) -> Vec<String> {
-        if self.ended().is_some() {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) && !self.reader.is_finished() {
             let _ = time::timeout(LAST_WORDS, &mut self.reader).await;
         }
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
