@@ -22,7 +22,7 @@ use crate::{
     idempotency::Idempotency,
     inbox::{self, Inbox},
     journal::{CommitMode, MemoryJournal, Record},
-    ledger::Ledger,
+    ledger::{ConflateReason, Ledger},
     lifetime::Lifetime,
     lock::lock,
     loop_sink::LoopSink,
@@ -525,4 +525,27 @@ fn those_who_gave_up_waiting_do_not_pile_up() {
         world.tick(0);
     }
     assert!(world.loops[0].paused.len() <= 101, "{} wait", world.loops[0].paused.len());
+}
+
+#[test]
+fn handlers_do_not_run_for_a_request_that_comes_again() {
+    let mut world = World::new(1, 8);
+    for request in [None, Some(1), Some(1), None] {
+        world.submit_as(0, "s1", AckLevel::Processed, request);
+    }
+    let calls = |world: &World| lock(&world.scripts.runs).iter().map(|run| run.calls.len()).sum::<usize>();
+    world.turn(0);
+    world.commit();
+    world.turn(0);
+    // The first runs alone, for it came first; the others wait for it.
+    for reading in ["the first", "the request", "the reading behind the retry"] {
+        assert_eq!(calls(&world), 1, "{reading}");
+        world.handle(0, 0);
+        world.turn(0);
+    }
+    world.settle();
+    let retry = Disposition::Conflated(ConflateReason::IdempotentRetry);
+    let answers: Vec<_> = (0..4).map(|number| world.answers[&number]).collect();
+    assert_eq!(answers, [Disposition::Kept, Disposition::Kept, retry, Disposition::Kept].map(Answer::Processed));
+    world.check_end();
 }
