@@ -11,12 +11,14 @@ mod edge;
 mod exit;
 mod http;
 mod ingest;
+mod journal_command;
 mod listeners;
 mod logging;
 mod mqtt;
 mod output;
 mod script;
 mod swarm;
+mod utc;
 mod vitals;
 
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => return Ok(swarm::run(args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        Command::Journal(command) => return Ok(journal_command::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
         Command::Config(command) => return config::command::run(&command),
