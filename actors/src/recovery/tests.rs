@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod fixtures;
 mod model;
 
 use std::{
