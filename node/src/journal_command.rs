@@ -97,6 +97,8 @@ fn device(record: &Record) -> &DeviceId {
     match record {
         Record::Reading { reading, .. } => &reading.device,
         Record::Outcome(outcome) => &outcome.device,
+        Record::Unparked { device, .. } => device,
+        Record::Imported { state, .. } => &state.device,
     }
 }
 
@@ -124,7 +126,25 @@ fn record_json(found: &Found<'_>) -> String {
             line["receivedTime"] = reading.received.into();
             line["topic"] = reading.channel.topic(&reading.device).into();
             line["routed"] = (*routed).into();
+            if let Some(idempotency) = reading.idempotency {
+                let request: String = idempotency.request.iter().map(|byte| format!("{byte:02x}")).collect();
+                line["request"] = json!({ "hash": request, "index": idempotency.index });
+            }
+            if let Some(parked) = reading.retry_of {
+                line["retryOf"] = json!(parked);
+            }
             with_raw(line, "payload", &reading.payload)
+        }
+        Record::Unparked { position, .. } => {
+            line["parked"] = json!(position);
+            line.to_string()
+        }
+        Record::Imported { state, overwrite } => {
+            line["version"] = state.version.into();
+            line["deviceTime"] = state.device_time.into();
+            line["receivedTime"] = state.received.into();
+            line["overwrite"] = (*overwrite).into();
+            with_raw(line, "state", &state.state)
         }
         Record::Outcome(outcome) => {
             line["reading"] = json!(outcome.reading);
@@ -174,8 +194,15 @@ fn record_text(found: &Found<'_>) -> String {
         Record::Reading { reading, routed } => {
             let sent = reading.device_time.map(|time| format!("  device-time={}", utc(time))).unwrap_or_default();
             let routed = if *routed { "  routed" } else { "" };
+            let retry = reading.retry_of.map(|parked| format!("  retry-of={parked}")).unwrap_or_default();
             let payload = shown(&String::from_utf8_lossy(&reading.payload));
-            write!(line, "  received={}{sent}{routed}  {payload}", utc(reading.received))
+            write!(line, "  received={}{sent}{routed}{retry}  {payload}", utc(reading.received))
+        }
+        Record::Unparked { position, .. } => write!(line, "  of {position}"),
+        Record::Imported { state, overwrite } => {
+            let over = if *overwrite { "  overwrite" } else { "" };
+            let json = shown(&String::from_utf8_lossy(&state.state));
+            write!(line, "  version={}  received={}{over}  {json}", state.version, utc(state.received))
         }
         Record::Outcome(outcome) => {
             let verdict = match &outcome.verdict {

@@ -12,7 +12,8 @@ use crate::{
         CommitMode, FileJournal, JournalConfig, JournalStatus, MemoryJournal,
         tests::doubles::{WaitingSink, batch, record},
     },
-    store::{MemoryStore, tests::state},
+    state::ParkedReading,
+    store::{Changes, MemoryStore, tests::state},
 };
 
 /// A store in memory that counts writes, and refuses them on demand.
@@ -33,19 +34,19 @@ impl StateStore for FaultyStore {
     fn count(&self) -> u64 {
         self.memory.count()
     }
-    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError> {
+    fn write(&self, changes: &Changes, folded: Position) -> Result<(), StoreError> {
         self.writes.fetch_add(1, SeqCst);
         if self.refuses.load(SeqCst) {
             let source = std::io::ErrorKind::StorageFull.into();
             return Err(StoreError::Io { what: "write", path: "a full disk".into(), source });
         }
-        self.memory.write(states, parked, folded)
+        self.memory.write(changes, folded)
     }
     fn folded(&self) -> Position {
         self.memory.folded()
     }
-    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
-        self.memory.parked(limit)
+    fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
+        self.memory.parked(before, limit)
     }
     fn parked_dropped(&self) -> u64 {
         self.memory.parked_dropped()
@@ -77,7 +78,7 @@ impl Bench {
     fn submit(&self, owner: u16, states: Vec<DeviceState>, folded_through: u64) {
         let owner = LoopId(owner);
         let folded_through = Position(folded_through);
-        let mut batch = CheckpointBatch { owner, states, parked: Vec::new(), folded_through };
+        let mut batch = CheckpointBatch { owner, states, parked: ParkedChanges::default(), folded_through };
         while let Err(back) = self.checkpointer.try_submit(batch) {
             batch = back;
             std::thread::yield_now();
@@ -104,7 +105,12 @@ fn the_latest_state_of_each_device_is_written_once() {
     assert_eq!((bench.store.writes.load(SeqCst), bench.store.count()), (1, 2));
     assert_eq!(bench.store.get("pump-001").unwrap(), Some(state(1, 50)));
     assert_eq!((bench.store.folded(), bench.checkpointer.written_through(LoopId(0))), (Position(50), 50));
-    let late = CheckpointBatch { owner: LoopId(0), states: vec![], parked: vec![], folded_through: Position(51) };
+    let late = CheckpointBatch {
+        owner: LoopId(0),
+        states: vec![],
+        parked: ParkedChanges::default(),
+        folded_through: Position(51),
+    };
     assert!(bench.checkpointer.try_submit(late).is_err(), "it has ended");
     bench.checkpointer.stop().unwrap();
 }
@@ -150,7 +156,12 @@ fn memory_is_bounded_while_the_store_refuses() {
     let states = (0..dirty::STATES as u64).map(|device| state(device, 1)).collect::<Vec<_>>();
     bench.submit(0, states, 1);
     bench.wait("it is tried before its time", || bench.store.writes.load(SeqCst) > 0);
-    let one = || CheckpointBatch { owner: LoopId(0), states: vec![], parked: vec![], folded_through: Position(2) };
+    let one = || CheckpointBatch {
+        owner: LoopId(0),
+        states: vec![],
+        parked: ParkedChanges::default(),
+        folded_through: Position(2),
+    };
     bench.wait("the queue fills up", || bench.checkpointer.try_submit(one()).is_err());
     assert!(bench.checkpointer.stop().is_err());
 }
@@ -190,7 +201,8 @@ fn keeps_house(retention: Retention, enough: impl Fn(&JournalStatus, u64) -> boo
         sink.wait_for_records(position as usize);
         let states = vec![state(1, position)];
         let folded_through = Position(position);
-        checkpointer.try_submit(CheckpointBatch { owner: LoopId(0), states, parked: vec![], folded_through }).unwrap();
+        let parked = ParkedChanges::default();
+        checkpointer.try_submit(CheckpointBatch { owner: LoopId(0), states, parked, folded_through }).unwrap();
         while checkpointer.written_through(LoopId(0)) < position {
             std::thread::yield_now();
         }

@@ -306,5 +306,7 @@ fn kind(record: &Record) -> &'static str {
     match record {
         Record::Reading { .. } => "reading",
         Record::Outcome(_) => "outcome",
+        Record::Unparked { .. } => "unparked",
+        Record::Imported { .. } => "imported",
     }
 }
