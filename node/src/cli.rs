@@ -73,6 +73,15 @@ Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
 
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  tidegate journal inspect tidegate-data --summary
+  tidegate journal inspect tidegate-data --device pump-7 --from 40000
+  tidegate journal inspect tidegate-data/journal/00000000000000000001.tgj
+  tidegate journal inspect tidegate-data --json | jq 'select(.kind == \"reading\") | .payload'
+
+It only reads: a node may run meanwhile, and the files may be damaged.";
+
 /// Takes in what devices report, keeps their latest state, and shows it live
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXAMPLES)]
@@ -103,6 +112,9 @@ pub(crate) enum Command {
     /// Run handlers for a node; started by the node itself
     #[command(hide = true)]
     ScriptWorker,
+    /// Look into a journal
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -117,6 +129,32 @@ pub(crate) enum ScriptCommand {
         /// A handler (*.js), or a directory of them
         path: PathBuf,
         /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The commands for the journal.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Show the journal's records, its segments, and what is damaged
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// A data directory, a journal directory, or one segment (*.tgj)
+        path: PathBuf,
+        /// The first position to show
+        #[arg(long, value_name = "POSITION", default_value_t = 0, hide_default_value = true)]
+        from: u64,
+        /// The last position to show
+        #[arg(long, value_name = "POSITION", default_value_t = u64::MAX, hide_default_value = true)]
+        to: u64,
+        /// Only records of this device; summaries count all
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// Only the summaries
+        #[arg(long)]
+        summary: bool,
+        /// Answer as NDJSON: one object a line
         #[arg(long)]
         json: bool,
     },

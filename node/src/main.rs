@@ -11,6 +11,7 @@ mod edge;
 mod exit;
 mod http;
 mod ingest;
+mod journal_command;
 mod listeners;
 mod logging;
 mod mqtt;
@@ -18,6 +19,7 @@ mod output;
 mod prove;
 mod script;
 mod swarm;
+mod utc;
 mod vitals;
 
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Swarm(args) => return Ok(swarm::run(args)?),
         Command::ProveDurability(args) => return Ok(prove::run(&args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        Command::Journal(command) => return Ok(journal_command::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
         Command::Config(command) => return config::command::run(&command),

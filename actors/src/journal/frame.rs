@@ -74,12 +74,13 @@ pub(crate) fn claimed_position(head: &[u8]) -> Option<u64> {
 pub(crate) fn parse(bytes: &[u8]) -> Option<Frame<'_>> {
     let frame = bytes.get(..claimed_size(bytes)?)?;
     let crc = u32::from_le_bytes(frame[4..8].try_into().ok()?);
-    (crc32c::crc32c(&frame[UNCOUNTED..]) == crc).then(|| Frame {
-        position: claimed_position(frame).expect("a frame has a head"),
-        kind: frame[16],
-        version: frame[17],
-        body: &frame[HEAD..],
-    })
+    if crc32c::crc32c(&frame[UNCOUNTED..]) == crc { trusted(frame) } else { None }
+}
+
+/// As [`parse`], for bytes whose CRC was checked before.
+pub(crate) fn trusted(bytes: &[u8]) -> Option<Frame<'_>> {
+    let frame = bytes.get(..claimed_size(bytes)?)?;
+    Some(Frame { position: claimed_position(frame)?, kind: frame[16], version: frame[17], body: &frame[HEAD..] })
 }
 
 fn counted(frame: &[u8]) -> usize {
