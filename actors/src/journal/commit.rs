@@ -166,6 +166,7 @@ impl Committer {
     fn commit_all(mut self, batches: &Receiver<Batch>) {
         while let Some(mut group) = self.next_group(batches) {
             let mut next = self.next;
+            group.first_mut().into_iter().for_each(Batch::begin_commit);
             for batch in &mut group {
                 batch.seal(next);
                 next += batch.records() as u64;
