@@ -71,7 +71,9 @@ impl Image {
         for index in &changed {
             self.pages.remove(index);
         }
-        if let Some(last) = self.pages.get_mut(&whole).filter(|last| rest > 0 && last[rest..].iter().any(|byte| *byte != 0)) {
+        if let Some(last) =
+            self.pages.get_mut(&whole).filter(|last| rest > 0 && last[rest..].iter().any(|byte| *byte != 0))
+        {
             Arc::make_mut(last)[rest..].fill(0);
             changed.push(whole);
         }

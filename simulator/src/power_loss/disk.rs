@@ -210,7 +210,8 @@ impl Disk {
                 break;
             }
         }
-        let (durable, pending) = std::mem::take(&mut self.pending).into_iter().partition(|change| change.touches(&dirs));
+        let (durable, pending) =
+            std::mem::take(&mut self.pending).into_iter().partition(|change| change.touches(&dirs));
         self.pending = pending;
         Vec::into_iter(durable).for_each(|change: Change| self.apply(change));
         Ok(())

@@ -128,7 +128,12 @@ impl House {
     }
 
     /// The last word: start, check, and an orderly stop.
-    pub(super) async fn check_out(&mut self, round: u32, times: &mut Vec<Duration>, report: &mut ProofReport) -> io::Result<()> {
+    pub(super) async fn check_out(
+        &mut self,
+        round: u32,
+        times: &mut Vec<Duration>,
+        report: &mut ProofReport,
+    ) -> io::Result<()> {
         let mut node = Node::start(&self.program, &self.dir, &self.data(), &self.dir.join("handlers"), None)?;
         let started = Instant::now();
         if let Ok(Some(addresses)) = time::timeout(START, node.ready()).await {

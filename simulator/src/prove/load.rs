@@ -83,7 +83,8 @@ pub(super) async fn over_http(to: SocketAddr, devices: &mut [Device], padding: &
             .collect();
         let body = Value::Array(readings).to_string();
         let Ok(answer) = http.post("/metrics?ack=committed", body.into()).await else { break };
-        let accepted = serde_json::from_slice::<Value>(&answer.body).ok().and_then(|answer| answer["accepted"].as_u64());
+        let accepted =
+            serde_json::from_slice::<Value>(&answer.body).ok().and_then(|answer| answer["accepted"].as_u64());
         if answer.status != 200 || accepted != Some(sent.len() as u64) {
             // Refused, perhaps in part: nobody knows which of them it has, so these devices are silent until the next start.
             break;

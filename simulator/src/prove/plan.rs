@@ -7,7 +7,7 @@ use tidegate_actors::crash_point::{CrashAt, CrashPoint};
 use crate::dice::Dice;
 
 /// How long a round waits for its crash point; then the node is killed all the same.
-const POINT_PATIENCE: Duration = Duration::from_millis(800);
+const POINT_PATIENCE: Duration = Duration::from_millis(600);
 /// The latest random moment after the node is ready.
 const LATEST_MS: f64 = 250.0;
 /// The latest random moment of a start.

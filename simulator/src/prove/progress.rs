@@ -21,7 +21,9 @@ impl Progress {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let bar = (!target.is_hidden() && !no_color).then(|| {
             let bar = ProgressBar::with_draw_target(Some(rounds.into()), target);
-            let style = ProgressStyle::with_template("{spinner:.cyan} [{elapsed_precise}] {bar:24.cyan/blue} {pos}/{len} {msg}");
+            let style = ProgressStyle::with_template(
+                "{spinner:.cyan} [{elapsed_precise}] {bar:24.cyan/blue} {pos}/{len} {msg}",
+            );
             if let Ok(style) = style {
                 bar.set_style(style);
             }

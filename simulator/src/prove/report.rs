@@ -128,7 +128,11 @@ impl fmt::Display for ProofReport {
         let Spread { p50, p99, max } = self.recovery_ms;
         writeln!(f, "  start to ready    p50 {p50} ms, p99 {p99} ms, max {max} ms")?;
         writeln!(f, "  with a handler    {} rounds", self.with_handler)?;
-        writeln!(f, "  killed at random  {} rounds, and {} whose crash point was not reached", self.at_random, self.not_reached)?;
+        writeln!(
+            f,
+            "  killed at random  {} rounds, and {} whose crash point was not reached",
+            self.at_random, self.not_reached
+        )?;
         writeln!(f, "  killed at")?;
         for (point, times) in &self.points {
             writeln!(f, "    {point:<24} {times:>4}")?;
