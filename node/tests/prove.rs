@@ -39,7 +39,7 @@ fn report(output: &Output) -> Value {
 /// Nothing lost, nothing wrong, and there was something to be lost.
 #[track_caller]
 fn assert_held(report: &Value, rounds: u64) {
-    for figure in ["lost", "wrong", "notOpened", "errors", "unbalanced"] {
+    for figure in ["lost", "wrong", "notOpened", "quarantined", "errors", "unbalanced"] {
         assert_eq!(report[figure], 0, "{figure}: {report:#}");
     }
     assert_eq!((&report["held"], &report["rounds"]), (&Value::from(true), &Value::from(rounds)), "{report:#}");

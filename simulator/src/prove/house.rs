@@ -207,6 +207,7 @@ impl House {
         let log = node.log().await;
         let errors: Vec<String> = log.iter().filter_map(|line| node::error_in(line)).collect();
         report.errors += errors.len() as u64;
+        report.quarantined += log.iter().filter(|line| line.contains(node::QUARANTINED)).count() as u64;
         for error in &errors {
             report.problem(round, error.clone());
         }

@@ -27,6 +27,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("TIDEGATE_DATA__CHECKPOINT_INTERVAL_MS", "100"),
     ("TIDEGATE_DATA__SLED_CACHE_BYTES", "8MiB"),
 ];
+/// What a node logs once in a start that found damage.
+pub(super) const QUARANTINED: &str = "damage was found and set aside";
 /// How long the log of a node that has ended is waited for: a worker of it may hold the pipe for a moment.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 

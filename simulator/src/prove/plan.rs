@@ -39,7 +39,7 @@ impl Plan {
     /// Plans a round. Every other one aims at a crash point, each in its turn.
     pub(super) fn draw(round: u32, dice: &mut Dice) -> Self {
         let padding = PADDING[dice.below(PADDING.len() as u64) as usize];
-        let end = if round % 2 == 0 {
+        let end = if round.is_multiple_of(2) {
             let point = CrashPoint::ALL[(round / 2) as usize % CrashPoint::ALL.len()];
             let pass = 1 + dice.below(u64::from(passes(point))) as u32;
             End::Point(CrashAt { point, pass })

@@ -37,7 +37,9 @@ pub struct ProofReport {
     pub wrong: u64,
     /// Starts that did not come to serve.
     pub not_opened: u64,
-    /// Starts that found damage and set it aside, and whatever else was logged as an error.
+    /// Starts that found damage and set it aside.
+    pub quarantined: u64,
+    /// Lines that a node logged as errors, those of the quarantines included.
     pub errors: u64,
     /// Starts after which the ledger did not balance.
     pub unbalanced: u64,
@@ -98,7 +100,7 @@ impl ProofReport {
 
     /// Is there nothing that must not be?
     pub(super) fn is_clean(&self) -> bool {
-        self.lost + self.wrong + self.not_opened + self.errors + self.unbalanced == 0 && self.problems.is_empty()
+        self.lost + self.wrong + self.not_opened + self.quarantined + self.errors + self.unbalanced == 0 && self.problems.is_empty()
     }
 
     /// The text for stdout.
@@ -123,7 +125,8 @@ impl fmt::Display for ProofReport {
         writeln!(f, "  lost              {} acknowledged readings", self.lost)?;
         writeln!(f, "  wrong             {} states or counts", self.wrong)?;
         writeln!(f, "  did not open      {} starts", self.not_opened)?;
-        writeln!(f, "  errors            {} (quarantines, and whatever the node logged as an error)", self.errors)?;
+        writeln!(f, "  quarantines       {} starts that set damage aside", self.quarantined)?;
+        writeln!(f, "  errors            {} lines in the node's log", self.errors)?;
         writeln!(f, "  ledger            {} times not balanced", self.unbalanced)?;
         let Spread { p50, p99, max } = self.recovery_ms;
         writeln!(f, "  start to ready    p50 {p50} ms, p99 {p99} ms, max {max} ms")?;
