@@ -15,13 +15,16 @@ mod edge;
 mod exit;
 mod http;
 mod ingest;
+mod journal_command;
 mod listeners;
 mod logging;
 mod mqtt;
 mod output;
 mod parked;
+mod prove;
 mod script;
 mod swarm;
+mod utc;
 mod vitals;
 
 use std::process::ExitCode;
@@ -45,7 +48,9 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Serve(args) => boot::serve(&start(&args)?)?,
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => return Ok(swarm::run(args)?),
+        Command::ProveDurability(args) => return Ok(prove::run(&args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        Command::Journal(command) => return Ok(journal_command::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
         Command::Parked(command) => return Ok(parked::run(command)?),
@@ -59,5 +64,6 @@ fn run(command: Command) -> Result<Exit, Failure> {
 fn start(args: &ServeArgs) -> Result<Config, Failure> {
     let config = config::command::load(args)?.config;
     logging::start(&config.log)?;
+    prove::arm_crash_point()?;
     Ok(config)
 }

@@ -1,9 +1,6 @@
 //! The replay: the journal's records, folded in each device's order, on their way into the store.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -19,9 +16,6 @@ use crate::{
     state::{DeviceState, ParkedReading},
     store::{ParkedChanges, StateStore, StoreError},
 };
-
-/// Time between two words about the progress.
-const PROGRESS: Duration = Duration::from_secs(5);
 
 /// The journal's records on their way into the store.
 pub(super) struct Replay<'a, 'f> {
@@ -39,8 +33,6 @@ pub(super) struct Replay<'a, 'f> {
     brought: i128,
     folded: u64,
     orphaned: u64,
-    records: u64,
-    spoken: Instant,
 }
 
 impl<'a, 'f> Replay<'a, 'f> {
@@ -56,13 +48,10 @@ impl<'a, 'f> Replay<'a, 'f> {
             seen: store.folded(),
             folded: 0,
             orphaned: 0,
-            records: 0,
-            spoken: Instant::now(),
         }
     }
 
     pub(super) fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
-        self.records += 1;
         match record {
             Record::Reading { reading, routed } => self.take(Unfinished::Reading { position, reading, routed })?,
             Record::Outcome(outcome) => self.outcome(&outcome)?,
@@ -72,10 +61,6 @@ impl<'a, 'f> Replay<'a, 'f> {
         self.seen = position;
         if self.states.is_full() || self.parked.is_full() {
             self.write()?;
-        }
-        if self.records.is_multiple_of(10_000) && self.spoken.elapsed() >= PROGRESS {
-            self.spoken = Instant::now();
-            tracing::info!(records = self.records, %position, "replaying the journal");
         }
         Ok(())
     }
