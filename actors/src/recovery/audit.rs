@@ -131,11 +131,15 @@ pub enum AuditError {
 /// # Errors
 /// [`AuditError`]. That something differs is no error: it is in the audit.
 pub fn audit(data: &DataDir, scratch: &Path) -> Result<Audit, AuditError> {
+    audit_with(data, scratch, IN_MEMORY)
+}
+
+fn audit_with(data: &DataDir, scratch: &Path, in_memory: u64) -> Result<Audit, AuditError> {
     let mut audit = Audit::default();
     let snapshots = whole_snapshots(data)?;
     let base = snapshots.first();
     let after = base.map_or(Position(0), |base| base.position);
-    let rebuilt = empty_store(data, base, scratch)?;
+    let rebuilt = empty_store(data, base, scratch, in_memory)?;
     let mut counting = Counting::new(after);
     if let Some(base) = base {
         counting.start_from(base)?;
@@ -214,11 +218,16 @@ fn whole_snapshots(data: &DataDir) -> Result<Vec<Snapshot>, AuditError> {
 }
 
 /// Where the states are built anew: in memory, or in a sled of its own when they may be many.
-fn empty_store(data: &DataDir, base: Option<&Snapshot>, scratch: &Path) -> Result<Arc<dyn StateStore>, AuditError> {
+fn empty_store(
+    data: &DataDir,
+    base: Option<&Snapshot>,
+    scratch: &Path,
+    in_memory: u64,
+) -> Result<Arc<dyn StateStore>, AuditError> {
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
     let journal = fs::read_dir(data.journal()).into_iter().flatten().flatten();
     let all = journal.map(|entry| bytes(&entry.path())).sum::<u64>() + base.map_or(0, |base| bytes(&base.path));
-    if all <= IN_MEMORY {
+    if all <= in_memory {
         return Ok(Arc::new(MemoryStore::new()));
     }
     Ok(Arc::new(SledStore::open(&scratch.join("rebuilt"), SledConfig::default())?))

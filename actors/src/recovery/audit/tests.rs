@@ -68,6 +68,9 @@ impl House {
         let before = files(self.0.path());
         let scratch = tempfile::tempdir().unwrap();
         let audit = audit(&self.data(), scratch.path()).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let on_disk = audit_with(&self.data(), scratch.path(), 0).unwrap();
+        assert_eq!(on_disk, audit, "in memory and on disk it comes to the same");
         assert!(before == files(self.0.path()), "the audit changed something");
         audit
     }
