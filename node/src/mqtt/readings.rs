@@ -104,7 +104,6 @@ fn try_take(
     let ack = waits.map(|id| edge.ack_to_connection(link.key, id.get()));
     edge.handle.submit(Submission { reading: last, level, ack });
     if waits.is_none() && publish.packet_id.is_some() {
-        edge.handle.hand_over();
         link.answer(publish.packet_id, ReasonCode::SUCCESS, "");
     }
     Ok(())
