@@ -299,8 +299,11 @@ fn health_overview_and_description_are_there() {
     // A live stream has no end to wait for.
     for (path, methods) in openapi["paths"].as_object().expect("paths").iter().filter(|(path, _)| *path != "/stream") {
         for method in methods.as_object().expect("methods").keys().filter(|method| *method == "get") {
-            let response = node.get(&path.replace("{id}", "d1").replace("{file}", "app.js"));
-            assert!(!matches!(response.status, 404 | 405), "{method} {path} is described, but not served");
+            let path = path.replace("{id}", "d1").replace("{file}", "app.js").replace("{position}", "1");
+            let response = node.get(&path);
+            // Nothing is parked here, which the route itself says.
+            let is_served = response.status != 404 || response.text().contains("unknown-parked");
+            assert!(is_served && response.status != 405, "{method} {path} is described, but not served");
         }
     }
     let page = node.get("/");

@@ -145,7 +145,7 @@ impl ParkedChanges {
             let room = limit - stored;
             found.extend(page.take(room).inspect(|_| stored += 1));
         }
-        found.sort_unstable_by(|one, other| other.position.cmp(&one.position));
+        found.sort_unstable_by_key(|parked| std::cmp::Reverse(parked.position));
         found.truncate(limit);
         Ok(found)
     }
