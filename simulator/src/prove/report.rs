@@ -100,7 +100,8 @@ impl ProofReport {
 
     /// Is there nothing that must not be?
     pub(super) fn is_clean(&self) -> bool {
-        self.lost + self.wrong + self.not_opened + self.quarantined + self.errors + self.unbalanced == 0 && self.problems.is_empty()
+        self.lost + self.wrong + self.not_opened + self.quarantined + self.errors + self.unbalanced == 0
+            && self.problems.is_empty()
     }
 
     /// The text for stdout.
