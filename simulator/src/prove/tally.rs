@@ -29,7 +29,7 @@ pub(super) struct Found {
 }
 
 /// What is wrong with a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
     /// So many acknowledged readings are not there.
     Lost(u64),
