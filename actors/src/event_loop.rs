@@ -17,6 +17,7 @@ use crate::{
     checkpoint::CheckpointBatch,
     clock::Millis,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
+    failed_loads::FailedLoads,
     fanout::{Filter, Viewer, encode_state},
     fold::Imported,
     ids::{DeviceId, LoopId, Position},
@@ -104,7 +105,7 @@ pub(crate) struct EventLoop {
     handover: Vec<Vec<Submission>>,
     handover_is_urgent: bool,
     ack_handover: Vec<Vec<Ack>>,
-    failed_loads: Vec<(DeviceKey, DeviceId)>,
+    failed_loads: FailedLoads,
     checkpoint: CheckpointCycle,
     sweep_at: usize,
     paused: Vec<Waker>,
@@ -153,7 +154,7 @@ impl EventLoop {
             handover: (0..loops).map(|_| Vec::new()).collect(),
             handover_is_urgent: false,
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
-            failed_loads: Vec::new(),
+            failed_loads: FailedLoads::default(),
             checkpoint: CheckpointCycle::default(),
             sweep_at: 0,
             paused: Vec::new(),
@@ -300,8 +301,7 @@ impl EventLoop {
                 }
             }
             Err(error) => {
-                tracing::error!(device = %answer.device, %error, "the store did not give a device's state; asking again");
-                self.failed_loads.push((answer.key, answer.device));
+                self.failed_loads.add(answer.key, answer.device, &error);
             }
         }
     }
@@ -545,7 +545,7 @@ impl EventLoop {
     /// What the loop does now and then: checkpoints, passivation, second tries.
     pub(crate) fn tick(&mut self, now: Millis, start_checkpoint: bool) {
         self.turn.now = now;
-        self.turn.loads.append(&mut self.failed_loads);
+        self.turn.loads.append(&mut self.failed_loads.due());
         if now - self.paused_asked >= PAUSED_ASKED {
             // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
             self.paused_asked = now;

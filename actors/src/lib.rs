@@ -15,6 +15,7 @@ pub mod clock;
 mod device;
 mod dirty;
 pub mod event_loop;
+mod failed_loads;
 pub mod fanout;
 pub mod fold;
 pub mod idempotency;
