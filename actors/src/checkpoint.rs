@@ -26,9 +26,10 @@ use flume::RecvTimeoutError;
 
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     dirty::DirtyStates,
     ids::{LoopId, Position},
-    journal::{Journal, Retention},
+    journal::{Journal, Retention, disk},
     limits,
     lock::{lock, read, write},
     snapshot::{self, SnapshotError},
@@ -119,7 +120,7 @@ impl Checkpointer {
         journal: Arc<dyn Journal>,
         config: CheckpointConfig,
     ) -> std::io::Result<Arc<Self>> {
-        std::fs::create_dir_all(&config.snapshot_dir)?;
+        disk::make_dir(&config.snapshot_dir)?;
         let shared = Arc::new(Shared {
             written_through: (0..config.loops).map(|_| AtomicU64::new(0)).collect(),
             status: Mutex::new(CheckpointStatus {
@@ -288,7 +289,10 @@ impl Worker {
             return Ok(());
         }
         let started = Instant::now();
-        if let Err(error) = self.store.write(&self.parked.with(self.states.to_vec()), folded) {
+        CrashPoint::CheckpointBeforeWrite.pass();
+        let written = self.store.write(&self.parked.with(self.states.to_vec()), folded);
+        CrashPoint::CheckpointAfterWrite.pass();
+        if let Err(error) = written {
             let mut status = lock(&self.shared.status);
             if status.healthy {
                 tracing::error!(%error, "cannot write a checkpoint; the journal keeps it all meanwhile");

@@ -12,12 +12,14 @@ pub mod checkpoint;
 #[cfg(test)]
 mod child;
 pub mod clock;
+pub mod crash_point;
 mod device;
 mod dirty;
 pub mod event_loop;
 mod failed_loads;
 pub mod fanout;
 pub mod fold;
+pub mod handover;
 pub mod idempotency;
 pub mod ids;
 pub mod inbox;

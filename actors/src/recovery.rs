@@ -3,6 +3,7 @@
 //!
 //! Recovery does not know how a reading folds: the caller gives the same pure function that the running node uses.
 
+pub mod audit;
 mod data_dir;
 mod progress;
 mod replay;
@@ -22,7 +23,7 @@ use self::{data_dir::take_lock, progress::Speaker, replay::Replay};
 use crate::{
     dirty::DirtyStates,
     ids::{DeviceId, Position},
-    journal::{self, ScanError, ScanReport},
+    journal::{self, ScanError, ScanReport, disk},
     lifetime::Lifetime,
     reading::Reading,
     script::Verdict,
@@ -79,6 +80,15 @@ pub enum Unfinished {
 }
 
 impl Unfinished {
+    /// The parked reading that it is another attempt at.
+    #[must_use]
+    pub fn retry_of(&self) -> Option<Position> {
+        match self {
+            Self::Reading { reading, .. } => reading.retry_of,
+            Self::Brought { .. } => None,
+        }
+    }
+
     /// Its place in the journal.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -257,6 +267,7 @@ fn move_away(data: &DataDir) -> io::Result<PathBuf> {
     }
     let moved = data.path().join(name);
     fs::rename(data.state(), &moved)?;
+    disk::sync_dir(data.path())?;
     Ok(moved)
 }
 
@@ -281,7 +292,7 @@ fn newest_whole(
 }
 
 /// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
-fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
+fn fill(store: &dyn StateStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
     tracing::info!(position = %newest.position, path = %newest.path.display(), "filling the store from a snapshot");
     let (mut states, mut parked) = (DirtyStates::default(), ParkedChanges::default());
     let mut lifetime = Lifetime::default();

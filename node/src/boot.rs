@@ -20,12 +20,13 @@ use tidegate_actors::{
     clock::SystemClock,
     fanout::ViewerLimits,
     fold::{Folded, fold},
+    handover::Handover,
     inbox::{self, Inbox},
     journal::{FileJournal, Journal, JournalConfig, JournalError, Retention},
     limits,
     loop_handle::LoopHandle,
     loop_sink::LoopSink,
-    recovery::{self, Recovered, RecoveryError},
+    recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
     store::{SledConfig, StateStore},
@@ -35,7 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    edge::{self, Counters, EdgeLoop, Settings, Shared},
+    edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
@@ -46,7 +47,7 @@ use crate::{
 /// How long a stop waits for readings under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// File descriptors that are kept for everything but MQTT connections: segments, sled, HTTP, viewers.
-const RESERVED_FDS: u64 = 512;
+pub(crate) const RESERVED_FDS: u64 = 512;
 
 /// Why the node could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +130,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         checkpointer,
         pool: Arc::new(BlockingPool::new(config.runtime.blocking_threads, config.runtime.blocking_jobs)?),
         outlets,
+        handovers: (0..config.runtime.loops).map(|_| Handover::default()).collect(),
         commit_max_delay: config.data.commit_max_delay,
         checkpoint_interval: config.data.checkpoint_interval,
         panics: AtomicU64::new(0),
@@ -139,6 +141,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config, fds),
         counters: Counters::default(),
+        keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
+        retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         stopping: AtomicBool::new(false),
     });

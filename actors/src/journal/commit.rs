@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     ids::{LoopId, Position},
     lock::lock,
 };
@@ -165,6 +166,7 @@ impl Committer {
     fn commit_all(mut self, batches: &Receiver<Batch>) {
         while let Some(mut group) = self.next_group(batches) {
             let mut next = self.next;
+            group.first_mut().into_iter().for_each(Batch::begin_commit);
             for batch in &mut group {
                 batch.seal(next);
                 next += batch.records() as u64;
@@ -174,7 +176,9 @@ impl Committer {
                 return;
             }
             let first = std::mem::replace(&mut self.next, next);
+            CrashPoint::AckBefore.pass();
             self.tell(&group, first);
+            CrashPoint::AckAfter.pass();
             if std::mem::take(&mut self.failing) {
                 tracing::info!("the journal writes again");
                 self.sink.recovered();
@@ -268,8 +272,12 @@ impl Committer {
         }
         let open = self.open.as_mut().expect("a segment was just started");
         let mut parts = group.iter().map(|batch| IoSlice::new(batch.frames())).collect::<Vec<_>>();
+        CrashPoint::JournalBeforeWrite.pass();
         open.file.write(&mut parts)?;
+        CrashPoint::JournalAfterWrite.pass();
+        CrashPoint::JournalBeforeSync.pass();
         open.file.sync()?;
+        CrashPoint::JournalAfterSync.pass();
         open.bytes += bytes;
         Ok(bytes)
     }
@@ -283,10 +291,13 @@ impl Committer {
         let path = segment::path(&self.dir, self.next);
         let head = segment::head(self.next);
         let started = (|| {
+            CrashPoint::SegmentBeforeCreate.pass();
             let mut file = self.disk.create(&path, self.config.segment_bytes)?;
+            CrashPoint::SegmentAfterCreate.pass();
             file.write(&mut [IoSlice::new(&head)])?;
             file.sync()?;
             self.disk.sync_dir(&self.dir)?;
+            CrashPoint::SegmentAfterSync.pass();
             Ok(file)
         })();
         match started {

@@ -10,7 +10,7 @@
 
 mod batch;
 mod commit;
-mod disk;
+pub(crate) mod disk;
 mod frame;
 mod inspect;
 mod memory;
@@ -26,7 +26,7 @@ mod writer;
 pub use batch::Batch;
 pub use inspect::{Damage, Found, Inspection, SegmentReport, Span, inspect};
 pub use memory::{CommitMode, MemoryJournal};
-pub use reader::{Gap, Quarantined, ScanError, ScanProgress, ScanReport, read, scan, scan_with};
+pub use reader::{Gap, Quarantined, ScanError, ScanProgress, ScanReport, first_position, read, scan, scan_with};
 pub use record::{OutcomeRecord, Record, RecordTooLarge};
 pub use retention::Retention;
 pub use status::JournalStatus;

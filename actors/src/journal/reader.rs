@@ -141,6 +141,15 @@ pub fn read(
     Scan::new(dir, from, false, &mut |_| {}).run(&mut each)
 }
 
+/// The first position that the journal in `dir` may hold, by the name of its oldest segment; `None`: there is no segment.
+///
+/// # Errors
+/// [`ScanError::Io`].
+pub fn first_position(dir: &Path) -> Result<Option<Position>, ScanError> {
+    let io = |source| ScanError::Io { what: "list", path: dir.to_owned(), source };
+    Ok(segment::list(dir).map_err(io)?.first().map(|oldest| Position(oldest.first)))
+}
+
 /// How far a scan has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanProgress {

@@ -18,7 +18,8 @@ pub(super) enum Place {
     Frame { at: Range<u64> },
     /// No frame, and either one follows or the segment is not the last.
     Damage { at: Range<u64>, why: String },
-    /// No frame from here to the end of the last segment: a write that was cut short, or damage there.
+    /// The end of the last segment, from where it is not whole: a write that was cut short, or damage there. Frames may follow
+    /// that are of the same commit, which was not durable: see [`Walk::is_torn`].
     Tail { at: Range<u64> },
     /// The head is whole and of a format that this build does not know: nothing more can be said.
     Newer { format: u32 },
@@ -31,6 +32,8 @@ pub(super) struct Walk {
     pub(super) whole: u64,
     first: u64,
     last: bool,
+    /// A first record of a commit was seen: this journal marks them.
+    marked: bool,
     /// `None`: the head is still to be read.
     offset: Option<u64>,
     data_end: u64,
@@ -41,7 +44,7 @@ impl Walk {
     pub(super) fn open(segment: &Segment, last: bool) -> io::Result<Self> {
         let window = Window::open(&segment.path)?;
         let data_end = window.data_end()?;
-        Ok(Self { window, whole: 0, first: segment.first, last, offset: None, data_end })
+        Ok(Self { window, whole: 0, first: segment.first, last, marked: false, offset: None, data_end })
     }
 
     /// The next place; `None` at the end, behind which is only what was set aside. A frame after damage has a position at or
@@ -53,15 +56,19 @@ impl Walk {
             }
             return self.next(floor);
         };
-        if let Some(size) = self.window.frame(offset)?.map(|frame| frame.size() as u64) {
-            let at = offset..offset + size;
+        if let Some((size, first)) = self.window.frame(offset)?.map(|frame| (frame.size(), frame.first_of_commit)) {
+            let at = offset..offset + size as u64;
+            self.marked |= first;
             (self.offset, self.whole) = (Some(at.end), at.end);
             return Ok(Some(Place::Frame { at }));
         }
         if offset >= self.data_end {
             return Ok(None);
         }
-        let next = self.window.next_frame(offset + 1, self.data_end, floor)?;
+        let next = match self.window.next_frame(offset + 1, self.data_end, floor)? {
+            Some(next) if self.is_torn(offset..next, floor)? => None,
+            next => next,
+        };
         let at = offset..next.unwrap_or(self.data_end);
         self.offset = Some(at.end);
         Ok(Some(match next {
@@ -75,6 +82,29 @@ impl Walk {
     pub(super) fn frame(&mut self, at: &Range<u64>) -> io::Result<Frame<'_>> {
         let size = usize::try_from(at.end - at.start).map_err(io::Error::other)?;
         frame::trusted(self.window.at(at.start, size)?).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Is this hole between frames what a power cut leaves of a commit that was being written? The disk writes sectors in any
+    /// order, so later ones may be there while earlier ones are zeros still. Then nothing from here on was acknowledged, and no
+    /// frame behind it may count: it may be an outcome whose reading's turn has not come. Damage that came later is told
+    /// from that by a commit behind it, which proves that all before it was durable, or by bytes that are wrong and not missing.
+    fn is_torn(&mut self, hole: Range<u64>, floor: u64) -> io::Result<bool> {
+        let known = self.marked || hole.start == segment::HEAD as u64;
+        if !self.last || !known || !self.window.lacks_a_sector(&hole)? {
+            return Ok(false);
+        }
+        let mut offset = hole.end;
+        while offset < self.data_end {
+            match self.window.frame(offset)?.map(|frame| (frame.size(), frame.first_of_commit)) {
+                Some((_, true)) => return Ok(false),
+                Some((size, false)) => offset += size as u64,
+                None => match self.window.next_frame(offset + 1, self.data_end, floor)? {
+                    Some(next) => offset = next,
+                    None => break,
+                },
+            }
+        }
+        Ok(true)
     }
 
     /// Reads the head; `None`: there is nothing to be said about it.

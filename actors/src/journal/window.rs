@@ -12,6 +12,10 @@ use super::frame::{self, Frame};
 
 /// How far a position may be beyond the last one for a frame after damage to be believed.
 const PLAUSIBLE: u64 = 1 << 40;
+/// Bytes that a disk writes together or not at all.
+const SECTOR: u64 = 512;
+/// Zeros at the start of a place, up to the end of its sector, that no frame begins with: a length is not zero.
+const NO_LENGTH: u64 = 4;
 
 /// A file that is read through a window of bounded size.
 pub(super) struct Window {
@@ -83,6 +87,21 @@ impl Window {
             }
         }
         Ok(None)
+    }
+
+    /// Is a sector of this place, or its part from the place's start on, as it was before anything was written to it?
+    pub(super) fn lacks_a_sector(&mut self, place: &Range<u64>) -> io::Result<bool> {
+        let mut start = place.start;
+        while start < place.end {
+            let end = (start / SECTOR + 1) * SECTOR;
+            let whole = end <= place.end && (end - start == SECTOR || end - start >= NO_LENGTH && start == place.start);
+            let size = usize::try_from(end - start).map_err(io::Error::other)?;
+            if whole && self.at(start, size)?.iter().all(|byte| *byte == 0) {
+                return Ok(true);
+            }
+            start = end;
+        }
+        Ok(false)
     }
 
     /// The end of the last byte that is not zero: behind it is only what was set aside.

@@ -11,13 +11,14 @@ use std::{
 use super::{
     batch::Batch,
     commit::{self, Committer, Shared},
-    disk::{Disk, FileSystem},
+    disk::{self, Disk, FileSystem},
     retention::{Kept, Retention},
     segment::{self, Segment},
     status::JournalStatus,
     walk,
 };
 use crate::{
+    crash_point::CrashPoint,
     ids::{LoopId, Position},
     limits,
     lock::{lock, read, write},
@@ -157,7 +158,7 @@ impl FileJournal {
             let path = path.to_owned();
             move |source| JournalError::Io { what, path, source }
         };
-        std::fs::create_dir_all(dir).map_err(io("create", dir))?;
+        disk::make_dir(dir).map_err(io("create", dir))?;
         let next = Position(next.0.max(1));
         let segments = kept_segments(dir, next)?;
         let modified =
@@ -208,7 +209,10 @@ impl Journal for FileJournal {
 
     fn release(&self, covered: Position) {
         for segment in self.shared.release(covered) {
-            match std::fs::remove_file(&segment.path) {
+            CrashPoint::SegmentBeforeDelete.pass();
+            let removed = std::fs::remove_file(&segment.path);
+            CrashPoint::SegmentAfterDelete.pass();
+            match removed {
                 Ok(()) => tracing::info!(segment = %segment.path.display(), "freed a journal segment"),
                 Err(error) => {
                     tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a freed journal segment");

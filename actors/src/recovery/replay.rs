@@ -29,6 +29,8 @@ pub(super) struct Replay<'a, 'f> {
     seen: Position,
     /// How the devices' counts have changed.
     lifetime: Lifetime,
+    /// By how many readings states that were brought in have changed them.
+    brought: i128,
     folded: u64,
     orphaned: u64,
 }
@@ -41,6 +43,7 @@ impl<'a, 'f> Replay<'a, 'f> {
             states: DirtyStates::default(),
             parked: ParkedChanges::default(),
             lifetime: Lifetime::default(),
+            brought: 0,
             waiting: HashMap::new(),
             seen: store.folded(),
             folded: 0,
@@ -151,6 +154,8 @@ impl<'a, 'f> Replay<'a, 'f> {
         let previous = self.state(&state.device)?;
         let (_, state) = fold_import(previous.as_ref(), position, state, overwrite);
         if let Some(state) = state {
+            let counted = |state: &DeviceState| i128::from(state.version) + i128::from(state.counts.reasons().total());
+            self.brought += counted(&state) - previous.as_ref().map_or(0, counted);
             self.lifetime.change(previous.as_ref(), &state);
             self.states.insert(state);
         }
@@ -174,6 +179,11 @@ impl<'a, 'f> Replay<'a, 'f> {
         self.states.clear();
         self.parked.clear();
         Ok(())
+    }
+
+    /// By how many readings imported states have changed the counts: those readings are in no journal here.
+    pub(super) fn brought(&self) -> i128 {
+        self.brought
     }
 
     /// Writes what is left, and gives the readings that are still to be folded.
