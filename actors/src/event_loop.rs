@@ -19,6 +19,7 @@ use crate::{
     checkpoint::CheckpointBatch,
     clock::Uptime,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
+    failed_loads::FailedLoads,
     fanout::{Filter, Viewer, encode_state},
     fold::Imported,
     ids::{DeviceId, LoopId, Position},
@@ -108,7 +109,7 @@ pub(crate) struct EventLoop {
     /// Loops to which too many readings are on their way.
     crowded: Vec<LoopId>,
     ack_handover: Vec<Vec<Ack>>,
-    failed_loads: Vec<(DeviceKey, DeviceId)>,
+    failed_loads: FailedLoads,
     checkpoint: CheckpointCycle,
     /// Parked readings that the checkpoint thread has and the store perhaps not yet, by the number of their batch.
     unwritten_parked: VecDeque<(u64, ParkedChanges)>,
@@ -161,7 +162,7 @@ impl EventLoop {
             unwoken: vec![Due::Never; loops],
             crowded: Vec::new(),
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
-            failed_loads: Vec::new(),
+            failed_loads: FailedLoads::default(),
             checkpoint: CheckpointCycle::default(),
             unwritten_parked: VecDeque::new(),
             sweep_at: 0,
@@ -332,8 +333,7 @@ impl EventLoop {
                 }
             }
             Err(error) => {
-                tracing::error!(device = %answer.device, %error, "the store did not give a device's state; asking again");
-                self.failed_loads.push((answer.key, answer.device));
+                self.failed_loads.add(answer.key, answer.device, &error);
             }
         }
     }
@@ -585,7 +585,7 @@ impl EventLoop {
     /// What the loop does now and then: checkpoints, passivation, second tries.
     pub(crate) fn tick(&mut self, now: Uptime, start_checkpoint: bool) {
         self.turn.now = now;
-        self.turn.loads.append(&mut self.failed_loads);
+        self.turn.loads.append(&mut self.failed_loads.due());
         if now.since(self.paused_asked) >= PAUSED_ASKED {
             // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
             self.paused_asked = now;

@@ -64,9 +64,10 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     for entry in fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            all.extend(contents(&path))
+            all.extend(contents(&path));
         } else {
-            drop(all.insert(path.clone(), fs::read(&path).expect("a file")))
+            let bytes = fs::read(&path).expect("a file");
+            all.insert(path, bytes);
         }
     }
     all

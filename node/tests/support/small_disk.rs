@@ -35,7 +35,7 @@ pub(crate) fn run_on_it(child: &str, size: &str) {
             Ok(output) if output.status.success() => {
                 let said = String::from_utf8_lossy(&output.stdout);
                 assert!(said.contains("1 passed"), "{child} did not run: {said}");
-                print!("{said}");
+                eprint!("{said}");
                 return;
             }
             Ok(output) if output.status.code() == Some(101) => {
@@ -47,7 +47,7 @@ pub(crate) fn run_on_it(child: &str, size: &str) {
             other => last = Some(other),
         }
     }
-    println!("no small disk to be had here, so this was not tried: {last:?}");
+    eprintln!("no small disk to be had here, so this was not tried: {last:?}");
 }
 
 /// A file that takes the rest of the disk, but for `leave` bytes. Dropped: it is removed, and the disk has room.
