@@ -297,7 +297,8 @@ impl DeviceActor {
         if let Some(parked) = reading.reading.retry_of {
             turn.parked.unpark(parked);
         }
-        turn.answer(reading.ack, Answer::Processed(disposition));
+        let answer = Answer::Processed(disposition);
+        if reading.routed { turn.answer_with_outcome(reading.ack, answer) } else { turn.answer(reading.ack, answer) }
     }
 
     fn take_brought(&mut self, brought: Brought, turn: &mut Turn) {

@@ -5,6 +5,9 @@
 //! The loop never blocks: what a full queue refuses stays here, and the loop stops reading its sockets
 //! ([`EventLoop::is_pressed`]) until there is room.
 
+mod checkpointing;
+mod queries;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -15,13 +18,12 @@ use std::{
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::checkpointing::CheckpointCycle;
 use crate::{
-    checkpoint::CheckpointBatch,
     clock::Uptime,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
     failed_loads::FailedLoads,
-    fanout::{Filter, Viewer, encode_state},
-    fold::Imported,
+    fanout::{Filter, Viewer},
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, Commit},
     ledger::RejectReason,
@@ -32,7 +34,7 @@ use crate::{
     state::DeviceState,
     store::{ParkedChanges, StoreError},
     submission::{Ack, AckTo, Answer, Submission},
-    turn::{ReplyTo, Shown, ToImport, Turn, Written},
+    turn::{Shown, ToImport, Turn, Written},
 };
 
 /// What a loop is told from outside: by other loops, by the journal, by the script workers.
@@ -98,7 +100,9 @@ pub(crate) struct EventLoop {
     devices: Slab<DeviceActor>,
     by_id: HashMap<DeviceId, DeviceKey>,
     by_order: BTreeSet<DeviceId>,
-    /// Batches that the journal has, oldest first.
+    /// Batches that the journal took so far.
+    batches_sent: u64,
+    /// Those of them that it has not committed, oldest first.
     committing: VecDeque<Vec<Written>>,
     last_committed: Position,
     /// Readings that other loops handed over, taken and not yet gone to their devices.
@@ -119,18 +123,6 @@ pub(crate) struct EventLoop {
     /// A message is being handled: what a panic cuts short is the work of readings.
     handling: bool,
     pub(crate) lag_ms: f64,
-}
-
-/// A checkpoint under way: the states that were dirty when it began go out in batches, the last with the position.
-#[derive(Default)]
-struct CheckpointCycle {
-    remaining: Option<usize>,
-    folded: Position,
-    last_folded: Position,
-    batches: u64,
-    refused: Option<CheckpointBatch>,
-    /// After a panic: the position does not move any more.
-    held: bool,
 }
 
 /// Time after which those who wait for the loop to read again are asked whether they still do.
@@ -156,6 +148,7 @@ impl EventLoop {
             devices: Slab::new(),
             by_id: HashMap::new(),
             by_order: BTreeSet::new(),
+            batches_sent: 0,
             committing: VecDeque::new(),
             last_committed: Position(0),
             handed_over: VecDeque::new(),
@@ -292,7 +285,10 @@ impl EventLoop {
             let position = Position(position);
             let admitted = match written {
                 Written::Reading(admitted) => admitted,
-                Written::Outcome => continue,
+                Written::Outcome(ack) => {
+                    self.turn.answer_ack(ack);
+                    continue;
+                }
                 Written::Unparked(parked, reply) => {
                     self.turn.parked.unpark(parked);
                     // Whoever asked may have gone; it is done all the same.
@@ -300,7 +296,8 @@ impl EventLoop {
                     continue;
                 }
                 Written::Imported(import) => {
-                    let ToImport { key, state, overwrite, reply } = *import;
+                    let ToImport { state, overwrite, reply } = *import;
+                    let key = self.activate(&state.device);
                     if let Some(device) = self.devices.get_mut(key as usize) {
                         let brought = Brought { position, state, overwrite, reply };
                         device.on_reading(Step::Brought(brought), &mut self.turn);
@@ -356,106 +353,6 @@ impl EventLoop {
         }
     }
 
-    // ---- an operator's commands
-
-    /// Takes a state that was brought in from elsewhere.
-    pub(crate) fn import(&mut self, state: DeviceState, overwrite: bool, reply: ReplyTo<Imported>) {
-        if self.turn.is_over_limit() || self.turn.journal_failed || self.turn.gate_closed {
-            let _ = reply.send(Imported::Overloaded);
-            return;
-        }
-        let key = self.activate(&state.device);
-        // While it is on its way the device must not be passivated: it has just been activated, and a commit is never that long.
-        let record = state.clone();
-        let written = Written::Imported(Box::new(ToImport { key, state, overwrite, reply }));
-        if let Err(error) = self.turn.journal_command(written, |batch| batch.push_imported(&record, overwrite)) {
-            tracing::error!(device = %record.device, %error, "refused a state that the journal cannot hold");
-        }
-    }
-
-    /// Takes an operator's dropping of a parked reading.
-    pub(crate) fn unpark(&mut self, device: &DeviceId, position: Position, reply: ReplyTo<()>) {
-        let written = Written::Unparked(position, reply);
-        // It always fits.
-        let _ = self.turn.journal_command(written, |batch| batch.push_unparked(device, position));
-    }
-
-    // ---- viewers and queries
-
-    fn watch(&mut self, viewer: &Arc<Viewer>, filter: &Filter) {
-        let (id, loops) = (self.turn.id, self.services.loops());
-        self.turn.watchers.add(viewer, filter, |device| placement::owner(device.as_str(), loops) == id);
-        let offer = |device: &DeviceActor| {
-            if let Some(state) = device.state() {
-                viewer.offer(&encode_state(state, self.turn.is_connected(&state.device)), self.turn.now);
-            }
-        };
-        if filter.fleet || !filter.prefixes.is_empty() {
-            self.devices.iter().map(|(_, device)| device).filter(|d| filter.wants(d.device().as_str())).for_each(offer);
-        } else {
-            filter.devices.iter().filter_map(|id| self.device(id.as_str())).for_each(offer);
-        }
-    }
-
-    /// Stored states of devices that are not active here: an active one has been shown already.
-    fn snapshot(&mut self, viewer: &Arc<Viewer>, states: &[DeviceState]) {
-        for state in
-            states.iter().filter(|state| self.device(state.device.as_str()).is_none_or(|d| d.state().is_none()))
-        {
-            viewer.offer(&encode_state(state, self.turn.is_connected(&state.device)), self.turn.now);
-        }
-    }
-
-    pub(crate) fn device(&self, id: &str) -> Option<&DeviceActor> {
-        self.by_id.get(id).and_then(|key| self.devices.get(*key as usize))
-    }
-
-    /// The first `limit` active devices after `after` whose ids start with `prefix`, with a state.
-    pub(crate) fn page(&self, after: Option<&str>, prefix: &str, limit: usize) -> Vec<&DeviceState> {
-        use std::ops::Bound;
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        self.by_order
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|id| id.as_str().starts_with(prefix))
-            .filter_map(|id| self.device(id.as_str()).and_then(DeviceActor::state))
-            .take(limit)
-            .collect()
-    }
-
-    /// A connection of the device came or went.
-    pub(crate) fn connected(&mut self, device: &DeviceId, here: bool) {
-        let before = self.turn.is_connected(device);
-        if here {
-            *self.turn.connected.entry(device.clone()).or_insert(0) += 1;
-        } else if let Some(count) = self.turn.connected.get_mut(device) {
-            *count -= 1;
-            if *count == 0 {
-                self.turn.connected.remove(device);
-            }
-        }
-        if before != self.turn.is_connected(device)
-            && let Some(key) = self.by_id.get(device)
-            && let Some(actor) = self.devices.get(*key as usize)
-        {
-            actor.show(&mut self.turn);
-            // It happens outside of a turn: MQTT subscribers would hear of it at the next tick only.
-            self.turn.wake();
-        }
-    }
-
-    pub(crate) fn health(&self) -> LoopHealth {
-        LoopHealth {
-            id: self.turn.id.0,
-            lag_ms: self.lag_ms,
-            devices: self.devices.len(),
-            connected: self.turn.connected.len(),
-            new_devices: self.turn.new_devices,
-        }
-    }
-
     // ---- the end of a turn
 
     /// Is there a reason not to read sockets now?
@@ -469,7 +366,9 @@ impl EventLoop {
 
     /// Should the connection of this device, which this loop owns, not be read now?
     pub(crate) fn is_device_pressed(&self, device: &str) -> bool {
-        self.device(device).is_some_and(DeviceActor::is_pressed)
+        // No device has more under way than its loop: mostly that answers it without a look at the device.
+        self.turn.ledger.in_flight as usize >= limits::DEVICE_IN_FLIGHT
+            && self.device(device).is_some_and(DeviceActor::is_pressed)
     }
 
     /// Wakes `waker` once the loop reads sockets again.
@@ -499,7 +398,10 @@ impl EventLoop {
         }
         let batch = std::mem::replace(&mut self.turn.batch, Batch::new(self.turn.id));
         match self.services.journal.try_append(batch) {
-            Ok(()) => self.committing.push_back(std::mem::take(&mut self.turn.written)),
+            Ok(()) => {
+                self.batches_sent += 1;
+                self.committing.push_back(std::mem::take(&mut self.turn.written));
+            }
             // The queue is full: the batch goes on growing, and past its limit the sockets wait.
             Err(batch) => self.turn.batch = batch,
         }
@@ -578,103 +480,6 @@ impl EventLoop {
         if self.services.pool.try_run(job).is_err() {
             self.turn.loads = loads;
         }
-    }
-
-    // ---- the tick
-
-    /// What the loop does now and then: checkpoints, passivation, second tries.
-    pub(crate) fn tick(&mut self, now: Uptime, start_checkpoint: bool) {
-        self.turn.now = now;
-        self.turn.loads.append(&mut self.failed_loads.due());
-        if now.since(self.paused_asked) >= PAUSED_ASKED {
-            // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
-            self.paused_asked = now;
-            self.paused.drain(..).for_each(Waker::wake);
-        }
-        self.passivate(now);
-        if start_checkpoint {
-            self.turn.watchers.sweep();
-            if self.checkpoint.remaining.is_none() {
-                let known = if self.committing.is_empty() {
-                    self.services.journal.status().committed
-                } else {
-                    self.last_committed
-                };
-                if !self.checkpoint.held {
-                    self.checkpoint.folded = self.turn.folded_through(known).max(self.checkpoint.last_folded);
-                }
-                self.checkpoint.remaining = Some(self.turn.dirty.len());
-            }
-        }
-        self.submit_checkpoint();
-    }
-
-    /// Sends batches of the checkpoint under way until it is through or the thread's queue is full.
-    fn submit_checkpoint(&mut self) {
-        if let Some(batch) = self.checkpoint.refused.take()
-            && let Err(batch) = self.services.checkpointer.try_submit(batch)
-        {
-            self.checkpoint.refused = Some(batch);
-            return;
-        }
-        let Some(remaining) = self.checkpoint.remaining else { return };
-        let count = remaining.min(limits::CHECKPOINT_BATCH);
-        let last = count == remaining;
-        let folded = if last { self.checkpoint.folded } else { self.checkpoint.last_folded };
-        self.checkpoint.remaining = if last { None } else { Some(remaining - count) };
-        if count == 0 && folded == self.checkpoint.last_folded && self.turn.parked.is_empty() {
-            return;
-        }
-        self.checkpoint.batches += 1;
-        let mut states = Vec::with_capacity(count);
-        for key in self.turn.dirty.drain(..count) {
-            if let Some(device) = self.devices.get_mut(key as usize) {
-                device.dirty = false;
-                device.checkpointed_in = self.checkpoint.batches;
-                states.extend(device.state().cloned());
-            }
-        }
-        self.checkpoint.last_folded = folded;
-        let parked = std::mem::take(&mut self.turn.parked);
-        if !parked.is_empty() {
-            self.unwritten_parked.push_back((self.checkpoint.batches, parked.clone()));
-        }
-        let batch = CheckpointBatch { owner: self.turn.id, states, parked, folded_through: folded };
-        self.checkpoint.refused = self.services.checkpointer.try_submit(batch).err();
-    }
-
-    /// What happened to parked readings of this loop and may not be in the store yet.
-    pub(crate) fn unwritten_parked(&self) -> ParkedChanges {
-        let mut all = ParkedChanges::default();
-        self.unwritten_parked.iter().for_each(|(_, changes)| all.append(changes.clone()));
-        all.append(self.turn.parked.clone());
-        all
-    }
-
-    /// Is every state that was ever dirty with the checkpoint thread?
-    pub(crate) fn is_checkpointed(&self) -> bool {
-        self.turn.dirty.is_empty()
-            && self.turn.parked.is_empty()
-            && self.checkpoint.refused.is_none()
-            && self.checkpoint.remaining.is_none()
-    }
-
-    /// Forgets what the store has by now: idle devices are put to sleep, a few at a time.
-    fn passivate(&mut self, now: Uptime) {
-        let written = self.services.checkpointer.written_through(self.turn.id);
-        while self.unwritten_parked.front().is_some_and(|(batch, _)| *batch <= written) {
-            self.unwritten_parked.pop_front();
-        }
-        let end = (self.sweep_at + 1_024).min(self.devices.capacity());
-        for key in self.sweep_at..end {
-            let Some(device) = self.devices.get(key) else { continue };
-            if device.is_idle(now, written) && !self.turn.is_connected(device.device()) {
-                let device = self.devices.remove(key);
-                self.by_id.remove(device.device());
-                self.by_order.remove(device.device());
-            }
-        }
-        self.sweep_at = if end >= self.devices.capacity() { 0 } else { end };
     }
 
     /// Nothing of any reading is under way, and every answer has left.

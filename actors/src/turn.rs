@@ -41,7 +41,8 @@ pub(crate) struct Admitted {
 #[derive(Debug)]
 pub(crate) enum Written {
     Reading(Admitted),
-    Outcome,
+    /// What handlers made of a reading, and the answer to who waits for that.
+    Outcome(Option<Ack>),
     /// A parked reading is no more.
     Unparked(Position, ReplyTo<()>),
     /// A state was brought in.
@@ -54,7 +55,6 @@ pub(crate) type ReplyTo<T> = tokio::sync::oneshot::Sender<T>;
 /// A state that was brought in and goes into the journal.
 #[derive(Debug)]
 pub(crate) struct ToImport {
-    pub(crate) key: DeviceKey,
     pub(crate) state: DeviceState,
     pub(crate) overwrite: bool,
     pub(crate) reply: ReplyTo<Imported>,
@@ -174,7 +174,7 @@ impl Turn {
     /// The journal cannot hold it: then it must not be folded either, or a replay comes to another state.
     pub(crate) fn journal_outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), RecordTooLarge> {
         self.batch.push_outcome(outcome)?;
-        self.written.push(Written::Outcome);
+        self.written.push(Written::Outcome(None));
         Ok(())
     }
 
@@ -188,10 +188,24 @@ impl Turn {
     }
 
     pub(crate) fn answer(&mut self, to: Option<AckTo>, answer: Answer) {
-        if let Some(to) = to {
-            self.acks.push(Ack { to, answer });
+        self.answer_ack(to.map(|to| Ack { to, answer }));
+    }
+
+    pub(crate) fn answer_ack(&mut self, ack: Option<Ack>) {
+        if let Some(ack) = ack {
+            self.acks.push(ack);
             self.wake();
         }
+    }
+
+    /// Answers once the outcome that was journaled last is durable: until then a crash would have the handlers run again, and
+    /// they may have been changed by then.
+    pub(crate) fn answer_with_outcome(&mut self, to: Option<AckTo>, answer: Answer) {
+        let Some(to) = to else { return };
+        let Some(Written::Outcome(ack @ None)) = self.written.last_mut() else { return self.answer(Some(to), answer) };
+        *ack = Some(Ack { to, answer });
+        self.batch.set_urgent();
+        self.wake();
     }
 
     pub(crate) fn settle(&mut self, disposition: Disposition) {

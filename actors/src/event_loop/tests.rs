@@ -18,7 +18,7 @@ use crate::{
     blocking::BlockingPool,
     checkpoint::{CheckpointConfig, Checkpointer},
     clock::{Clock as _, ManualClock},
-    fold::{fold, fold_import},
+    fold::{Imported, fold, fold_import},
     handover::Handover,
     idempotency::Idempotency,
     inbox::{self, Inbox},
@@ -171,7 +171,7 @@ impl World {
         for ack in event_loop.flush().acks {
             assert_eq!(ack.to.home.index(), id, "an answer on the wrong loop");
             if !matches!(ack.answer, Answer::Refused(_)) {
-                self.assert_durable(ack.to.item);
+                self.assert_durable(ack.to.item, matches!(ack.answer, Answer::Processed(_)));
             }
             assert!(self.answers.insert(ack.to.item, ack.answer).is_none(), "answered twice");
         }
@@ -180,12 +180,21 @@ impl World {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(barrier).unwrap();
     }
 
-    fn assert_durable(&self, number: u32) {
+    /// What is acknowledged is durable: the reading, and what the handlers made of it.
+    fn assert_durable(&self, number: u32, processed: bool) {
         let payload = &self.submitted[number as usize].reading.payload;
         let durable = self.journal.durable();
-        let found =
-            durable.iter().any(|(_, r)| matches!(r, Record::Reading { reading, .. } if reading.payload == payload));
-        assert!(found, "reading {number} was acknowledged before it was durable");
+        let found = durable.iter().find_map(|(position, record)| match record {
+            Record::Reading { reading, routed } if reading.payload == payload => Some((*position, *routed)),
+            _ => None,
+        });
+        let Some((position, routed)) = found else { panic!("reading {number} was acknowledged before it was durable") };
+        let has_outcome =
+            durable.iter().any(|(_, record)| matches!(record, Record::Outcome(outcome) if outcome.reading == position));
+        assert!(
+            has_outcome || !routed || !processed,
+            "reading {number} was acknowledged before its outcome was durable"
+        );
     }
 
     fn commit(&mut self) {
@@ -700,4 +709,22 @@ fn after_a_jump_of_the_time_of_day_readings_without_a_time_are_kept_and_shown() 
         }
         world.check_end();
     }
+}
+
+#[test]
+fn the_store_gets_no_outcome_before_the_journal_has_it() {
+    let mut world = World::new(1, 8);
+    world.submit(0, "s1", AckLevel::Committed);
+    world.turn(0);
+    world.commit();
+    world.turn(0);
+    world.handle(0, 0);
+    world.turn(0);
+    assert_eq!(world.loops[0].device("s1").unwrap().state().unwrap().version, 1, "folded");
+    world.tick(0);
+    assert!(world.loops[0].checkpoint.ready.is_some(), "the outcome is not committed");
+    world.commit();
+    world.turn(0);
+    world.tick(0);
+    assert!(world.loops[0].is_checkpointed());
 }
