@@ -15,6 +15,7 @@ pub mod clock;
 mod device;
 mod dirty;
 pub mod event_loop;
+pub mod export;
 pub mod fanout;
 pub mod fold;
 pub mod idempotency;

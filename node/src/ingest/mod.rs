@@ -7,5 +7,5 @@ mod object;
 mod shape;
 
 pub(crate) use error::IngestError;
-pub(crate) use object::{Object, parse_object};
+pub(crate) use object::{LATEST, Object, check_depth, parse_object};
 pub(crate) use shape::{Parsed, each_reading, split_lines};
