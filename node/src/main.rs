@@ -5,7 +5,6 @@
 
 mod boot;
 mod cli;
-// Its first user comes with the state tools; the other commands take it from here.
 #[allow(dead_code, reason = "each command uses its own part of it")]
 mod client;
 mod config;
@@ -19,6 +18,7 @@ mod logging;
 mod mqtt;
 mod output;
 mod script;
+mod state;
 mod swarm;
 mod vitals;
 
@@ -44,6 +44,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => return Ok(swarm::run(args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        Command::State(command) => return Ok(state::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
         Command::Config(command) => return config::command::run(&command),

@@ -21,6 +21,7 @@ use tidegate_actors::{
     ids::LoopId,
     loop_handle::{Edge, LoopHandle},
     reading::AckLevel,
+    recovery::DataDir,
     runtime::RuntimeHandle,
     submission::{Ack, AckTo},
     turn::Shown,
@@ -29,7 +30,7 @@ use tidegate_actors::{
 pub(crate) use waits::Waits;
 
 use crate::{
-    http::viewer::Seat,
+    http::{state::Exporting, viewer::Seat},
     mqtt::{
         connections::Connections,
         router::{Announcements, Router},
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
+    /// Whether an export is under way.
+    pub(crate) exporting: Exporting,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
     pub(crate) stopping: AtomicBool,
 }
@@ -69,6 +72,7 @@ pub(crate) struct Settings {
     pub(crate) viewer_filters: usize,
     pub(crate) viewer_limits: ViewerLimits,
     pub(crate) memory_limit: u64,
+    pub(crate) data_dir: DataDir,
 }
 
 /// What the edge counts, beside the ledger.

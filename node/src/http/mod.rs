@@ -1,6 +1,7 @@
 //! The HTTP side of the edge: every loop serves it on its own listener.
 //!
-//! `listener` accepts (`socket`) → `app` routes → `post` (readings in), `devices` (states out), `viewer` (live: WebSocket and SSE),
+//! `listener` accepts (`socket`) → `app` routes → `post` (readings in), `devices` (states out), `state` (all of them, out and in),
+//! `viewer` (live: WebSocket and SSE),
 //! `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
@@ -13,4 +14,5 @@ mod path;
 mod post;
 mod problem;
 mod socket;
+pub(crate) mod state;
 pub(crate) mod viewer;

@@ -181,7 +181,8 @@ impl<'a> Fields<'a> {
 
     fn state(&self) -> Result<DeviceState, LineError> {
         let id: Cow<'_, str> = self.required::<Text<'_>>("deviceId")?.0;
-        let device = DeviceId::new(&id).map_err(|error| self.wrong("deviceId", self.raw("deviceId"), error.to_string()))?;
+        let device =
+            DeviceId::new(&id).map_err(|error| self.wrong("deviceId", self.raw("deviceId"), error.to_string()))?;
         let state = self.raw("state").ok_or_else(|| self.wrong("state", None, "it is missing".to_owned()))?;
         if !state.starts_with('{') {
             return Err(self.wrong("state", Some(state), "it is no JSON object".to_owned()));
@@ -196,16 +197,17 @@ impl<'a> Fields<'a> {
             self.check_json("scripts", value.get())?;
         }
         if self.text.len() + STORED_OVERHEAD > limits::RECORD_BYTES {
-            let reason = format!("the line has {} bytes, too many for the journal (limit record_bytes)", self.text.len());
+            let reason =
+                format!("the line has {} bytes, too many for the journal (limit record_bytes)", self.text.len());
             return Err(self.wrong("state", None, reason));
         }
         let owned = |json: &str| Bytes::copy_from_slice(json.as_bytes());
         Ok(DeviceState {
             state: owned(state),
             device_time: self.time("deviceTime")?,
-            received: self.time("receivedTime")?.ok_or_else(|| {
-                self.wrong("receivedTime", None, "it is missing".to_owned())
-            })?,
+            received: self
+                .time("receivedTime")?
+                .ok_or_else(|| self.wrong("receivedTime", None, "it is missing".to_owned()))?,
             newest_device_time: self.time("newestDeviceTime")?,
             version: self.required("version")?,
             position: Position(self.optional("position")?.unwrap_or_default()),
@@ -240,7 +242,11 @@ impl<'a> Fields<'a> {
         let kinds = self.optional::<std::collections::BTreeMap<String, Counts>>("ledger")?.unwrap_or_default();
         let named = kinds.iter().flat_map(|(kind, counts)| counts.iter().map(|(r, n)| (kind.as_str(), r.as_str(), *n)));
         DeviceCounts::from_names(named).ok_or_else(|| {
-            self.wrong("ledger", self.raw("ledger"), "it has a kind or reason that this tidegate does not know".to_owned())
+            self.wrong(
+                "ledger",
+                self.raw("ledger"),
+                "it has a kind or reason that this tidegate does not know".to_owned(),
+            )
         })
     }
 }
@@ -392,14 +398,22 @@ mod tests {
             (r#"{"deviceId":"a","state":[],"receivedTime":1,"version":1}"#, Some("state"), 25),
             (r#"{"deviceId":"a","state":{},"receivedTime":1,"version":"x"}"#, Some("version"), 55),
             (r#"{"deviceId":"a","state":{},"version":1}"#, Some("receivedTime"), 1),
-            (r#"{"deviceId":"a","state":{},"receivedTime":1,"version":1,"ledger":{"parked":{"why":1}}}"#, Some("ledger"), 66),
+            (
+                r#"{"deviceId":"a","state":{},"receivedTime":1,"version":1,"ledger":{"parked":{"why":1}}}"#,
+                Some("ledger"),
+                66,
+            ),
             (r#"{"deviceId":"a","sta"#, None, 20),
             (r#"{"tidegateExport":9,"devices":1}"#, None, 1),
         ] {
             let error = parse(line.as_bytes()).unwrap_err();
             assert_eq!((error.field, error.column), (field, column), "{line}: {error}");
         }
-        let deep = format!(r#"{{"deviceId":"a","state":{{"a":{}1{}}},"receivedTime":1,"version":1}}"#, "[".repeat(9_000), "]".repeat(9_000));
+        let deep = format!(
+            r#"{{"deviceId":"a","state":{{"a":{}1{}}},"receivedTime":1,"version":1}}"#,
+            "[".repeat(9_000),
+            "]".repeat(9_000)
+        );
         assert!(parse(deep.as_bytes()).unwrap_err().to_string().contains("nested deeper"));
     }
 }
