@@ -44,6 +44,8 @@ reasons! {
         TooDeep = "too-deep",
         /// Too many of this device's readings wait for their handlers (`device_in_flight`).
         DeviceInFlight = "device-in-flight",
+        /// Its idempotency key came with another body before.
+        IdempotencyKeyReused = "idempotency-key-reused",
         /// The node is at one of its limits, or its journal does not take records.
         Overloaded = "overloaded",
     }

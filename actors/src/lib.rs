@@ -18,6 +18,7 @@ pub mod event_loop;
 pub mod export;
 pub mod fanout;
 pub mod fold;
+pub mod handover;
 pub mod idempotency;
 pub mod ids;
 pub mod inbox;

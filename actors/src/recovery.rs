@@ -78,6 +78,15 @@ pub enum Unfinished {
 }
 
 impl Unfinished {
+    /// The parked reading that it is another attempt at.
+    #[must_use]
+    pub fn retry_of(&self) -> Option<Position> {
+        match self {
+            Self::Reading { reading, .. } => reading.retry_of,
+            Self::Brought { .. } => None,
+        }
+    }
+
     /// Its place in the journal.
     #[must_use]
     pub fn position(&self) -> Position {

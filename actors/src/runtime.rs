@@ -16,6 +16,7 @@ use crate::{
     event_loop::{LoopHealth, LoopMessage},
     fanout::{Filter, Viewer},
     fold::Imported,
+    handover::Handover,
     ids::{DeviceId, LoopId, Position},
     inbox::{Inbox, Outlet},
     journal::Journal,
@@ -26,7 +27,7 @@ use crate::{
     recovery::Unfinished,
     script::ScriptEngine,
     state::{DeviceState, ParkedReading},
-    store::{StateStore, StoreError},
+    store::{ParkedChanges, StateStore, StoreError},
 };
 
 /// What the loops share.
@@ -45,6 +46,8 @@ pub struct Services {
     pub pool: Arc<BlockingPool>,
     /// The loops' inboxes, by loop.
     pub outlets: Vec<Outlet<LoopMessage>>,
+    /// The readings on their way to the loops that own their devices, by loop.
+    pub handovers: Vec<Handover>,
     /// Longest wait for company of a batch that nobody waits for.
     pub commit_max_delay: Duration,
     /// Time between two checkpoints.
@@ -73,10 +76,10 @@ impl Services {
         now + Duration::from_micros(u64::try_from(delay - into).unwrap_or(0))
     }
 
-    /// Milliseconds since the start.
+    /// Milliseconds since the start, whatever becomes of the time of day.
     #[must_use]
     pub fn uptime_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.uptime().0
     }
 }
 
@@ -150,8 +153,8 @@ impl Runtime {
         let deadline = Instant::now() + patience;
         let is_drained = |handle: &LoopHandle| {
             let mut event_loop = handle.event_loop();
+            event_loop.take_handed_over();
             event_loop.send_batch();
-            event_loop.flush_handover();
             event_loop.is_drained()
         };
         // Twice: what one loop handed over while it was asked came to the other one after that had answered.
@@ -172,12 +175,12 @@ impl Runtime {
         let checkpointed = self.until(Instant::now() + Duration::from_secs(5), |handle| {
             let mut event_loop = handle.event_loop();
             let unwritten = !event_loop.turn.dirty.is_empty() || !event_loop.turn.parked.is_empty();
-            event_loop.tick(handle.services().clock.now(), unwritten);
+            event_loop.tick(handle.services().clock.uptime(), unwritten);
             event_loop.is_checkpointed()
         });
         let checkpointed = checkpointed.await;
         // The position goes out once more, so that the next start has nothing to replay.
-        let last = |handle: &LoopHandle| handle.event_loop().tick(handle.services().clock.now(), true);
+        let last = |handle: &LoopHandle| handle.event_loop().tick(handle.services().clock.uptime(), true);
         let last = self.handle.on_every_loop(last).await.is_ok();
         let services = &self.handle.services;
         services.journal.close();
@@ -371,24 +374,41 @@ impl RuntimeHandle {
         Ok(page)
     }
 
-    /// The last `limit` parked readings before a position, newest first.
+    /// The last `limit` parked readings before a position, of one device or (`None`) of all, newest first: all that were
+    /// answered as parked, whether or not the store has them yet.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, QueryError> {
+    /// As [`RuntimeHandle::device`].
+    pub async fn parked(
+        &self,
+        device: Option<DeviceId>,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<ParkedReading>, QueryError> {
+        // The loops first: what they hold no more by now is in the store by then.
+        let unwritten = self.unwritten_parked().await?;
         let store = Arc::clone(&self.services.store);
-        let parked = self.services.pool.try_run(move || store.parked(before, limit))?;
-        Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+        let listed = self.services.pool.try_run(move || unwritten.over(&*store, device.as_ref(), before, limit))?;
+        Ok(listed.await.map_err(|_| QueryError::Panicked)??)
     }
 
     /// The parked reading at a position.
     ///
     /// # Errors
-    /// The store's.
+    /// As [`RuntimeHandle::device`].
     pub async fn parked_at(&self, position: Position) -> Result<Option<ParkedReading>, QueryError> {
+        if let Some(known) = self.unwritten_parked().await?.at(position) {
+            return Ok(known.cloned());
+        }
         let store = Arc::clone(&self.services.store);
         let parked = self.services.pool.try_run(move || store.parked_at(position))?;
         Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+    }
+
+    async fn unwritten_parked(&self) -> Result<ParkedChanges, QueryError> {
+        let mut all = ParkedChanges::default();
+        self.on_every_loop(LoopHandle::unwritten_parked).await?.into_iter().for_each(|changes| all.append(changes));
+        Ok(all)
     }
 
     /// Drops a parked reading for good: done when it returns, and durable.

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use tidegate_simulator::SwarmArgs;
 
-use crate::{config::Flags, state::StateCommand};
+use crate::{client::DEFAULT_NODE, config::Flags, state::StateCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,6 +63,17 @@ Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
 
+const PARKED_EXAMPLES: &str = "\
+Examples:
+  tidegate parked list
+  tidegate parked list --device pump-7 --json | jq '.[].payload'
+  tidegate parked show 4711
+  tidegate parked retry 4711 4715            through the handlers again, as the node runs them now
+  tidegate parked retry --all                oldest first; exit 1 if one is parked again
+  tidegate parked drop --device pump-7       for good
+
+A retried reading keeps the time at which it came: it does not replace what is newer.";
+
 /// Takes in what devices report, keeps their latest state, and shows it live
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXAMPLES)]
@@ -96,6 +107,9 @@ pub(crate) enum Command {
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// List, show, retry and drop readings that no handler could work on
+    #[command(subcommand, after_help = PARKED_EXAMPLES)]
+    Parked(ParkedCommand),
 }
 
 /// The commands for handlers.
@@ -137,6 +151,80 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the reference of every key as Markdown
     Reference,
+}
+
+/// The commands for parked readings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParkedCommand {
+    /// List parked readings, the newest first
+    #[command(after_help = PARKED_EXAMPLES)]
+    List {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Only those of this device
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a parked reading with its payload
+    #[command(after_help = PARKED_EXAMPLES)]
+    Show {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Its position, as `list` tells it
+        position: u64,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give parked readings to the handlers once more
+    #[command(after_help = PARKED_EXAMPLES)]
+    Retry {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Which.
+        #[command(flatten)]
+        choice: ParkedChoice,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop parked readings for good
+    #[command(after_help = PARKED_EXAMPLES)]
+    Drop {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Which.
+        #[command(flatten)]
+        choice: ParkedChoice,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which parked readings a command works on.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ParkedChoice {
+    /// Positions, as `list` tells them
+    #[arg(value_name = "POSITION")]
+    pub(crate) positions: Vec<u64>,
+    /// Those of this device
+    #[arg(long, value_name = "ID")]
+    pub(crate) device: Option<String>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// What a node is started with.

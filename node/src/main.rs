@@ -17,6 +17,7 @@ mod listeners;
 mod logging;
 mod mqtt;
 mod output;
+mod parked;
 mod script;
 mod state;
 mod swarm;
@@ -47,6 +48,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::State(command) => return Ok(state::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
+        Command::Parked(command) => return Ok(parked::run(command)?),
         Command::Config(command) => return config::command::run(&command),
     }
     Ok(Exit::Ok)

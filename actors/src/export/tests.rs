@@ -203,7 +203,7 @@ fn model(records: &[(Position, Record)]) -> Content {
     for (position, record) in records {
         match record {
             Record::Reading { reading, .. } => {
-                queues.entry(reading.device.clone()).or_default().push((*position, record))
+                queues.entry(reading.device.clone()).or_default().push((*position, record));
             }
             Record::Imported { state, .. } => queues.entry(state.device.clone()).or_default().push((*position, record)),
             Record::Outcome(outcome) => _ = outcomes.insert(outcome.reading, outcome),

@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 
-use super::{devices, ops, page, post, problem::Problem, state, viewer};
+use super::{devices, ops, page, parked, post, problem::Problem, state, viewer};
 
 /// The application, one for each loop.
 pub(crate) fn app()
@@ -35,7 +35,18 @@ pub(crate) fn app()
         .service(get("/ws", viewer::websocket))
         .service(get("/stream", viewer::sse))
         .service(get("/ledger", ops::ledger))
-        .service(get("/parked", ops::parked))
+        .service(get("/parked", parked::list))
+        .service(
+            web::resource("/parked/{position}")
+                .route(web::get().to(parked::one))
+                .route(web::delete().to(parked::drop_one))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(
+            web::resource("/parked/{position}/retry")
+                .route(web::post().to(parked::retry))
+                .default_service(web::to(method_not_allowed)),
+        )
         .service(get("/livez", ops::livez))
         .service(get("/readyz", ops::readyz))
         .service(get("/api/overview", ops::overview))
@@ -62,6 +73,8 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
 async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     let allowed = match (request.path(), request.method()) {
         ("/metrics", _) => "GET, POST",
+        (path, _) if path.starts_with("/parked/") && path.ends_with("/retry") => "POST",
+        (path, _) if path.starts_with("/parked/") => "GET, DELETE",
         (path, _) if path.ends_with("/metrics") || path == "/state/import" => "POST",
         (_, &Method::HEAD | _) => "GET",
     };

@@ -82,6 +82,10 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         "Viewers closed: they did not read.",
         load(&counters.viewers_stalled),
     );
+    let help = "Idempotency keys that are remembered with their bodies.";
+    text.one("tidegate_idempotency_keys", "gauge", help, edge.shared.keys.len());
+    let help = "Idempotency keys that were forgotten (limit idempotency_keys).";
+    text.one("tidegate_idempotency_keys_forgotten_total", "counter", help, edge.shared.keys.forgotten());
     text.one("tidegate_loop_panics_total", "counter", "Turns of loops that panicked.", load(&services.panics));
     for (name, help) in [("lag_seconds", "How late a loop's timer was."), ("devices", "Devices active on a loop.")] {
         let name = format!("tidegate_loop_{name}");

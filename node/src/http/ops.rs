@@ -5,10 +5,8 @@ use std::sync::atomic::Ordering;
 use actix_web::{
     HttpResponse,
     http::{StatusCode, header},
-    web,
 };
 use serde_json::{Value, json};
-use tidegate_actors::limits;
 
 use super::{metrics as prometheus, problem::Problem};
 use crate::edge::{EdgeLoop, here};
@@ -56,42 +54,6 @@ pub(crate) async fn metrics() -> HttpResponse {
             .body(prometheus::render(&edge, &ledger)),
         Err(error) => Problem::from(error).response(),
     }
-}
-
-/// `GET /parked?limit=`.
-pub(crate) async fn parked(query: web::Query<Vec<(String, String)>>) -> HttpResponse {
-    let mut limit = 100;
-    for (name, value) in query.iter() {
-        if name != "limit" {
-            return Problem::parameter("query", format!("unknown parameter {name:?}; allowed: limit")).response();
-        }
-        match value.parse() {
-            Ok(asked) if (1..=limits::PAGE_DEVICES).contains(&asked) => limit = asked,
-            _ => {
-                let detail = format!("limit = {value:?}; allowed: 1 to {}", limits::PAGE_DEVICES);
-                return Problem::parameter("limit", detail).limit("page_devices", limits::PAGE_DEVICES).response();
-            }
-        }
-    }
-    let parked = match here().shared.runtime.parked(None, limit).await {
-        Ok(parked) => parked,
-        Err(error) => return Problem::from(error).response(),
-    };
-    let rows: Vec<Value> = parked
-        .iter()
-        .map(|parked| {
-            json!({
-                "position": parked.position,
-                "deviceId": parked.reading.device.as_str(),
-                "script": parked.script,
-                "reason": parked.reason.name(),
-                "message": parked.message,
-                "receivedTime": parked.reading.received,
-                "payload": serde_json::from_slice::<Value>(&parked.reading.payload).unwrap_or(Value::Null),
-            })
-        })
-        .collect();
-    HttpResponse::Ok().json(json!({ "parked": rows }))
 }
 
 /// `GET /api/overview`: everything the dashboard shows besides devices, from the last sample.
