@@ -84,7 +84,7 @@ pub(crate) async fn export(query: web::Query<Vec<(String, String)>>) -> HttpResp
 }
 
 async fn begin_export(query: &[(String, String)]) -> Result<HttpResponse, Problem> {
-    let (mut format, mut rate) = (Format::Ndjson, None);
+    let (mut format, mut rate) = (Format::Ndjson, limits::EXPORT_RATE);
     for (name, value) in query {
         match (name.as_str(), value.as_str()) {
             ("format", "ndjson") => format = Format::Ndjson,
@@ -96,7 +96,7 @@ async fn begin_export(query: &[(String, String)]) -> Result<HttpResponse, Proble
                 let parsed = text.parse().ok().filter(|rate| *rate > 0);
                 let bad =
                     || Problem::parameter("rate", format!("rate = {text:?}; allowed: 1 or more records a second"));
-                rate = Some(parsed.ok_or_else(bad)?);
+                rate = parsed.ok_or_else(bad)?;
             }
             (other, _) => {
                 let detail = format!("unknown parameter {other:?}; allowed: format, rate");
@@ -145,7 +145,7 @@ struct Job {
     runtime: RuntimeHandle,
     data: DataDir,
     format: Format,
-    rate: Option<u32>,
+    rate: u32,
     pieces: mpsc::Sender<io::Result<Bytes>>,
 }
 
@@ -161,7 +161,7 @@ impl Job {
             return;
         }
         let mut out = Pieces { to: &self.pieces, piece: Vec::with_capacity(PIECE) };
-        match write(&export, &head, self.format, Pace::new(self.rate), &mut out) {
+        match write(&export, &head, self.format, Pace::new(Some(self.rate)), &mut out) {
             Ok(()) => tracing::info!(position = %head.position, devices = head.devices, "exported the states"),
             Err(ExportError::NotTaken(_)) => tracing::info!("an export was not read to its end"),
             Err(error) => {

@@ -109,7 +109,7 @@ pub(crate) struct ExportArgs {
     /// Where to; -: standard output
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     pub(crate) output: PathBuf,
-    /// At most so many records a second
+    /// At most so many records a second [default: 100000; of a node that is stopped: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
     /// Answer with a summary as JSON; needs --output FILE
@@ -175,7 +175,7 @@ pub(crate) struct BackupArgs {
     /// The running node
     #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
     pub(crate) node: String,
-    /// At most so many records a second
+    /// At most so many records a second [default: 100000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
     /// Answer as JSON
