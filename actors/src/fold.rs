@@ -93,7 +93,7 @@ pub fn fold(
         Verdict::Unchanged => reading.payload.clone(),
         Verdict::Keep(state) => state.clone(),
     };
-    let time = reading.ordering_time();
+    let time = reading.ordering_time(next.newest_device_time);
     if time.zip(next.newest_device_time).is_some_and(|(time, newest)| time < newest) || is_overtaken(&next, reading) {
         next.counts.settle(Disposition::Conflated(ConflateReason::Late));
         return Folded::Conflated(ConflateReason::Late, Some(next));
@@ -109,7 +109,7 @@ pub fn fold(
 /// Is this another attempt at a reading that has been overtaken while it was parked? Its order of arrival is that of its first
 /// attempt, so where no device time orders it, the times of arrival do.
 fn is_overtaken(state: &DeviceState, reading: &Reading) -> bool {
-    let unordered = reading.ordering_time().is_none() || state.newest_device_time.is_none();
+    let unordered = reading.device_time.is_none() || state.newest_device_time.is_none();
     reading.retry_of.is_some() && unordered && state.version > 0 && reading.received < state.received
 }
 
@@ -256,6 +256,13 @@ mod tests {
         assert!(matches!(soon, Folded::Conflated(ConflateReason::Late, _)), "{soon:?}");
         let healed = reading(Some(day + 1_000), day + 1_000, "{}");
         assert_eq!(committed(fold(Some(&ahead), Position(3), &healed, &Verdict::Unchanged, &[])).version, 2);
+        // The node's clock jumps back by a year: a device that keeps good time is not late for it.
+        let before = committed(fold(None, Position(1), &reading(Some(year), year, "{}"), &Verdict::Unchanged, &[]));
+        let jumped = reading(Some(year + 1), 7, "{}");
+        let jumped = committed(fold(Some(&before), Position(2), &jumped, &Verdict::Unchanged, &[]));
+        assert_eq!((jumped.version, jumped.newest_device_time), (2, Some(year)));
+        let really_late = fold(Some(&jumped), Position(3), &reading(Some(year - 1), 8, "{}"), &Verdict::Unchanged, &[]);
+        assert!(matches!(really_late, Folded::Conflated(ConflateReason::Late, _)), "{really_late:?}");
         // A reading without a time in between does not let late data in.
         let timed = committed(fold(None, Position(1), &reading(Some(100), 500, "{}"), &Verdict::Unchanged, &[]));
         let untimed = committed(fold(Some(&timed), Position(2), &reading(None, 501, "{}"), &Verdict::Unchanged, &[]));

@@ -12,6 +12,7 @@ pub mod checkpoint;
 #[cfg(test)]
 mod child;
 pub mod clock;
+pub mod crash_point;
 mod device;
 mod dirty;
 pub mod event_loop;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use support::{
     House, Node, eventually,
     http::{escape, request},
+    websocket::Viewer,
 };
 
 /// Counts its calls per device in `ctx.state` and marks what it has seen.
@@ -379,15 +380,19 @@ fn the_largest_array_of_one_device_is_kept_whole() {
 fn what_was_received_first_stays_first_over_whatever_connection() {
     const READINGS: usize = 400;
     let (_house, node) = node();
+    let mut viewer = Viewer::open(node.http, "?deviceId=d1");
+    viewer.snapshot();
     // Enough of them that both loops have some.
     let mut connections: Vec<_> = (0..8).map(|_| node.http()).collect();
     for n in 0..READINGS {
         let http = &mut connections[n % 8];
         http.send("POST", "/metrics", &[], json!({"deviceId": "d1", "n": n}).to_string().as_bytes());
         assert_eq!(http.receive().status, 202);
-        // Readings within one millisecond could not be told from late ones.
-        std::thread::sleep(std::time::Duration::from_millis(1));
     }
+    // A viewer that reads sees every state, in the order in which the device's readings were taken.
+    let seen = viewer.until("the last reading", |message| message["state"]["n"] == json!(READINGS - 1));
+    let order: Vec<_> = seen.iter().filter_map(|message| message["state"]["n"].as_u64()).collect();
+    assert_eq!(order, (0..READINGS as u64).collect::<Vec<_>>());
     let ledger = node.settled_ledger();
     assert_eq!((&ledger["committed"], &ledger["conflated"]), (&json!(READINGS), &json!({})), "{ledger}");
 }

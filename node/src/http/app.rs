@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 
-use super::{devices, ops, page, parked, post, problem::Problem, state, viewer};
+use super::{devices, ledger, ops, page, parked, post, problem::Problem, state, viewer};
 
 /// The application, one for each loop.
 pub(crate) fn app()
@@ -34,7 +34,7 @@ pub(crate) fn app()
         )
         .service(get("/ws", viewer::websocket))
         .service(get("/stream", viewer::sse))
-        .service(get("/ledger", ops::ledger))
+        .service(get("/ledger", ledger::get))
         .service(get("/parked", parked::list))
         .service(
             web::resource("/parked/{position}")

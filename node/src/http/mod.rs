@@ -6,6 +6,7 @@
 
 mod app;
 mod devices;
+mod ledger;
 pub(crate) mod listener;
 mod metrics;
 mod ops;

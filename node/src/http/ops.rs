@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 
-use super::{metrics as prometheus, problem::Problem};
+use super::{ledger::NodeLedger, metrics as prometheus, problem::Problem};
 use crate::edge::{EdgeLoop, here};
 
 /// `GET /livez`: this loop turns.
@@ -37,23 +37,17 @@ pub(crate) async fn readyz() -> HttpResponse {
     }
 }
 
-/// `GET /ledger`.
-pub(crate) async fn ledger() -> HttpResponse {
-    match here().shared.runtime.ledger().await {
-        Ok(ledger) => HttpResponse::Ok().json(ledger),
-        Err(error) => Problem::from(error).response(),
-    }
-}
-
 /// `GET /metrics`, in Prometheus' text format.
 pub(crate) async fn metrics() -> HttpResponse {
     let edge = here();
-    match edge.shared.runtime.ledger().await {
-        Ok(ledger) => HttpResponse::Ok()
-            .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
-            .body(prometheus::render(&edge, &ledger)),
-        Err(error) => Problem::from(error).response(),
-    }
+    let runtime = &edge.shared.runtime;
+    let (ledger, lifetime) = match (runtime.ledger().await, runtime.lifetime().await) {
+        (Ok(ledger), Ok(lifetime)) => (ledger, lifetime),
+        (Err(error), _) | (_, Err(error)) => return Problem::from(error).response(),
+    };
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .body(prometheus::render(&edge, &ledger, &lifetime))
 }
 
 /// `GET /api/overview`: everything the dashboard shows besides devices, from the last sample.
@@ -74,6 +68,7 @@ fn overview_json(edge: &EdgeLoop) -> Value {
             "rssBytes": sample.rss_bytes,
             "memoryLimitBytes": shared.settings.memory_limit,
             "pid": std::process::id(),
+            "time": services.clock.now(),
         },
         "devices": { "known": sample.devices_known, "connected": connected },
         "rates": { "readingsPerSecond": sample.readings_per_second },
@@ -89,6 +84,6 @@ fn overview_json(edge: &EdgeLoop) -> Value {
         "pool": { "threads": services.pool.threads(), "queued": services.pool.queued(), "limit": services.pool.limit() },
         "scripts": services.scripts.scripts(),
         "workers": services.scripts.workers(),
-        "ledger": sample.ledger,
+        "ledger": NodeLedger { ledger: &sample.ledger, lifetime: &sample.lifetime },
     })
 }

@@ -6,7 +6,7 @@ use super::{Expected, Runtime, recovered, work};
 use crate::{
     checkpoint::{CheckpointBatch, CheckpointConfig, Checkpointer},
     ids::{LoopId, Position},
-    journal::Journal,
+    journal::{Journal, Retention},
     snapshot,
     store::ParkedChanges,
 };
@@ -68,7 +68,7 @@ fn with_snapshots(dir: &Path) -> Expected {
     let config = CheckpointConfig {
         interval: Duration::from_millis(5),
         snapshot_dir: dir.join("snapshots"),
-        journal_retention_bytes: 8_000,
+        retention: Retention { bytes: 8_000, age: None },
         loops: 1,
     };
     let checkpointer = Checkpointer::start(runtime.store.clone(), runtime.journal.clone(), config).unwrap();
