@@ -104,6 +104,8 @@ pub(crate) struct EventLoop {
     batches_sent: u64,
     /// Those of them that it has not committed, oldest first.
     committing: VecDeque<Vec<Written>>,
+    /// Batches that are committed, since the start.
+    commits: u64,
     last_committed: Position,
     /// Readings that other loops handed over, taken and not yet gone to their devices.
     handed_over: VecDeque<Submission>,
@@ -150,6 +152,7 @@ impl EventLoop {
             by_order: BTreeSet::new(),
             batches_sent: 0,
             committing: VecDeque::new(),
+            commits: 0,
             last_committed: Position(0),
             handed_over: VecDeque::new(),
             unwoken: vec![Due::Never; loops],
@@ -280,6 +283,7 @@ impl EventLoop {
             return;
         };
         debug_assert_eq!(written.len(), commit.records);
+        self.commits += 1;
         self.last_committed = Position((commit.first.0 + commit.records as u64).saturating_sub(1));
         for (written, position) in written.into_iter().zip(commit.first.0..) {
             let position = Position(position);
@@ -405,6 +409,18 @@ impl EventLoop {
             // The queue is full: the batch goes on growing, and past its limit the sockets wait.
             Err(batch) => self.turn.batch = batch,
         }
+    }
+
+    /// Hands everything that was done up to now to the journal, and says how many of the loop's batches must be committed for
+    /// that to be durable; `None`: the journal does not take it yet.
+    pub(crate) fn commits_needed(&mut self) -> Option<u64> {
+        self.send_batch();
+        self.turn.batch.is_empty().then(|| self.commits + self.committing.len() as u64)
+    }
+
+    /// Batches that are committed, since the start.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits
     }
 
     /// Sends everything else that the turn collected. What a full queue refuses stays for the next turn.
