@@ -57,6 +57,7 @@ fn child_fills_the_disk_of_a_running_node() {
     let mut acked = Acked::new();
 
     let mut node = house.start();
+    the_view_alone_meets_the_end(&node, &disk);
     let load = Load::start(&node, &acked);
     load.wait_for_more(200);
     // Now not a byte is left, now a little: the journal and the view meet the end of the disk in different places.
@@ -69,11 +70,6 @@ fn child_fills_the_disk_of_a_running_node() {
         }
         drop(filler);
         ready_again(&node);
-        if round == 0 {
-            // sled met the end of the disk as well, and was opened again.
-            node.logged(&["cannot write a checkpoint", "No space left"]);
-            node.logged(&["checkpoints are written again"]);
-        }
         load.wait_for_more(200);
         println!("full disk: {leave} bytes left, after {:.1?}", begin.elapsed());
     }
@@ -96,6 +92,30 @@ fn child_fills_the_disk_of_a_running_node() {
     println!("full disk: killed after {:.1?}", begin.elapsed());
     all_is_there(&house, &acked);
     println!("full disk: checked after {:.1?}", begin.elapsed());
+}
+
+/// The journal has room set aside in its segment, the view has none: readings are acknowledged all the same, and sled, which
+/// keeps a write error for good, is opened again once there is room.
+#[track_caller]
+fn the_view_alone_meets_the_end(node: &Node, disk: &Path) {
+    let write = |n: u64| node.post("/metrics?ack=committed", &format!(r#"{{"deviceId":"view-{n}","n":{n}}}"#)).status;
+    assert_eq!(write(0), 200);
+    let filler = Filler::fill(disk, 0);
+    let mut written = 0;
+    eventually("a checkpoint fails", || {
+        written += 1;
+        assert_eq!(write(written), 200, "the journal has room");
+        (node.metric("tidegate_checkpoint_healthy") == 0.0).then_some(())
+    });
+    node.logged(&["cannot write a checkpoint", "No space left"]);
+    assert_eq!(node.get("/readyz").status, 503);
+    drop(filler);
+    ready_again(node);
+    node.logged(&["checkpoints are written again"]);
+    eventually("the last device is in the view", || {
+        let state = node.device(&format!("view-{written}"))?;
+        (state["state"]["n"] == json!(written)).then_some(())
+    });
 }
 
 /// `/readyz` says that there is no space, by name, and the journal has stopped.
