@@ -32,8 +32,8 @@ use crate::{
     limits,
     lock::{lock, read, write},
     snapshot::{self, SnapshotError},
-    state::{DeviceState, ParkedReading},
-    store::{StateStore, StoreError},
+    state::DeviceState,
+    store::{ParkedChanges, StateStore, StoreError},
 };
 
 /// Time between two attempts to write a snapshot: each reads the whole store.
@@ -76,7 +76,7 @@ pub struct CheckpointBatch {
     /// States that changed since its last batch (the latest of each device is enough).
     pub states: Vec<DeviceState>,
     /// Readings that were parked since its last batch.
-    pub parked: Vec<ParkedReading>,
+    pub parked: ParkedChanges,
     /// Every reading of this loop's devices at or before this is folded, and its state is in this batch or an earlier one.
     pub folded_through: Position,
 }
@@ -217,7 +217,7 @@ struct Worker {
     shared: Arc<Shared>,
     loops: Vec<Progress>,
     states: DirtyStates,
-    parked: Vec<ParkedReading>,
+    parked: ParkedChanges,
     /// `appended_bytes` of the journal at the last snapshot.
     snapshot_at: u64,
     /// After a failed snapshot: not before this.
@@ -240,7 +240,7 @@ impl Worker {
             shared,
             loops,
             states: DirtyStates::default(),
-            parked: Vec::new(),
+            parked: ParkedChanges::default(),
             snapshot_at: 0,
             snapshot_not_before: None,
         }
@@ -249,7 +249,7 @@ impl Worker {
     fn run(mut self, batches: &flume::Receiver<CheckpointBatch>) -> Result<(), StoreError> {
         let mut due = Instant::now() + self.config.interval;
         loop {
-            let full = self.states.is_full() || self.parked.len() >= limits::PARKED_READINGS;
+            let full = self.states.is_full() || self.parked.is_full();
             // Batches that keep coming must not keep a checkpoint from being written.
             let now = full || Instant::now() >= due;
             match if now { Err(RecvTimeoutError::Timeout) } else { batches.recv_deadline(due) } {
@@ -273,7 +273,7 @@ impl Worker {
 
     fn take(&mut self, batch: CheckpointBatch) {
         batch.states.into_iter().for_each(|state| self.states.insert(state));
-        self.parked.extend(batch.parked);
+        self.parked.append(batch.parked);
         match self.loops.get_mut(batch.owner.index()) {
             Some(progress) => {
                 progress.batches += 1;
@@ -292,7 +292,7 @@ impl Worker {
             return Ok(());
         }
         let started = Instant::now();
-        if let Err(error) = self.store.write(&self.states.to_vec(), &self.parked, folded) {
+        if let Err(error) = self.store.write(&self.parked.with(self.states.to_vec()), folded) {
             let mut status = lock(&self.shared.status);
             if status.healthy {
                 tracing::error!(%error, "cannot write a checkpoint; the journal keeps it all meanwhile");

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::{
     clock::Millis,
     fanout::{encode_event, encode_state},
-    fold::{Folded, fold},
+    fold::{self, Folded, Imported, fold, fold_import},
     ids::{DeviceId, Position},
     journal::OutcomeRecord,
     ledger::{DropReason, RejectReason},
@@ -19,7 +19,7 @@ use crate::{
     script::{ParkReason, Route, ScriptCall, ScriptOutcome, ScriptRun, Verdict},
     state::{DeviceState, ParkedReading},
     submission::{AckTo, Answer, Disposition, Submission},
-    turn::{Admitted, Turn},
+    turn::{Admitted, ReplyTo, Turn},
 };
 
 /// The key of an active device in its loop's table.
@@ -34,6 +34,8 @@ pub(crate) enum Step {
     Committed(Committed),
     /// Its handlers ran.
     Handled(ScriptOutcome),
+    /// Not a reading: a state that was brought in is in the journal.
+    Brought(Brought),
 }
 
 /// A reading that is in the journal and not yet folded.
@@ -45,6 +47,15 @@ pub(crate) struct Committed {
     pub(crate) routed: bool,
     /// Who waits for [`AckLevel::Processed`].
     pub(crate) ack: Option<AckTo>,
+}
+
+/// A state that was brought in, and is in the journal and not yet folded.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    pub(crate) position: Position,
+    pub(crate) state: DeviceState,
+    pub(crate) overwrite: bool,
+    pub(crate) reply: ReplyTo<Imported>,
 }
 
 /// One active device.
@@ -72,8 +83,14 @@ enum Slot {
 /// Readings that cannot be folded at once.
 #[derive(Debug, Default)]
 struct Lane {
-    waiting: VecDeque<Committed>,
+    waiting: VecDeque<Waiting>,
     running: VecDeque<Committed>,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Reading(Committed),
+    Brought(Box<Brought>),
 }
 
 /// Which handlers want the device's readings, as of one generation of the engine.
@@ -119,6 +136,7 @@ impl DeviceActor {
                 }
                 self.run_next(turn);
             }
+            Step::Brought(brought) => self.take_brought(brought, turn),
         }
     }
 
@@ -133,7 +151,7 @@ impl DeviceActor {
             None
         };
         if let Some(reason) = refusal {
-            turn.ledger.reject(reason);
+            turn.reject(reason, Some(self.device.as_str()));
             turn.answer(ack, Answer::Refused(reason));
             return None;
         }
@@ -156,7 +174,7 @@ impl DeviceActor {
             return;
         }
         turn.open_positions.open(reading.position);
-        self.lane.get_or_insert_default().waiting.push_back(reading);
+        self.lane.get_or_insert_default().waiting.push_back(Waiting::Reading(reading));
         self.run_next(turn);
     }
 
@@ -169,11 +187,19 @@ impl DeviceActor {
             if !lane.running.is_empty() {
                 return;
             }
-            let Some(first) = lane.waiting.pop_front() else {
-                self.lane = None;
-                return;
+            let first = match lane.waiting.pop_front() {
+                Some(Waiting::Reading(first)) => first,
+                Some(Waiting::Brought(brought)) => {
+                    self.fold_brought(*brought, turn);
+                    continue;
+                }
+                None => {
+                    self.lane = None;
+                    return;
+                }
             };
-            if self.route_of(&first, turn).is_empty() {
+            let is_retry = self.state().is_some_and(|state| fold::is_retry(state, &first.reading));
+            if is_retry || self.route_of(&first, turn).is_empty() {
                 let mut outcome = unchanged(&first);
                 turn.open_positions.close(first.position);
                 if let Some(folded) = self.fold_one(&first, &mut outcome, turn) {
@@ -189,8 +215,14 @@ impl DeviceActor {
     fn start_run(&mut self, first: Committed, turn: &mut Turn) {
         let mut running = VecDeque::from([first]);
         if let Some(lane) = &mut self.lane {
-            while running.len() < limits::SCRIPT_RUN && lane.waiting.front().is_some_and(|next| next.routed) {
-                running.extend(lane.waiting.pop_front());
+            // Whether a request's reading is a retry is known once those before it are folded: it begins a run of its own.
+            let goes_along = |next: &Committed| next.routed && next.reading.idempotency.is_none();
+            while running.len() < limits::SCRIPT_RUN
+                && matches!(lane.waiting.front(), Some(Waiting::Reading(next)) if goes_along(next))
+            {
+                if let Some(Waiting::Reading(next)) = lane.waiting.pop_front() {
+                    running.push_back(next);
+                }
             }
         }
         let calls = running
@@ -202,10 +234,11 @@ impl DeviceActor {
             })
             .collect();
         let state = self.state();
+        let made = state.filter(|state| state.version > 0);
         turn.run(ScriptRun {
             owner: turn.id,
             device: self.device.clone(),
-            previous: state.map(|s| (s.state.clone(), s.device_time.unwrap_or(s.received))),
+            previous: made.map(|s| (s.state.clone(), s.device_time.unwrap_or(s.received))),
             script_state: state.map(|s| s.script_state.clone()).unwrap_or_default(),
             calls,
         });
@@ -245,12 +278,7 @@ impl DeviceActor {
     /// Settles the ledger, keeps the new state, and tells viewers, subscribers and whoever waits.
     fn publish(&mut self, reading: &Committed, folded: Folded, outcome: ScriptOutcome, turn: &mut Turn) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let disposition = match &folded {
-            Folded::Committed(_) => Disposition::Kept,
-            Folded::Conflated(reason, _) => Disposition::Conflated(*reason),
-            Folded::Dropped(_) => Disposition::Dropped,
-            Folded::Parked(reason, _) => Disposition::Parked(*reason),
-        };
+        let disposition = folded.disposition();
         turn.settle(disposition);
         if let Some(state) = folded.into_state() {
             self.keep(state, turn);
@@ -264,12 +292,45 @@ impl DeviceActor {
         if let Verdict::Parked { script, reason, message } = outcome.verdict {
             let parked =
                 ParkedReading { position: reading.position, reading: reading.reading.clone(), script, reason, message };
-            turn.park(parked);
+            turn.parked.park(parked);
+        }
+        if let Some(parked) = reading.reading.retry_of {
+            turn.parked.unpark(parked);
         }
         turn.answer(reading.ack, Answer::Processed(disposition));
     }
 
+    fn take_brought(&mut self, brought: Brought, turn: &mut Turn) {
+        if matches!(self.slot, Slot::Ready(_)) && self.lane.is_none() {
+            self.in_flight += 1;
+            self.fold_brought(brought, turn);
+            return;
+        }
+        self.in_flight += 1;
+        turn.open_positions.open(brought.position);
+        self.lane.get_or_insert_default().waiting.push_back(Waiting::Brought(Box::new(brought)));
+        self.run_next(turn);
+    }
+
+    fn fold_brought(&mut self, brought: Brought, turn: &mut Turn) {
+        let Slot::Ready(state) = &self.slot else { return };
+        let Brought { position, state: imported, overwrite, reply } = brought;
+        turn.open_positions.close(position);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.touched = turn.now;
+        let (what, state) = fold_import(state.as_deref(), position, &imported, overwrite);
+        if let Some(state) = state {
+            self.keep(state, turn);
+        }
+        if what == Imported::Imported {
+            self.show(turn);
+        }
+        // Whoever asked may have gone.
+        let _ = reply.send(what);
+    }
+
     fn keep(&mut self, state: DeviceState, turn: &mut Turn) {
+        turn.lifetime.change(self.state(), &state);
         // The box is reused: a state is replaced far more often than it is made.
         match &mut self.slot {
             Slot::Ready(Some(old)) => **old = state,
@@ -314,6 +375,10 @@ impl DeviceActor {
 
     pub(crate) fn device(&self) -> &DeviceId {
         &self.device
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight
     }
 
     /// Counts a reading that was in the journal before this node started and is handled again.

@@ -16,8 +16,9 @@ use slab::Slab;
 use crate::{
     checkpoint::CheckpointBatch,
     clock::Millis,
-    device::{Committed, DeviceActor, DeviceKey, Step, split_ack},
+    device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
     fanout::{Filter, Viewer, encode_state},
+    fold::Imported,
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, Commit},
     ledger::RejectReason,
@@ -28,7 +29,7 @@ use crate::{
     state::DeviceState,
     store::StoreError,
     submission::{Ack, AckTo, Answer, Submission},
-    turn::{Shown, Turn, Written},
+    turn::{ReplyTo, Shown, ToImport, Turn, Written},
 };
 
 /// What a loop is told from outside: by other loops, by the journal, by the script workers.
@@ -178,7 +179,8 @@ impl EventLoop {
             return;
         }
         if queue.len() >= 2 * limits::HANDOVER {
-            self.turn.ledger.reject(RejectReason::Overloaded);
+            let device = submission.reading.device.as_str();
+            self.turn.reject(RejectReason::Overloaded, Some(device));
             self.turn.answer(submission.ack, Answer::Refused(RejectReason::Overloaded));
             return;
         }
@@ -254,10 +256,27 @@ impl EventLoop {
         debug_assert_eq!(written.len(), commit.records);
         self.last_committed = Position((commit.first.0 + commit.records as u64).saturating_sub(1));
         for (written, position) in written.into_iter().zip(commit.first.0..) {
-            let Written::Reading(admitted) = written else { continue };
+            let position = Position(position);
+            let admitted = match written {
+                Written::Reading(admitted) => admitted,
+                Written::Outcome => continue,
+                Written::Unparked(parked, reply) => {
+                    self.turn.parked.unpark(parked);
+                    // Whoever asked may have gone; it is done all the same.
+                    let _ = reply.send(());
+                    continue;
+                }
+                Written::Imported(import) => {
+                    let ToImport { key, state, overwrite, reply } = *import;
+                    if let Some(device) = self.devices.get_mut(key as usize) {
+                        let brought = Brought { position, state, overwrite, reply };
+                        device.on_reading(Step::Brought(brought), &mut self.turn);
+                    }
+                    continue;
+                }
+            };
             let (now, later) = split_ack(admitted.level, admitted.ack);
             self.turn.answer(now, Answer::Committed);
-            let position = Position(position);
             let committed = Committed { position, reading: admitted.reading, routed: admitted.routed, ack: later };
             if let Some(device) = self.devices.get_mut(admitted.key as usize) {
                 device.on_reading(Step::Committed(committed), &mut self.turn);
@@ -288,13 +307,45 @@ impl EventLoop {
     }
 
     fn resume(&mut self, unfinished: Unfinished) {
-        let Unfinished { position, reading, routed } = unfinished;
-        let key = self.activate(&reading.device);
-        if let Some(device) = self.devices.get_mut(key as usize) {
-            device.resume(&mut self.turn);
-            let committed = Committed { position, reading, routed, ack: None };
-            device.on_reading(Step::Committed(committed), &mut self.turn);
+        let key = self.activate(unfinished.device());
+        let Some(device) = self.devices.get_mut(key as usize) else { return };
+        match unfinished {
+            Unfinished::Reading { position, reading, routed } => {
+                device.resume(&mut self.turn);
+                let committed = Committed { position, reading, routed, ack: None };
+                device.on_reading(Step::Committed(committed), &mut self.turn);
+            }
+            Unfinished::Brought { position, state, overwrite } => {
+                // Nobody waits for it any more.
+                let (reply, _) = tokio::sync::oneshot::channel();
+                let brought = Brought { position, state, overwrite, reply };
+                device.on_reading(Step::Brought(brought), &mut self.turn);
+            }
         }
+    }
+
+    // ---- an operator's commands
+
+    /// Takes a state that was brought in from elsewhere.
+    pub(crate) fn import(&mut self, state: DeviceState, overwrite: bool, reply: ReplyTo<Imported>) {
+        if self.turn.is_over_limit() || self.turn.journal_failed || self.turn.gate_closed {
+            let _ = reply.send(Imported::Overloaded);
+            return;
+        }
+        let key = self.activate(&state.device);
+        // While it is on its way the device must not be passivated: it has just been activated, and a commit is never that long.
+        let record = state.clone();
+        let written = Written::Imported(Box::new(ToImport { key, state, overwrite, reply }));
+        if let Err(error) = self.turn.journal_command(written, |batch| batch.push_imported(&record, overwrite)) {
+            tracing::error!(device = %record.device, %error, "refused a state that the journal cannot hold");
+        }
+    }
+
+    /// Takes an operator's dropping of a parked reading.
+    pub(crate) fn unpark(&mut self, device: &DeviceId, position: Position, reply: ReplyTo<()>) {
+        let written = Written::Unparked(position, reply);
+        // It always fits.
+        let _ = self.turn.journal_command(written, |batch| batch.push_unparked(device, position));
     }
 
     // ---- viewers and queries

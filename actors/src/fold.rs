@@ -9,19 +9,20 @@ use crate::{
     reading::Reading,
     script::{ParkReason, Verdict},
     state::DeviceState,
+    submission::Disposition,
 };
 
-/// What became of a reading.
+/// What became of a reading, and the device's state after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Folded {
-    /// The device has a new state.
+    /// It made the state.
     Committed(DeviceState),
-    /// The reading gave way; the state as it is now, if its bookkeeping (position, `ctx.state`) moved on.
+    /// It gave way; only the state's bookkeeping moved on, or nothing at all.
     Conflated(ConflateReason, Option<DeviceState>),
-    /// A handler dropped it; likewise.
-    Dropped(Option<DeviceState>),
+    /// A handler dropped it; only the state's bookkeeping moved on.
+    Dropped(DeviceState),
     /// It is parked; likewise.
-    Parked(ParkReason, Option<DeviceState>),
+    Parked(ParkReason, DeviceState),
 }
 
 impl Folded {
@@ -29,16 +30,28 @@ impl Folded {
     #[must_use]
     pub fn into_state(self) -> Option<DeviceState> {
         match self {
-            Self::Committed(state) => Some(state),
-            Self::Conflated(_, state) | Self::Dropped(state) | Self::Parked(_, state) => state,
+            Self::Committed(state) | Self::Dropped(state) | Self::Parked(_, state) => Some(state),
+            Self::Conflated(_, state) => state,
+        }
+    }
+
+    /// What became of the reading.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Committed(_) => Disposition::Kept,
+            Self::Conflated(reason, _) => Disposition::Conflated(*reason),
+            Self::Dropped(_) => Disposition::Dropped,
+            Self::Parked(reason, _) => Disposition::Parked(*reason),
         }
     }
 }
 
 /// Folds a reading at `position` into the state before it.
 ///
-/// The greatest [`Reading::effective_time`] wins; of equal times the later position. A position that the state already has
-/// changes nothing, so that replaying a journal twice is the same as replaying it once.
+/// The greatest [`Reading::ordering_time`] wins; of equal times, and without one, the later position. A position that the
+/// state already has changes nothing, so that replaying a journal twice is the same as replaying it once. A reading that its
+/// request had brought before changes no more than the bookkeeping.
 #[must_use]
 pub fn fold(
     previous: Option<&DeviceState>,
@@ -50,45 +63,99 @@ pub fn fold(
     if previous.is_some_and(|state| position <= state.position) {
         return Folded::Conflated(ConflateReason::Duplicate, None);
     }
-    let moved_on = || previous.map(|state| advance(state, position, script_state));
-    let kept = match verdict {
-        Verdict::Dropped { .. } => return Folded::Dropped(moved_on()),
-        Verdict::Parked { reason, .. } => return Folded::Parked(*reason, moved_on()),
-        Verdict::Unchanged => reading.payload.clone(),
-        Verdict::Keep(state) => state.clone(),
+    let mut next = match previous {
+        Some(state) => state.clone(),
+        None => DeviceState::empty(reading.device.clone(), reading.received),
     };
-    let Some(state) = previous else {
-        return Folded::Committed(DeviceState {
-            device: reading.device.clone(),
-            state: kept,
-            device_time: reading.device_time,
-            received: reading.received,
-            version: 1,
-            position,
-            script_state: script_state.to_vec(),
-        });
-    };
-    if reading.effective_time() < state.device_time.unwrap_or(state.received) {
-        return Folded::Conflated(ConflateReason::Late, moved_on());
+    next.position = position;
+    if is_retry(&next, reading) {
+        next.counts.settle(Disposition::Conflated(ConflateReason::IdempotentRetry));
+        return Folded::Conflated(ConflateReason::IdempotentRetry, Some(next));
     }
-    let mut next = advance(state, position, script_state);
-    next.state = kept;
-    next.device_time = reading.device_time;
-    next.received = reading.received;
-    next.version = state.version + 1;
-    Folded::Committed(next)
-}
-
-/// The state with its bookkeeping moved on: the position, and the `ctx.state` of the scripts that changed theirs.
-fn advance(state: &DeviceState, position: Position, script_state: &[(Box<str>, Bytes)]) -> DeviceState {
-    let mut next = DeviceState { position, ..state.clone() };
+    if let Some(idempotency) = &reading.idempotency {
+        next.requests.add(idempotency);
+    }
     for (script, value) in script_state {
         match next.script_state.iter_mut().find(|(name, _)| name == script) {
             Some((_, old)) => *old = value.clone(),
             None => next.script_state.push((script.clone(), value.clone())),
         }
     }
-    next
+    let kept = match verdict {
+        Verdict::Dropped { .. } => {
+            next.counts.settle(Disposition::Dropped);
+            return Folded::Dropped(next);
+        }
+        Verdict::Parked { reason, .. } => {
+            next.counts.settle(Disposition::Parked(*reason));
+            return Folded::Parked(*reason, next);
+        }
+        Verdict::Unchanged => reading.payload.clone(),
+        Verdict::Keep(state) => state.clone(),
+    };
+    let time = reading.ordering_time();
+    if time.zip(next.newest_device_time).is_some_and(|(time, newest)| time < newest) {
+        next.counts.settle(Disposition::Conflated(ConflateReason::Late));
+        return Folded::Conflated(ConflateReason::Late, Some(next));
+    }
+    next.state = kept;
+    next.device_time = reading.device_time;
+    next.newest_device_time = next.newest_device_time.max(time);
+    next.received = reading.received;
+    next.version += 1;
+    Folded::Committed(next)
+}
+
+/// Has the request of this reading brought it before? Then its handlers do not run again.
+#[must_use]
+pub fn is_retry(state: &DeviceState, reading: &Reading) -> bool {
+    reading.idempotency.as_ref().is_some_and(|idempotency| state.requests.has(idempotency))
+}
+
+/// What became of a state that was brought in from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Imported {
+    /// It is the device's state now.
+    Imported,
+    /// The device had the very same.
+    Unchanged,
+    /// The device has a newer one, which stays.
+    Older,
+    /// The node is at one of its limits and took nothing; again later.
+    Overloaded,
+}
+
+/// Folds a state that was brought in from elsewhere, at `position`. A device without a reading of its own becomes just what
+/// was brought; another one keeps its counts, and its version goes on growing. Without `overwrite` the newer state stays.
+#[must_use]
+pub fn fold_import(
+    previous: Option<&DeviceState>,
+    position: Position,
+    imported: &DeviceState,
+    overwrite: bool,
+) -> (Imported, Option<DeviceState>) {
+    let next = DeviceState { position, ..imported.clone() };
+    let Some(before) = previous else { return (Imported::Imported, Some(next)) };
+    if position <= before.position {
+        return (Imported::Unchanged, None);
+    }
+    let content = |state: &DeviceState| {
+        (state.state.clone(), state.device_time, state.newest_device_time, state.received, state.script_state.clone())
+    };
+    if content(before) == content(imported) {
+        return (Imported::Unchanged, Some(DeviceState { position, ..before.clone() }));
+    }
+    let is_newer = match before.newest_device_time.zip(imported.newest_device_time) {
+        Some((own, brought)) => own > brought,
+        None => before.received > imported.received,
+    };
+    if before.version > 0 && is_newer && !overwrite {
+        return (Imported::Older, Some(DeviceState { position, ..before.clone() }));
+    }
+    let version = imported.version.max(before.version + 1);
+    let (counts, requests) = (before.counts.clone(), before.requests.clone());
+    (Imported::Imported, Some(DeviceState { version, counts, requests, ..next }))
 }
 
 #[cfg(test)]
@@ -104,6 +171,8 @@ mod tests {
             device_time: time,
             received,
             payload: Bytes::from_static(payload.as_bytes()),
+            idempotency: None,
+            retry_of: None,
         }
     }
 
@@ -141,10 +210,67 @@ mod tests {
         let first = committed(fold(None, Position(1), &reading(None, 1, "{}"), &Verdict::Unchanged, &scripts));
         let scripts = [(Box::<str>::from("a.js"), Bytes::from_static(b"{\"n\":2}"))];
         let verdict = Verdict::Dropped { script: "a.js".into() };
-        let Folded::Dropped(Some(next)) = fold(Some(&first), Position(2), &reading(None, 2, "{}"), &verdict, &scripts)
-        else {
+        let Folded::Dropped(next) = fold(Some(&first), Position(2), &reading(None, 2, "{}"), &verdict, &scripts) else {
             panic!("not dropped")
         };
         assert_eq!((next.version, next.script_state), (1, scripts.to_vec()));
+    }
+
+    #[test]
+    fn the_nodes_clock_orders_nothing_and_a_devices_fast_clock_heals() {
+        let year = 365 * 24 * 3_600_000;
+        let first = committed(fold(None, Position(1), &reading(None, year, "{}"), &Verdict::Unchanged, &[]));
+        // The node's clock jumps back by a year: what arrives is newer all the same.
+        let next = committed(fold(Some(&first), Position(2), &reading(None, 5, "{}"), &Verdict::Unchanged, &[]));
+        assert_eq!((next.version, next.received), (2, 5));
+        // A device that is a year ahead counts as a day ahead, so its right time wins a day later.
+        let ahead = committed(fold(None, Position(1), &reading(Some(year), 1_000, "{}"), &Verdict::Unchanged, &[]));
+        assert_eq!(ahead.device_time, Some(year));
+        let day = 24 * 3_600_000;
+        let soon = reading(Some(2_000), 2_000, "{}");
+        let soon = fold(Some(&ahead), Position(2), &soon, &Verdict::Unchanged, &[]);
+        assert!(matches!(soon, Folded::Conflated(ConflateReason::Late, _)), "{soon:?}");
+        let healed = reading(Some(day + 1_000), day + 1_000, "{}");
+        assert_eq!(committed(fold(Some(&ahead), Position(3), &healed, &Verdict::Unchanged, &[])).version, 2);
+        // A reading without a time in between does not let late data in.
+        let timed = committed(fold(None, Position(1), &reading(Some(100), 500, "{}"), &Verdict::Unchanged, &[]));
+        let untimed = committed(fold(Some(&timed), Position(2), &reading(None, 501, "{}"), &Verdict::Unchanged, &[]));
+        let late = fold(Some(&untimed), Position(3), &reading(Some(50), 502, "{}"), &Verdict::Unchanged, &[]);
+        assert!(matches!(late, Folded::Conflated(ConflateReason::Late, _)), "{late:?}");
+    }
+
+    #[test]
+    fn a_request_that_comes_again_is_no_second_reading_even_if_the_first_was_dropped() {
+        let idempotency = Some(crate::idempotency::Idempotency { request: [1; 16], index: 0 });
+        let once = Reading { idempotency, ..reading(None, 1, "{\"n\":1}") };
+        let dropped = Verdict::Dropped { script: "a.js".into() };
+        let Folded::Dropped(state) = fold(None, Position(1), &once, &dropped, &[]) else { panic!("not dropped") };
+        assert_eq!((state.version, &state.state[..]), (0, &b"{}"[..]));
+        let again = fold(Some(&state), Position(2), &once, &Verdict::Unchanged, &[]);
+        let Folded::Conflated(ConflateReason::IdempotentRetry, Some(state)) = again else { panic!("{again:?}") };
+        assert_eq!(state.counts.reasons().total(), 2);
+        let other = Reading { idempotency: None, ..once };
+        assert_eq!(committed(fold(Some(&state), Position(3), &other, &Verdict::Unchanged, &[])).version, 1);
+    }
+
+    #[test]
+    fn an_imported_state_is_what_it_was_and_never_goes_over_a_newer_one_unasked() {
+        let elsewhere = DeviceState {
+            version: 41,
+            ..committed(fold(None, Position(900), &reading(Some(100), 500, "{\"a\":1}"), &Verdict::Unchanged, &[]))
+        };
+        let (what, state) = fold_import(None, Position(3), &elsewhere, false);
+        let fresh = state.unwrap();
+        assert_eq!((what, &fresh), (Imported::Imported, &DeviceState { position: Position(3), ..elsewhere.clone() }));
+        assert_eq!(fold_import(Some(&fresh), Position(4), &elsewhere, false).0, Imported::Unchanged);
+
+        let newer = reading(Some(101), 501, "{\"a\":2}");
+        let newer = committed(fold(Some(&fresh), Position(5), &newer, &Verdict::Unchanged, &[]));
+        let (what, state) = fold_import(Some(&newer), Position(6), &elsewhere, false);
+        assert_eq!((what, state.unwrap().state), (Imported::Older, newer.state.clone()));
+        let (what, state) = fold_import(Some(&newer), Position(6), &elsewhere, true);
+        let state = state.unwrap();
+        assert_eq!((what, state.version, state.state), (Imported::Imported, 43, elsewhere.state.clone()));
+        assert_eq!(fold_import(Some(&newer), Position(5), &elsewhere, true), (Imported::Unchanged, None));
     }
 }

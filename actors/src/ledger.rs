@@ -2,9 +2,10 @@
 //!
 //! Invariant: `received = committed + conflated + rejected + dropped + parked + in flight`, at any moment, on every loop.
 
+use hashbrown::HashMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::script::ParkReason;
+use crate::{ids::DeviceId, lifetime::Reasons, limits, script::ParkReason};
 
 /// Defines an enum of reasons with its names and the list of all.
 macro_rules! reasons {
@@ -49,7 +50,7 @@ reasons! {
 }
 
 reasons! {
-    /// Why a reading that was received is in no state.
+    /// Why a reading that was received is in no state. The numbers are stored in states: append only.
     DropReason {
         /// A handler returned `null`.
         Handler = "handler",
@@ -57,12 +58,14 @@ reasons! {
 }
 
 reasons! {
-    /// Why a reading gave way to another one.
+    /// Why a reading gave way to another one. The numbers are stored in states: append only.
     ConflateReason {
-        /// The device already has a state with a greater time.
+        /// The device had sent a reading with a greater time before.
         Late = "late",
         /// The state already has this journal position (seen after a crash only).
         Duplicate = "duplicate",
+        /// The same request had brought it before (its idempotency key).
+        IdempotentRetry = "idempotent-retry",
     }
 }
 
@@ -92,12 +95,31 @@ impl Ledger {
         self.rejected[reason as usize] += 1;
     }
 
+    /// Readings that went all the way: into their device's state, or by a reason past it.
+    #[must_use]
+    pub fn processed(&self) -> u64 {
+        self.committed + [&self.conflated[..], &self.dropped, &self.parked].into_iter().flatten().sum::<u64>()
+    }
+
+    /// Readings that were refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.rejected.iter().sum()
+    }
+
+    /// Received readings that are not accounted for: 0, or the node has lost count.
+    #[must_use]
+    pub fn difference(&self) -> i128 {
+        i128::from(self.received)
+            - i128::from(self.processed())
+            - i128::from(self.refused())
+            - i128::from(self.in_flight)
+    }
+
     /// Is every received reading accounted for?
     #[must_use]
     pub fn balanced(&self) -> bool {
-        let settled = [&self.conflated[..], &self.rejected, &self.dropped, &self.parked];
-        let settled: u64 = settled.into_iter().flatten().sum();
-        self.received == self.committed + settled + self.in_flight
+        self.difference() == 0
     }
 
     /// Adds another loop's counts.
@@ -128,17 +150,79 @@ impl Ledger {
     }
 }
 
-/// `{"received":n,"committed":n,"conflated":n,"rejected":{reason:n},…,"inFlight":n,"balanced":bool}`; reasons that never
-/// happened are left out.
+/// Refused readings since the start, of the devices that they named; at most [`limits::LEDGER_DEVICES`] devices, for anybody can
+/// name one. Those of further devices are in the loop's [`Ledger`] only.
+#[derive(Debug, Default)]
+pub(crate) struct Rejections(HashMap<DeviceId, [u32; RejectReason::ALL.len()]>);
+
+impl Rejections {
+    pub(crate) fn add(&mut self, device: &str, reason: RejectReason) {
+        if let Some(counts) = self.0.get_mut(device) {
+            counts[reason as usize] = counts[reason as usize].saturating_add(1);
+        } else if self.0.len() < limits::LEDGER_DEVICES
+            && let Ok(device) = DeviceId::new(device)
+        {
+            let mut counts = [0; RejectReason::ALL.len()];
+            counts[reason as usize] = 1;
+            self.0.insert(device, counts);
+        }
+    }
+
+    /// The device's refused readings, by reason.
+    pub(crate) fn of(&self, device: &str) -> [u64; RejectReason::ALL.len()] {
+        self.0.get(device).copied().unwrap_or_default().map(u64::from)
+    }
+}
+
+/// What became of one device's readings: those in its state over its lifetime, those refused since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeviceLedger {
+    /// Readings that made a state, and those that did not; `None`: the device is not active here, the store knows.
+    pub state: Option<(u64, Reasons)>,
+    /// Refused since the start, by reason.
+    pub rejected: [u64; RejectReason::ALL.len()],
+    /// Under way.
+    pub in_flight: u64,
+}
+
+impl DeviceLedger {
+    /// The same with the names and the form of the node's [`Ledger`]; it balances by its making.
+    #[must_use]
+    pub fn to_ledger(&self) -> Ledger {
+        let (committed, reasons) = self.state.unwrap_or_default();
+        let mut ledger = Ledger {
+            received: 0,
+            committed,
+            conflated: reasons.conflated,
+            rejected: self.rejected,
+            dropped: reasons.dropped,
+            parked: reasons.parked,
+            in_flight: self.in_flight,
+        };
+        ledger.received = ledger.processed() + ledger.refused() + ledger.in_flight;
+        ledger
+    }
+}
+
+/// The counts of those reasons that happened, by name.
+pub(crate) fn happened(
+    names: impl Iterator<Item = &'static str>,
+    counts: &[u64],
+) -> std::collections::BTreeMap<&'static str, u64> {
+    names.zip(counts.iter().copied()).filter(|(_, count)| *count > 0).collect()
+}
+
+/// `{"received":n,"committed":n,"processed":n,"conflated":{reason:n},"rejected":{reason:n},…,"inFlight":n,"balanced":bool}`;
+/// reasons that never happened are left out.
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("received", &self.received)?;
         map.serialize_entry("committed", &self.committed)?;
-        map.serialize_entry("conflated", &self.conflated.iter().sum::<u64>())?;
-        for (kind, reasons) in self.kinds().into_iter().filter(|(kind, _)| *kind != "conflated") {
-            let happened: std::collections::BTreeMap<_, _> = reasons.into_iter().filter(|(_, n)| *n > 0).collect();
-            map.serialize_entry(kind, &happened)?;
+        map.serialize_entry("processed", &self.processed())?;
+        for (kind, reasons) in self.kinds() {
+            let (names, counts): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
+            map.serialize_entry(kind, &happened(names.into_iter(), &counts))?;
         }
         map.serialize_entry("inFlight", &self.in_flight)?;
         map.serialize_entry("balanced", &self.balanced())?;

@@ -13,6 +13,15 @@ pub const JSON_DEPTH: usize = 64;
 /// Readings in one HTTP body or one ThingsBoard array; more: refused.
 pub const READINGS_PER_REQUEST: usize = 10_000;
 
+/// How far a device's own clock may run ahead of the node's; more counts as that much.
+pub const DEVICE_TIME_AHEAD: Duration = Duration::from_secs(24 * 3_600);
+/// Requests with an idempotency key that are remembered per device; more: the oldest is forgotten.
+pub const IDEMPOTENT_REQUESTS: usize = 64;
+/// Runs of readings without a gap that are remembered of one such request; more: the oldest is forgotten.
+pub const IDEMPOTENT_GAPS: usize = 8;
+/// Devices per loop whose refused readings are counted one by one; those of more devices count for the node only.
+pub const LEDGER_DEVICES: usize = 10_000;
+
 // ---- queues of the runtime
 
 /// Messages that wait for one loop, from other loops and threads; full: the sender keeps its batch and stops reading its sockets.

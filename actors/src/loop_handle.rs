@@ -15,7 +15,8 @@ use crate::{
     event_loop::{EventLoop, LoopHealth, LoopMessage},
     ids::{DeviceId, LoopId},
     inbox::Inbox,
-    ledger::{Ledger, RejectReason},
+    ledger::{DeviceLedger, Ledger, RejectReason},
+    lifetime::Lifetime,
     loop_actor::LoopActor,
     placement,
     runtime::{PageQuery, Services},
@@ -122,9 +123,21 @@ impl LoopHandle {
         self.event_loop().flush_handover();
     }
 
-    /// Counts a reading that the edge refused.
-    pub fn reject(&self, reason: RejectReason) {
-        self.event_loop().turn.ledger.reject(reason);
+    /// Counts a reading that the edge refused, for the node and, if it named one, for its device.
+    pub fn reject(&self, reason: RejectReason, device: Option<&str>) {
+        self.event_loop().turn.reject(reason, device);
+    }
+
+    /// This loop's part of a device's ledger: see [`crate::ledger::DeviceLedger`].
+    #[must_use]
+    pub fn device_ledger(&self, device: &str) -> DeviceLedger {
+        let event_loop = self.event_loop();
+        let actor = event_loop.device(device);
+        DeviceLedger {
+            state: actor.and_then(|actor| actor.state()).map(|state| (state.version, state.counts.reasons())),
+            rejected: event_loop.turn.rejections.of(device),
+            in_flight: actor.map_or(0, |actor| actor.in_flight().into()),
+        }
     }
 
     /// Should sockets not be read now? Then [`LoopHandle::pause`] tells whom to wake later.
@@ -167,6 +180,12 @@ impl LoopHandle {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.event_loop().turn.ledger.clone()
+    }
+
+    /// How the durable counts of this loop's devices have changed since the start.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        self.event_loop().turn.lifetime
     }
 
     /// How this loop fares.

@@ -2,7 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::{clock::Millis, ids::DeviceId};
+use crate::{
+    clock::Millis,
+    idempotency::Idempotency,
+    ids::{DeviceId, Position},
+    limits,
+};
 
 /// A reading that the edge has checked: `payload` is one compact or as-sent JSON object, without its `deviceId` and `ts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +22,38 @@ pub struct Reading {
     pub received: Millis,
     /// The JSON object of the reported fields.
     pub payload: Bytes,
+    /// The request that it came with, if its sender named one: the same again is a retry, not a reading.
+    pub idempotency: Option<Idempotency>,
+    /// The parked reading that this is another attempt at: it is parked no more once this one is folded.
+    pub retry_of: Option<Position>,
 }
 
 impl Reading {
-    /// The time that orders readings of one device: the device's own, or else the node's.
+    /// A reading of a request that does not name itself.
+    #[must_use]
+    pub fn new(
+        device: DeviceId,
+        channel: Channel,
+        device_time: Option<Millis>,
+        received: Millis,
+        payload: Bytes,
+    ) -> Self {
+        Self { device, channel, device_time, received, payload, idempotency: None, retry_of: None }
+    }
+
+    /// The time that handlers and people see: the device's own, or else the node's.
     #[must_use]
     pub fn effective_time(&self) -> Millis {
         self.device_time.unwrap_or(self.received)
+    }
+
+    /// The time that orders this reading among the device's others; `None`: its device sent none, and the order of arrival
+    /// counts. The node's own clock orders nothing: it may jump. A device's clock that runs ahead counts as at most
+    /// [`limits::DEVICE_TIME_AHEAD`] ahead of the time of arrival, so that it can be set right again.
+    #[must_use]
+    pub fn ordering_time(&self) -> Option<Millis> {
+        let most = self.received.saturating_add(limits::DEVICE_TIME_AHEAD.as_millis() as Millis);
+        self.device_time.map(|time| time.min(most))
     }
 }
 

@@ -20,14 +20,14 @@ pub use self::data_dir::{DataDir, DirectoryLock};
 use self::{data_dir::take_lock, replay::Replay};
 use crate::{
     dirty::DirtyStates,
-    ids::Position,
+    ids::{DeviceId, Position},
     journal::{self, ScanError, ScanReport},
-    limits,
+    lifetime::Lifetime,
     reading::Reading,
     script::Verdict,
     snapshot::{self, Entry, Snapshot, SnapshotError},
     state::DeviceState,
-    store::{SledConfig, SledStore, StateStore, StoreError},
+    store::{ParkedChanges, SledConfig, SledStore, StateStore, StoreError},
 };
 
 /// How a reading folds: the state before, its position, the reading, the verdict, and the states that scripts changed. `None`: the
@@ -44,6 +44,8 @@ pub struct Recovered {
     pub next: Position,
     /// Readings that are still to be folded, by position: see [`Unfinished`].
     pub unfinished: Vec<Unfinished>,
+    /// What became of every reading that the data directory ever took in.
+    pub lifetime: Lifetime,
     /// What was found.
     pub report: RecoveryReport,
     /// The places.
@@ -52,16 +54,51 @@ pub struct Recovered {
     pub lock: DirectoryLock,
 }
 
-/// A reading that the journal has, and that is not folded: its handlers' outcome was not stored, or it stands behind such a
-/// reading of the same device. It was acknowledged: run it again, in this order.
+/// What is in the journal and not in its device's state: readings whose handlers had not run, and what waits behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfinished {
-    /// Its position.
-    pub position: Position,
-    /// The reading.
-    pub reading: Reading,
-    /// Is it for the handlers? If not, it folds unchanged, after those of its device that stand before it.
-    pub routed: bool,
+pub enum Unfinished {
+    /// A reading.
+    Reading {
+        /// Its place in the journal.
+        position: Position,
+        /// The reading.
+        reading: Reading,
+        /// Do handlers want it?
+        routed: bool,
+    },
+    /// A state that was brought in from elsewhere.
+    Brought {
+        /// Its place in the journal.
+        position: Position,
+        /// The state.
+        state: DeviceState,
+        /// Does it go over a newer one?
+        overwrite: bool,
+    },
+}
+
+impl Unfinished {
+    /// Its place in the journal.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Reading { position, .. } | Self::Brought { position, .. } => *position,
+        }
+    }
+
+    /// Its device.
+    #[must_use]
+    pub fn device(&self) -> &DeviceId {
+        match self {
+            Self::Reading { reading, .. } => &reading.device,
+            Self::Brought { state, .. } => &state.device,
+        }
+    }
+
+    /// Does an outcome of handlers follow?
+    pub(crate) fn is_routed(&self) -> bool {
+        matches!(self, Self::Reading { routed: true, .. })
+    }
 }
 
 /// What a recovery found and did.
@@ -147,7 +184,7 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     let data = DataDir::new(data_dir);
     let lock = take_lock(&data)?;
     let mut report = RecoveryReport::default();
-    let store = open_store(&data, config, &mut report)?;
+    let (store, mut lifetime) = open_store(&data, config, &mut report)?;
     report.replayed_after = store.folded();
     let mut replay = Replay::new(&store, fold);
     let mut failed = None;
@@ -163,23 +200,31 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let unfinished = replay.finish(&mut report)?;
+    let (unfinished, changed) = replay.finish(&mut report)?;
     // Also beyond what the store has seen, should the journal have lost its end: a position is never used twice.
     let next = report.journal.last.max(store.newest()).max(store.folded()).plus(1);
     report.seconds = started.elapsed().as_secs_f64();
     tell(&report);
-    Ok(Recovered { store: Arc::new(store), next, unfinished, report, data, lock })
+    lifetime.add(&changed);
+    Ok(Recovered { store: Arc::new(store), next, unfinished, lifetime, report, data, lock })
 }
 
 /// Opens the store; one that cannot be trusted is moved away and rebuilt from the newest whole snapshot.
-fn open_store(data: &DataDir, config: SledConfig, report: &mut RecoveryReport) -> Result<SledStore, RecoveryError> {
+fn open_store(
+    data: &DataDir,
+    config: SledConfig,
+    report: &mut RecoveryReport,
+) -> Result<(SledStore, Lifetime), RecoveryError> {
     let reason = match SledStore::open(&data.state(), config) {
         // A snapshot is never ahead of the store it was made from, unless somebody changed the store behind our back.
         Ok(store) => match newest_whole(data, store.folded(), report)? {
-            None => return Ok(store),
+            None => {
+                let lifetime = store.lifetime();
+                return Ok((store, lifetime));
+            }
             Some(newest) if store.count() == 0 => {
-                fill(&store, &newest, report)?;
-                return Ok(store);
+                let lifetime = fill(&store, &newest, report)?;
+                return Ok((store, lifetime));
             }
             Some(newest) => format!("it is folded up to {}, and a snapshot up to {}", store.folded(), newest.position),
         },
@@ -190,10 +235,11 @@ fn open_store(data: &DataDir, config: SledConfig, report: &mut RecoveryReport) -
     tracing::error!(reason, moved = %moved.display(), "the state store is damaged: it is rebuilt from the journal");
     report.store_quarantined = Some((moved, reason));
     let store = SledStore::open(&data.state(), config)?;
-    if let Some(newest) = newest_whole(data, Position(0), report)? {
-        fill(&store, &newest, report)?;
-    }
-    Ok(store)
+    let lifetime = match newest_whole(data, Position(0), report)? {
+        Some(newest) => fill(&store, &newest, report)?,
+        None => Lifetime::default(),
+    };
+    Ok((store, lifetime))
 }
 
 /// Moves the store to `state.quarantined-<n>`, its side file first: half of this is found to be damaged again.
@@ -231,23 +277,27 @@ fn newest_whole(
 }
 
 /// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
-fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<(), SnapshotError> {
-    let (mut states, mut parked) = (DirtyStates::default(), Vec::new());
+fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
+    let (mut states, mut parked) = (DirtyStates::default(), ParkedChanges::default());
+    let mut lifetime = Lifetime::default();
     snapshot::load(newest, &mut |entry| {
         match entry {
-            Entry::State(state) => states.insert(state),
-            Entry::Parked(reading) => parked.push(reading),
+            Entry::State(state) => {
+                lifetime.change(None, &state);
+                states.insert(state);
+            }
+            Entry::Parked(reading) => parked.park(reading),
         }
-        if states.is_full() || parked.len() >= limits::PARKED_READINGS {
-            store.write(&states.to_vec(), &parked, Position(0))?;
+        if states.is_full() || parked.is_full() {
+            store.write(&parked.with(states.to_vec()), Position(0))?;
             states.clear();
             parked.clear();
         }
         Ok(())
     })?;
-    store.write(&states.to_vec(), &parked, newest.position)?;
+    store.write(&parked.with(states.to_vec()), newest.position)?;
     report.snapshot_used = Some(newest.position);
-    Ok(())
+    Ok(lifetime)
 }
 
 /// Says once what was found.

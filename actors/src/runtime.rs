@@ -15,10 +15,12 @@ use crate::{
     clock::Clock,
     event_loop::{LoopHealth, LoopMessage},
     fanout::{Filter, Viewer},
-    ids::{DeviceId, LoopId},
+    fold::Imported,
+    ids::{DeviceId, LoopId, Position},
     inbox::{Inbox, Outlet},
     journal::Journal,
-    ledger::Ledger,
+    ledger::{DeviceLedger, Ledger},
+    lifetime::Lifetime,
     loop_handle::LoopHandle,
     placement,
     recovery::Unfinished,
@@ -111,6 +113,7 @@ pub enum QueryError {
 pub struct RuntimeHandle {
     services: Arc<Services>,
     known_at_start: u64,
+    lifetime_at_start: Lifetime,
 }
 
 /// The loops, running.
@@ -212,9 +215,9 @@ fn loop_runtime() -> tokio::runtime::Runtime {
 impl RuntimeHandle {
     /// A handle to the runtime of these services; its loops answer once [`Runtime::start`] has run.
     #[must_use]
-    pub fn new(services: Arc<Services>) -> Self {
+    pub fn new(services: Arc<Services>, lifetime: Lifetime) -> Self {
         let known_at_start = services.store.count();
-        Self { services, known_at_start }
+        Self { services, known_at_start, lifetime_at_start: lifetime }
     }
 
     /// What the loops share.
@@ -259,6 +262,39 @@ impl RuntimeHandle {
         let mut total = Ledger::default();
         self.on_every_loop(LoopHandle::ledger).await?.iter().for_each(|ledger| total.add(ledger));
         Ok(total)
+    }
+
+    /// What became of every reading that the data directory ever took in.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`].
+    pub async fn lifetime(&self) -> Result<Lifetime, QueryError> {
+        let mut total = self.lifetime_at_start;
+        self.on_every_loop(LoopHandle::lifetime).await?.iter().for_each(|lifetime| total.add(lifetime));
+        Ok(total)
+    }
+
+    /// What became of one device's readings; `None`: no reading of it was ever taken in or refused.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::device`].
+    pub async fn device_ledger(&self, device: DeviceId) -> Result<Option<DeviceLedger>, QueryError> {
+        let id = device.clone();
+        let by_loop = self.on_every_loop(move |handle| handle.device_ledger(id.as_str())).await?;
+        let mut total = DeviceLedger::default();
+        for one in by_loop {
+            total.state = total.state.or(one.state);
+            total.in_flight += one.in_flight;
+            total.rejected.iter_mut().zip(one.rejected).for_each(|(sum, count)| *sum += count);
+        }
+        if total.state.is_none() {
+            let store = Arc::clone(&self.services.store);
+            let stored = self.services.pool.try_run(move || store.get(device.as_str()))?;
+            let stored = stored.await.map_err(|_| QueryError::Panicked)??;
+            total.state = stored.map(|state| (state.version, state.counts.reasons()));
+        }
+        let known = total.state.is_some() || total.in_flight > 0 || total.rejected.iter().any(|count| *count > 0);
+        Ok(known.then_some(total))
     }
 
     /// How the loops fare, and how many devices the node knows.
@@ -312,14 +348,62 @@ impl RuntimeHandle {
         Ok(page)
     }
 
-    /// The parked readings, newest first.
+    /// The last `limit` parked readings before a position, newest first.
     ///
     /// # Errors
     /// The store's.
-    pub async fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, QueryError> {
+    pub async fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, QueryError> {
         let store = Arc::clone(&self.services.store);
-        let parked = self.services.pool.try_run(move || store.parked(limit))?;
+        let parked = self.services.pool.try_run(move || store.parked(before, limit))?;
         Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+    }
+
+    /// The parked reading at a position.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn parked_at(&self, position: Position) -> Result<Option<ParkedReading>, QueryError> {
+        let store = Arc::clone(&self.services.store);
+        let parked = self.services.pool.try_run(move || store.parked_at(position))?;
+        Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+    }
+
+    /// Drops a parked reading for good: done when it returns, and durable.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`].
+    pub async fn unpark(&self, device: DeviceId, position: Position) -> Result<(), QueryError> {
+        let owner = placement::owner(device.as_str(), self.services.loops());
+        let (reply, done) = oneshot::channel();
+        self.on_loop(owner, move |handle| handle.event_loop().unpark(&device, position, reply)).await?;
+        done.await.map_err(|_| QueryError::LoopBusy(owner.0))
+    }
+
+    /// Brings states in from elsewhere, and says what became of each, in their order; durable when it returns.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`]; some of them may have been brought in: bring them all again.
+    pub async fn import(&self, states: Vec<DeviceState>, overwrite: bool) -> Result<Vec<Imported>, QueryError> {
+        let mut by_loop: Vec<Vec<_>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
+        let mut answers = Vec::with_capacity(states.len());
+        for state in states {
+            let owner = placement::owner(state.device.as_str(), self.services.loops());
+            let (reply, answer) = oneshot::channel();
+            by_loop[owner.index()].push((state, reply));
+            answers.push((owner, answer));
+        }
+        for (id, states) in (0..).zip(by_loop).filter(|(_, states)| !states.is_empty()) {
+            let import = move |handle: &LoopHandle| {
+                let mut event_loop = handle.event_loop();
+                states.into_iter().for_each(|(state, reply)| event_loop.import(state, overwrite, reply));
+            };
+            self.on_loop(LoopId(id), import).await?;
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for (owner, answer) in answers {
+            results.push(answer.await.map_err(|_| QueryError::LoopBusy(owner.0))?);
+        }
+        Ok(results)
     }
 
     /// Subscribes a viewer: every loop shows its share of the snapshot and every update from then on.
@@ -340,7 +424,7 @@ impl RuntimeHandle {
     pub fn resume(&self, unfinished: Vec<Unfinished>) {
         let mut by_loop: Vec<Vec<Unfinished>> = self.services.outlets.iter().map(|_| Vec::new()).collect();
         for one in unfinished {
-            by_loop[placement::owner(one.reading.device.as_str(), self.services.loops()).index()].push(one);
+            by_loop[placement::owner(one.device().as_str(), self.services.loops()).index()].push(one);
         }
         for (outlet, readings) in self.services.outlets.iter().zip(by_loop) {
             let _ = outlet.send(LoopMessage::Resume(readings));

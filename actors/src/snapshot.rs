@@ -227,7 +227,7 @@ fn fill(store: &dyn StateStore, position: Position, writer: &mut Writer) -> Resu
         };
         ControlFlow::Continue(())
     })?;
-    for reading in store.parked(usize::MAX)?.iter().rev() {
+    for reading in store.parked(None, usize::MAX)?.iter().rev() {
         parked += 1;
         written = written.and_then(|()| writer.entry(PARKED, |body| record::encode_parked(body, reading)));
     }

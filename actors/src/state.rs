@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use crate::{
     clock::Millis,
+    idempotency::Requests,
     ids::{DeviceId, Position},
+    lifetime::DeviceCounts,
 };
 
 /// The latest state of one device. Cheap to clone: ids and bodies are shared.
@@ -18,12 +20,37 @@ pub struct DeviceState {
     pub device_time: Option<Millis>,
     /// When the node received that reading.
     pub received: Millis,
-    /// Grows by one with every update.
+    /// The greatest [`crate::reading::Reading::ordering_time`] so far: a reading of a time before it is late.
+    pub newest_device_time: Option<Millis>,
+    /// Readings that made a state so far. 0: none did; then `state` is `{}`.
     pub version: u64,
     /// The journal position of the last reading that was folded in: replay skips what is not after it.
     pub position: Position,
     /// `ctx.state` of each handler that keeps one, by handler name, as JSON.
     pub script_state: Vec<(Box<str>, Bytes)>,
+    /// What became of the device's readings that made no state.
+    pub counts: DeviceCounts,
+    /// The last requests that named themselves.
+    pub requests: Requests,
+}
+
+impl DeviceState {
+    /// A device of which nothing is known yet: version 0, at position 0.
+    #[must_use]
+    pub fn empty(device: DeviceId, received: Millis) -> Self {
+        Self {
+            device,
+            state: Bytes::from_static(b"{}"),
+            device_time: None,
+            received,
+            newest_device_time: None,
+            version: 0,
+            position: Position(0),
+            script_state: Vec::new(),
+            counts: DeviceCounts::default(),
+            requests: Requests::default(),
+        }
+    }
 }
 
 /// A reading that no handler could work on: kept with its reason, so that an operator can retry or drop it.

@@ -13,14 +13,17 @@ use crate::{
     clock::Millis,
     device::{self, DeviceKey},
     fanout::{Update, Watchers},
+    fold::Imported,
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, OutcomeRecord, RecordTooLarge},
-    ledger::{Ledger, RejectReason},
+    ledger::{Ledger, RejectReason, Rejections},
+    lifetime::Lifetime,
     limits,
     open_positions::OpenPositions,
     reading::{AckLevel, Reading},
     script::{ScriptEngine, ScriptRun},
-    state::ParkedReading,
+    state::DeviceState,
+    store::ParkedChanges,
     submission::{Ack, AckTo, Answer, Disposition},
 };
 
@@ -39,6 +42,22 @@ pub(crate) struct Admitted {
 pub(crate) enum Written {
     Reading(Admitted),
     Outcome,
+    /// A parked reading is no more.
+    Unparked(Position, ReplyTo<()>),
+    /// A state was brought in.
+    Imported(Box<ToImport>),
+}
+
+/// Who waits for the end of an operator's command; he may have gone.
+pub(crate) type ReplyTo<T> = tokio::sync::oneshot::Sender<T>;
+
+/// A state that was brought in and goes into the journal.
+#[derive(Debug)]
+pub(crate) struct ToImport {
+    pub(crate) key: DeviceKey,
+    pub(crate) state: DeviceState,
+    pub(crate) overwrite: bool,
+    pub(crate) reply: ReplyTo<Imported>,
 }
 
 /// What a device publishes besides its answer, for the edge (MQTT subscribers).
@@ -61,7 +80,10 @@ pub(crate) struct Turn {
     pub(crate) open_positions: OpenPositions,
     /// Devices with a state that the store does not have yet.
     pub(crate) dirty: VecDeque<DeviceKey>,
-    pub(crate) parked: Vec<ParkedReading>,
+    pub(crate) parked: ParkedChanges,
+    /// How the devices' durable counts have changed since the start.
+    pub(crate) lifetime: Lifetime,
+    pub(crate) rejections: Rejections,
     /// Devices that got their first state since the node started.
     pub(crate) new_devices: u64,
     /// The edge wants every state and event, for its MQTT subscribers.
@@ -90,7 +112,9 @@ impl Turn {
             watchers: Watchers::default(),
             open_positions: OpenPositions::default(),
             dirty: VecDeque::new(),
-            parked: Vec::new(),
+            parked: ParkedChanges::default(),
+            lifetime: Lifetime::default(),
+            rejections: Rejections::default(),
             new_devices: 0,
             edge_listens: false,
             connected: HashMap::new(),
@@ -126,7 +150,8 @@ impl Turn {
             // The edge's own limit is far below the journal's.
             tracing::error!(device = %admitted.reading.device, %error, "refused a reading that the journal cannot hold");
             self.ledger.in_flight -= 1;
-            self.ledger.rejected[RejectReason::TooLarge as usize] += 1;
+            self.ledger.received -= 1;
+            self.reject(RejectReason::TooLarge, Some(admitted.reading.device.as_str()));
             self.answer(admitted.ack, Answer::Refused(RejectReason::TooLarge));
             return false;
         }
@@ -172,8 +197,28 @@ impl Turn {
         device::settle(&mut self.ledger, disposition);
     }
 
-    pub(crate) fn park(&mut self, parked: ParkedReading) {
-        self.parked.push(parked);
+    /// Takes an operator's command into the loop's journal batch: to be done once it is durable.
+    ///
+    /// # Errors
+    /// The journal cannot hold it.
+    pub(crate) fn journal_command(
+        &mut self,
+        written: Written,
+        push: impl FnOnce(&mut Batch) -> Result<(), RecordTooLarge>,
+    ) -> Result<(), RecordTooLarge> {
+        push(&mut self.batch)?;
+        self.batch.set_urgent();
+        self.written.push(written);
+        self.wake();
+        Ok(())
+    }
+
+    /// Counts a reading that was refused, for the node and for its device.
+    pub(crate) fn reject(&mut self, reason: RejectReason, device: Option<&str>) {
+        self.ledger.reject(reason);
+        if let Some(device) = device {
+            self.rejections.add(device, reason);
+        }
     }
 
     /// Would anybody see this device's state now?

@@ -46,5 +46,6 @@ fn state() -> DeviceState {
         version: 41,
         position: Position(1),
         script_state: vec![("handler.js".into(), script_state.into())],
+        ..DeviceState::empty(setup::device(1), 0)
     }
 }

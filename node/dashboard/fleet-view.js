@@ -157,7 +157,7 @@ export class FleetView {
     f.rate.set(compact(Math.round(o.rates.readingsPerSecond)), `last ${duration(this.overview.rates.length * 1000)}`);
     f.rate.line(this.overview.rates);
     const { ledger } = o;
-    const sum = ledger.committed + ledger.conflated + sumReasons(ledger.rejected) + sumReasons(ledger.dropped) + sumReasons(ledger.parked) + ledger.inFlight;
+    const sum = ledger.committed + sumReasons(ledger.conflated) + sumReasons(ledger.rejected) + sumReasons(ledger.dropped) + sumReasons(ledger.parked) + ledger.inFlight;
     const off = ledger.received - sum;
     f.ledger.set(ledger.balanced ? 'Balanced' : Number.isFinite(off) ? `Off by ${count(off)}` : 'Unbalanced', `${compact(ledger.received)} received`, ledger.balanced ? 'good' : 'bad');
     const parked = sumReasons(ledger.parked);

@@ -78,7 +78,7 @@ export class HealthView {
 
   drawLedger(l) {
     const reasons = (name, map) => [[name, sumReasons(map), 'group'], ...Object.entries(map).filter(([, n]) => Number.isFinite(n)).sort((a, b) => b[1] - a[1]).map(([reason, n]) => [reason, n, 'reason', `${name}/${reason}`])];
-    const rows = [['Committed', l.committed, 'group'], ['Conflated', l.conflated, 'group'], ...reasons('Rejected', l.rejected), ...reasons('Dropped', l.dropped), ...reasons('Parked', l.parked), ['In flight', l.inFlight, 'group']];
+    const rows = [['Committed', l.committed, 'group'], ...reasons('Conflated', l.conflated), ...reasons('Rejected', l.rejected), ...reasons('Dropped', l.dropped), ...reasons('Parked', l.parked), ['In flight', l.inFlight, 'group']];
     const sum = rows.reduce((n, [, v, kind]) => n + (kind === 'group' && Number.isFinite(v) ? v : 0), 0);
     rows.push(['Sum of the above', sum, 'total'], ['Received', l.received, 'total']);
     this.ledger.fill(rows, ([name, , , key]) => key ?? name, ([name, n, kind]) => [cell(name, kind), count(n), cell(l.received > 0 && kind !== 'total' ? percent(n / l.received) : '', 'dim')]);

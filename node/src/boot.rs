@@ -102,7 +102,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let sink = LoopSink::new(outlets.clone());
     let scripts = start_scripts(config, &sink)?;
 
-    let Recovered { store, next, unfinished, data, lock, .. } = recovered;
+    let Recovered { store, next, unfinished, lifetime, data, lock, .. } = recovered;
     // The loops hand over what nobody waits for on a common tick: the journal waits just for the last of them.
     let company = limits::COMMIT_COMPANY.min(config.data.commit_max_delay);
     let journal_config = JournalConfig { segment_bytes: config.data.segment_bytes, commit_max_delay: company };
@@ -131,7 +131,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         started: Instant::now(),
     });
     let shared = Arc::new(Shared {
-        runtime: RuntimeHandle::new(Arc::clone(&services)),
+        runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config, fds),
         counters: Counters::default(),
         vitals: Arc::new(Vitals::default()),

@@ -120,6 +120,8 @@ fn one_run(pool: &WorkerPool, first: usize, readings: usize) -> ScriptRun {
             device_time: None,
             received,
             payload: Bytes::from(payload),
+            idempotency: None,
+            retry_of: None,
         };
         ScriptCall { position: Position(at as u64 + 1), route, reading }
     };

@@ -9,7 +9,8 @@ use super::*;
 use crate::{
     dirty,
     journal::{CommitMode, MemoryJournal, tests::doubles::WaitingSink},
-    store::{MemoryStore, tests::state},
+    state::ParkedReading,
+    store::{Changes, MemoryStore, tests::state},
 };
 
 /// A store in memory that counts writes, and refuses them on demand.
@@ -30,19 +31,19 @@ impl StateStore for FaultyStore {
     fn count(&self) -> u64 {
         self.memory.count()
     }
-    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError> {
+    fn write(&self, changes: &Changes, folded: Position) -> Result<(), StoreError> {
         self.writes.fetch_add(1, SeqCst);
         if self.refuses.load(SeqCst) {
             let source = std::io::ErrorKind::StorageFull.into();
             return Err(StoreError::Io { what: "write", path: "a full disk".into(), source });
         }
-        self.memory.write(states, parked, folded)
+        self.memory.write(changes, folded)
     }
     fn folded(&self) -> Position {
         self.memory.folded()
     }
-    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
-        self.memory.parked(limit)
+    fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
+        self.memory.parked(before, limit)
     }
     fn parked_dropped(&self) -> u64 {
         self.memory.parked_dropped()
@@ -74,7 +75,7 @@ impl Bench {
     fn submit(&self, owner: u16, states: Vec<DeviceState>, folded_through: u64) {
         let owner = LoopId(owner);
         let folded_through = Position(folded_through);
-        let mut batch = CheckpointBatch { owner, states, parked: Vec::new(), folded_through };
+        let mut batch = CheckpointBatch { owner, states, parked: ParkedChanges::default(), folded_through };
         while let Err(back) = self.checkpointer.try_submit(batch) {
             batch = back;
             std::thread::yield_now();
@@ -101,7 +102,12 @@ fn the_latest_state_of_each_device_is_written_once() {
     assert_eq!((bench.store.writes.load(SeqCst), bench.store.count()), (1, 2));
     assert_eq!(bench.store.get("pump-001").unwrap(), Some(state(1, 50)));
     assert_eq!((bench.store.folded(), bench.checkpointer.written_through(LoopId(0))), (Position(50), 50));
-    let late = CheckpointBatch { owner: LoopId(0), states: vec![], parked: vec![], folded_through: Position(51) };
+    let late = CheckpointBatch {
+        owner: LoopId(0),
+        states: vec![],
+        parked: ParkedChanges::default(),
+        folded_through: Position(51),
+    };
     assert!(bench.checkpointer.try_submit(late).is_err(), "it has ended");
     bench.checkpointer.stop().unwrap();
 }
@@ -147,7 +153,12 @@ fn memory_is_bounded_while_the_store_refuses() {
     let states = (0..dirty::STATES as u64).map(|device| state(device, 1)).collect::<Vec<_>>();
     bench.submit(0, states, 1);
     bench.wait("it is tried before its time", || bench.store.writes.load(SeqCst) > 0);
-    let one = || CheckpointBatch { owner: LoopId(0), states: vec![], parked: vec![], folded_through: Position(2) };
+    let one = || CheckpointBatch {
+        owner: LoopId(0),
+        states: vec![],
+        parked: ParkedChanges::default(),
+        folded_through: Position(2),
+    };
     bench.wait("the queue fills up", || bench.checkpointer.try_submit(one()).is_err());
     assert!(bench.checkpointer.stop().is_err());
 }

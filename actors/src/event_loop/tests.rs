@@ -18,10 +18,12 @@ use crate::{
     blocking::BlockingPool,
     checkpoint::{CheckpointConfig, Checkpointer},
     clock::ManualClock,
-    fold::fold,
+    fold::{fold, fold_import},
+    idempotency::Idempotency,
     inbox::{self, Inbox},
     journal::{CommitMode, MemoryJournal, Record},
     ledger::Ledger,
+    lifetime::Lifetime,
     lock::lock,
     loop_sink::LoopSink,
     reading::{AckLevel, Channel, Reading},
@@ -72,6 +74,7 @@ struct World {
     /// By number of the submission: its answer.
     answers: HashMap<u32, Answer>,
     submitted: Vec<Submission>,
+    imports: Vec<tokio::sync::oneshot::Receiver<Imported>>,
     _dir: tempfile::TempDir,
 }
 
@@ -111,11 +114,16 @@ impl World {
             failing: false,
             answers: HashMap::new(),
             submitted: Vec::new(),
+            imports: Vec::new(),
             _dir: dir,
         }
     }
 
     fn submit(&mut self, home: usize, device: &str, level: AckLevel) {
+        self.submit_as(home, device, level, None);
+    }
+
+    fn submit_as(&mut self, home: usize, device: &str, level: AckLevel, request: Option<u8>) {
         let number = u32::try_from(self.submitted.len()).unwrap();
         let reading = Reading {
             device: DeviceId::new(device).unwrap(),
@@ -123,11 +131,27 @@ impl World {
             device_time: None,
             received: crate::clock::Clock::now(&*self.clock),
             payload: Bytes::from(format!("{{\"n\":{number},\"home\":{home}}}")),
+            idempotency: request.map(|request| Idempotency { request: [request; 16], index: 0 }),
+            retry_of: None,
         };
         let ack = (level != AckLevel::Received).then(|| AckTo { home: self.loops[home].turn.id, key: 7, item: number });
         let submission = Submission { reading, level, ack };
         self.submitted.push(submission.clone());
         self.loops[home].submit(submission);
+    }
+
+    fn import(&mut self, device: &str, time: i64, overwrite: bool) {
+        let owner = placement::owner(device, self.services.loops()).index();
+        let state = DeviceState {
+            state: Bytes::from(format!("{{\"imported\":{time}}}")),
+            device_time: Some(time),
+            newest_device_time: Some(time),
+            version: 5,
+            ..DeviceState::empty(DeviceId::new(device).unwrap(), time)
+        };
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.loops[owner].import(state, overwrite, reply);
+        self.imports.push(answer);
     }
 
     /// One turn, as the loop's actor runs it.
@@ -178,14 +202,11 @@ impl World {
         let run = &mut runs[index];
         let (owner, device) = (run.owner, run.device.clone());
         let call = run.calls.remove(0);
-        let is_new = self.loops[owner.index()].device(device.as_str()).is_none_or(|d| d.state().is_none());
         if run.calls.is_empty() {
             runs.remove(index);
         }
         drop(runs);
-        // A first reading is kept, so that the device's state tells by its position what was folded.
         let verdict = match verdict % 4 {
-            _ if is_new => Verdict::Unchanged,
             0 => Verdict::Unchanged,
             1 => Verdict::Keep(Bytes::from(format!("{{\"kept\":{}}}", call.position))),
             2 => Verdict::Dropped { script: "s.js".into() },
@@ -245,7 +266,10 @@ impl World {
         panic!("it does not come to an end: {:?}", self.loops.iter().map(|l| &l.turn.ledger).collect::<Vec<_>>());
     }
 
-    fn check_end(&self) {
+    fn check_end(&mut self) {
+        for answer in &mut self.imports {
+            answer.try_recv().expect("every import is answered");
+        }
         let durable = self.journal.durable();
         for (number, submission) in (0..).zip(&self.submitted) {
             let answer = self.answers.get(&number);
@@ -280,11 +304,19 @@ impl World {
             .iter()
             .filter_map(|(_, record)| match record {
                 Record::Outcome(outcome) => Some((outcome.reading, outcome)),
-                Record::Reading { .. } => None,
+                _ => None,
             })
             .collect();
         for (position, record) in &durable {
-            let Record::Reading { reading, routed } = record else { continue };
+            let (reading, routed) = match record {
+                Record::Reading { reading, routed } => (reading, routed),
+                Record::Imported { state, overwrite } => {
+                    let (_, next) = fold_import(states.get(&state.device), *position, state, *overwrite);
+                    states.extend(next.map(|state| (state.device.clone(), state)));
+                    continue;
+                }
+                _ => continue,
+            };
             let folded = if *routed {
                 let outcome = outcomes[position];
                 fold(states.get(&reading.device), *position, reading, &outcome.verdict, &outcome.script_state)
@@ -299,12 +331,17 @@ impl World {
             live.extend(devices.map(|state| (state.device.clone(), state)));
         }
         assert_eq!(live, states);
+        let (mut counted, mut expected) = (Lifetime::default(), Lifetime::default());
+        self.loops.iter().for_each(|event_loop| counted.add(&event_loop.turn.lifetime));
+        states.values().for_each(|state| expected.change(None, state));
+        assert_eq!(counted, expected);
     }
 }
 
 #[derive(Debug, Clone)]
 enum Op {
-    Submit { home: u8, device: u8, level: u8 },
+    Submit { home: u8, device: u8, level: u8, request: Option<u8> },
+    Import { device: u8, time: i64, overwrite: bool },
     Turn(u8),
     Commit,
     Handle(u8, u8),
@@ -315,7 +352,10 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(home, device, level)| Op::Submit { home, device, level }),
+        6 => (any::<u8>(), any::<u8>(), any::<u8>(), prop::option::weighted(0.3, 0..3_u8))
+            .prop_map(|(home, device, level, request)| Op::Submit { home, device, level, request }),
+        1 => (any::<u8>(), 0..2_000_i64, any::<bool>())
+            .prop_map(|(device, time, overwrite)| Op::Import { device, time, overwrite }),
         6 => any::<u8>().prop_map(Op::Turn),
         3 => Just(Op::Commit),
         3 => (any::<u8>(), any::<u8>()).prop_map(|(which, verdict)| Op::Handle(which, verdict)),
@@ -336,10 +376,13 @@ proptest! {
         let mut world = World::new(LOOPS, 8);
         for op in ops {
             match op {
-                Op::Submit { home, device, level } => {
+                Op::Submit { home, device, level, request } => {
                     let level = [AckLevel::Received, AckLevel::Committed, AckLevel::Processed][usize::from(level) % 3];
                     let device = devices[usize::from(device) % devices.len()];
-                    world.submit(usize::from(home) % usize::from(LOOPS), device, level);
+                    world.submit_as(usize::from(home) % usize::from(LOOPS), device, level, request);
+                }
+                Op::Import { device, time, overwrite } => {
+                    world.import(devices[usize::from(device) % devices.len()], time, overwrite);
                 }
                 Op::Turn(id) => world.turn(usize::from(id) % usize::from(LOOPS)),
                 Op::Commit => world.commit(),

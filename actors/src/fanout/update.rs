@@ -123,13 +123,12 @@ mod tests {
     fn a_state_is_one_frame_and_one_json_value() {
         let device = DeviceId::new("a \"quoted\" pump").unwrap();
         let state = DeviceState {
-            device,
             state: Bytes::from_static(b"{\"t\":1}"),
             device_time: None,
             received: 5,
             version: 3,
             position: Position(9),
-            script_state: Vec::new(),
+            ..DeviceState::empty(device, 5)
         };
         let update = encode_state(&state, true);
         let json: serde_json::Value = serde_json::from_slice(&update.json()).unwrap();

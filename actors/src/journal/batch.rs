@@ -6,7 +6,11 @@ use super::{
     frame,
     record::{self, Kind, OutcomeRecord, RecordTooLarge},
 };
-use crate::{ids::LoopId, reading::Reading};
+use crate::{
+    ids::{DeviceId, LoopId, Position},
+    reading::Reading,
+    state::DeviceState,
+};
 
 /// Records of one loop, in order. They get their positions when they are written.
 #[derive(Debug, Clone)]
@@ -39,6 +43,22 @@ impl Batch {
     /// [`RecordTooLarge`], when the states of its scripts are too large together; the batch is as it was.
     pub fn push_outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), RecordTooLarge> {
         self.push(Kind::Outcome, |frames| record::encode_outcome(frames, outcome))
+    }
+
+    /// Adds that an operator dropped the parked reading at `position`.
+    ///
+    /// # Errors
+    /// [`RecordTooLarge`]: cannot happen.
+    pub fn push_unparked(&mut self, device: &DeviceId, position: Position) -> Result<(), RecordTooLarge> {
+        self.push(Kind::Unparked, |frames| record::encode_unparked(frames, device, position))
+    }
+
+    /// Adds a state that was brought in from elsewhere.
+    ///
+    /// # Errors
+    /// [`RecordTooLarge`], when the state and those of its scripts are too large together; the batch is as it was.
+    pub fn push_imported(&mut self, state: &DeviceState, overwrite: bool) -> Result<(), RecordTooLarge> {
+        self.push(Kind::Imported, |frames| record::encode_imported(frames, state, overwrite))
     }
 
     /// How many records it holds.

@@ -6,10 +6,13 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::{
+    idempotency::Idempotency,
     ids::{DeviceId, Position},
     limits,
     reading::{Channel, Reading},
     script::{ParkReason, Verdict},
+    state::DeviceState,
+    store::record::{decode_state, encode_state},
 };
 
 /// One entry of the journal.
@@ -25,6 +28,20 @@ pub enum Record {
     },
     /// What the handlers made of an earlier reading.
     Outcome(OutcomeRecord),
+    /// An operator dropped a parked reading.
+    Unparked {
+        /// Its device.
+        device: DeviceId,
+        /// Its position.
+        position: Position,
+    },
+    /// A device's state was brought in from elsewhere.
+    Imported {
+        /// The state, as it was where it came from.
+        state: DeviceState,
+        /// Does it go over a newer one?
+        overwrite: bool,
+    },
 }
 
 /// What the handlers made of a reading. What they emitted is not stored: it went to the viewers, or it did not.
@@ -67,6 +84,10 @@ pub(crate) enum Kind {
     Reading = 1,
     /// A [`Record::Outcome`].
     Outcome = 2,
+    /// A [`Record::Unparked`].
+    Unparked = 3,
+    /// A [`Record::Imported`].
+    Imported = 4,
 }
 
 /// How bodies are encoded today: bincode 2, standard configuration.
@@ -80,6 +101,15 @@ pub(crate) const DECODE_TABLES: usize = 64 * 1024;
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum StoredReading<'a> {
     V1(ReadingV1<'a>),
+    /// Of a request that names itself, or another attempt at a parked reading: few are, and the others need no room for it.
+    V2(ReadingV2<'a>),
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct ReadingV2<'a> {
+    reading: ReadingV1<'a>,
+    idempotency: Option<([u8; 16], u32)>,
+    retry_of: Option<u64>,
 }
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
@@ -113,9 +143,42 @@ enum VerdictV1<'a> {
     Parked { script: &'a str, reason: u8, message: &'a str },
 }
 
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredUnparked<'a> {
+    V1 { device: &'a str, position: u64 },
+}
+
 /// Appends the stored form of a reading.
 pub(crate) fn encode_reading(into: &mut Vec<u8>, reading: &Reading, routed: bool) -> Result<(), RecordTooLarge> {
-    append(into, &StoredReading::V1(ReadingV1::of(reading, routed)), limits::RECORD_BYTES)
+    let stored = ReadingV1::of(reading, routed);
+    let stored = if reading.idempotency.is_none() && reading.retry_of.is_none() {
+        StoredReading::V1(stored)
+    } else {
+        StoredReading::V2(ReadingV2 {
+            reading: stored,
+            idempotency: reading.idempotency.map(|one| (one.request, one.index)),
+            retry_of: reading.retry_of.map(|position| position.0),
+        })
+    };
+    append(into, &stored, limits::RECORD_BYTES)
+}
+
+/// Appends the stored form of an operator's dropping of a parked reading.
+pub(crate) fn encode_unparked(into: &mut Vec<u8>, device: &DeviceId, position: Position) -> Result<(), RecordTooLarge> {
+    append(into, &StoredUnparked::V1 { device: device.as_str(), position: position.0 }, limits::RECORD_BYTES)
+}
+
+/// Appends the stored form of an imported state: whether it goes over a newer one (a byte), and the state.
+pub(crate) fn encode_imported(into: &mut Vec<u8>, state: &DeviceState, overwrite: bool) -> Result<(), RecordTooLarge> {
+    let start = into.len();
+    into.push(u8::from(overwrite));
+    encode_state(into, state)?;
+    let bytes = into.len() - start;
+    if bytes > limits::RECORD_BYTES {
+        into.truncate(start);
+        return Err(RecordTooLarge { bytes });
+    }
+    Ok(())
 }
 
 /// Appends the stored form of an outcome.
@@ -140,12 +203,26 @@ pub(crate) fn decode(kind: u8, version: u8, body: &[u8]) -> Result<Record, Decod
         return Err(DecodeError::Newer);
     }
     if kind == Kind::Reading as u8 {
-        let StoredReading::V1(stored) = parse::<_, DECODE_BYTES>(body)?;
+        let (stored, idempotency, retry_of) = match parse::<_, DECODE_BYTES>(body)? {
+            StoredReading::V1(stored) => (stored, None, None),
+            StoredReading::V2(stored) => (stored.reading, stored.idempotency, stored.retry_of),
+        };
         let routed = stored.routed;
-        Ok(Record::Reading { reading: stored.into_reading()?, routed })
+        let idempotency = idempotency.map(|(request, index)| Idempotency { request, index });
+        let reading = Reading { idempotency, retry_of: retry_of.map(Position), ..stored.into_reading()? };
+        Ok(Record::Reading { reading, routed })
     } else if kind == Kind::Outcome as u8 {
         let StoredOutcome::V1(stored) = parse::<_, DECODE_BYTES>(body)?;
         stored.into_outcome().map(Record::Outcome)
+    } else if kind == Kind::Unparked as u8 {
+        let StoredUnparked::V1 { device: id, position } = parse::<_, DECODE_BYTES>(body)?;
+        Ok(Record::Unparked { device: device(id)?, position: Position(position) })
+    } else if kind == Kind::Imported as u8 {
+        let (overwrite, state) = match body.split_first() {
+            Some((overwrite @ 0..=1, state)) => (*overwrite == 1, state),
+            _ => return Err(DecodeError::Malformed("it does not say whether it overwrites".to_owned())),
+        };
+        Ok(Record::Imported { state: decode_state(state)?, overwrite })
     } else {
         Err(DecodeError::Newer)
     }
@@ -213,6 +290,8 @@ impl<'a> ReadingV1<'a> {
             device_time: self.device_time,
             received: self.received,
             payload: Bytes::copy_from_slice(self.payload),
+            idempotency: None,
+            retry_of: None,
         })
     }
 }

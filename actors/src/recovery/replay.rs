@@ -11,12 +11,13 @@ use hashbrown::HashMap;
 use super::{Fold, RecoveryReport, Unfinished};
 use crate::{
     dirty::DirtyStates,
+    fold::fold_import,
     ids::{DeviceId, Position},
     journal::{OutcomeRecord, Record},
-    limits,
+    lifetime::Lifetime,
     script::{ParkReason, Verdict},
-    state::ParkedReading,
-    store::{StateStore, StoreError},
+    state::{DeviceState, ParkedReading},
+    store::{ParkedChanges, StateStore, StoreError},
 };
 
 /// Time between two words about the progress.
@@ -27,11 +28,13 @@ pub(super) struct Replay<'a, 'f> {
     store: &'a dyn StateStore,
     fold: &'a mut Fold<'f>,
     states: DirtyStates,
-    parked: Vec<ParkedReading>,
+    parked: ParkedChanges,
     /// Readings that wait for an outcome, and those of the same device behind them: what the loops had in flight.
     waiting: HashMap<DeviceId, VecDeque<Unfinished>>,
     /// The last position that was seen.
     seen: Position,
+    /// How the devices' counts have changed.
+    lifetime: Lifetime,
     folded: u64,
     orphaned: u64,
     records: u64,
@@ -44,7 +47,8 @@ impl<'a, 'f> Replay<'a, 'f> {
             store,
             fold,
             states: DirtyStates::default(),
-            parked: Vec::new(),
+            parked: ParkedChanges::default(),
+            lifetime: Lifetime::default(),
             waiting: HashMap::new(),
             seen: store.folded(),
             folded: 0,
@@ -57,11 +61,13 @@ impl<'a, 'f> Replay<'a, 'f> {
     pub(super) fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
         self.records += 1;
         match record {
-            Record::Reading { reading, routed } => self.reading(Unfinished { position, reading, routed })?,
+            Record::Reading { reading, routed } => self.take(Unfinished::Reading { position, reading, routed })?,
             Record::Outcome(outcome) => self.outcome(&outcome)?,
+            Record::Unparked { position, .. } => self.parked.unpark(position),
+            Record::Imported { state, overwrite } => self.take(Unfinished::Brought { position, state, overwrite })?,
         }
         self.seen = position;
-        if self.states.is_full() || self.parked.len() >= limits::PARKED_READINGS {
+        if self.states.is_full() || self.parked.is_full() {
             self.write()?;
         }
         if self.records.is_multiple_of(10_000) && self.spoken.elapsed() >= PROGRESS {
@@ -72,11 +78,11 @@ impl<'a, 'f> Replay<'a, 'f> {
     }
 
     /// Readings of one device fold in their order: one that follows a reading without an outcome waits behind it.
-    fn reading(&mut self, new: Unfinished) -> Result<(), StoreError> {
-        if let Some(queue) = self.waiting.get_mut(&new.reading.device) {
+    fn take(&mut self, new: Unfinished) -> Result<(), StoreError> {
+        if let Some(queue) = self.waiting.get_mut(new.device()) {
             queue.push_back(new);
-        } else if new.routed {
-            self.waiting.insert(new.reading.device.clone(), VecDeque::from([new]));
+        } else if new.is_routed() {
+            self.waiting.insert(new.device().clone(), VecDeque::from([new]));
         } else {
             self.apply(&new, &Verdict::Unchanged, &[])?;
         }
@@ -86,15 +92,15 @@ impl<'a, 'f> Replay<'a, 'f> {
     fn outcome(&mut self, outcome: &OutcomeRecord) -> Result<(), StoreError> {
         // None waits when the reading is before the replay's start: then it is folded, or the start would be before it.
         let Some(mut queue) = self.waiting.remove(&outcome.device) else { return Ok(()) };
-        if queue.iter().any(|waiting| waiting.routed && waiting.position == outcome.reading) {
+        if queue.iter().any(|waiting| waiting.is_routed() && waiting.position() == outcome.reading) {
             while let Some(first) = queue.pop_front() {
-                if first.position == outcome.reading {
+                if first.position() == outcome.reading {
                     self.apply(&first, &outcome.verdict, &outcome.script_state)?;
                     break;
                 }
                 self.pass_over(&first)?;
             }
-            while queue.front().is_some_and(|next| !next.routed) {
+            while queue.front().is_some_and(|next| !next.is_routed()) {
                 if let Some(next) = queue.pop_front() {
                     self.apply(&next, &Verdict::Unchanged, &[])?;
                 }
@@ -109,7 +115,7 @@ impl<'a, 'f> Replay<'a, 'f> {
     /// A later reading of the device has its outcome, and this one has none: outcomes come in order, so this one's was lost in
     /// a damaged place. It is parked, for an operator to see.
     fn pass_over(&mut self, waiting: &Unfinished) -> Result<(), StoreError> {
-        if !waiting.routed {
+        if !waiting.is_routed() {
             return self.apply(waiting, &Verdict::Unchanged, &[]);
         }
         self.orphaned += 1;
@@ -127,9 +133,12 @@ impl<'a, 'f> Replay<'a, 'f> {
         verdict: &Verdict,
         script_state: &[(Box<str>, Bytes)],
     ) -> Result<(), StoreError> {
-        let Unfinished { position, reading, .. } = what;
+        let (position, reading) = match what {
+            Unfinished::Reading { position, reading, .. } => (position, reading),
+            Unfinished::Brought { position, state, overwrite } => return self.import(*position, state, *overwrite),
+        };
         if let Verdict::Parked { script, reason, message } = verdict {
-            self.parked.push(ParkedReading {
+            self.parked.park(ParkedReading {
                 position: *position,
                 reading: reading.clone(),
                 script: script.clone(),
@@ -137,46 +146,64 @@ impl<'a, 'f> Replay<'a, 'f> {
                 message: message.clone(),
             });
         }
-        let previous = match self.states.get(&reading.device) {
-            Some(state) => Some(state.clone()),
-            None => self.store.get(reading.device.as_str())?,
-        };
+        if let Some(parked) = reading.retry_of {
+            self.parked.unpark(parked);
+        }
+        let previous = self.state(&reading.device)?;
         // The store may be ahead of its own folded position, device by device.
         if previous.as_ref().is_some_and(|state| state.position >= *position) {
             return Ok(());
         }
         self.folded += 1;
         if let Some(state) = (self.fold)(previous.as_ref(), *position, reading, verdict, script_state) {
+            self.lifetime.change(previous.as_ref(), &state);
             self.states.insert(state);
         }
         Ok(())
     }
 
+    fn import(&mut self, position: Position, state: &DeviceState, overwrite: bool) -> Result<(), StoreError> {
+        let previous = self.state(&state.device)?;
+        let (_, state) = fold_import(previous.as_ref(), position, state, overwrite);
+        if let Some(state) = state {
+            self.lifetime.change(previous.as_ref(), &state);
+            self.states.insert(state);
+        }
+        Ok(())
+    }
+
+    fn state(&self, device: &DeviceId) -> Result<Option<DeviceState>, StoreError> {
+        match self.states.get(device) {
+            Some(state) => Ok(Some(state.clone())),
+            None => self.store.get(device.as_str()),
+        }
+    }
+
     fn write(&mut self) -> Result<(), StoreError> {
-        let first_waiting = self.waiting.values().flatten().map(|waiting| waiting.position.0).min();
+        let first_waiting = self.waiting.values().flatten().map(|waiting| waiting.position().0).min();
         let folded = first_waiting.map_or(self.seen, |first| Position(first - 1)).max(self.store.folded());
         if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
             return Ok(());
         }
-        self.store.write(&self.states.to_vec(), &self.parked, folded)?;
+        self.store.write(&self.parked.with(self.states.to_vec()), folded)?;
         self.states.clear();
         self.parked.clear();
         Ok(())
     }
 
     /// Writes what is left, and gives the readings that are still to be folded.
-    pub(super) fn finish(mut self, report: &mut RecoveryReport) -> Result<Vec<Unfinished>, StoreError> {
+    pub(super) fn finish(mut self, report: &mut RecoveryReport) -> Result<(Vec<Unfinished>, Lifetime), StoreError> {
         self.write()?;
         let mut unfinished = Vec::new();
         for (device, queue) in self.waiting {
             // The state may have what the journal lacks: an outcome is folded before it is durable.
             let position = self.store.get(device.as_str())?.map_or(Position(0), |state| state.position);
-            unfinished.extend(queue.into_iter().filter(|waiting| waiting.position > position));
+            unfinished.extend(queue.into_iter().filter(|waiting| waiting.position() > position));
         }
-        unfinished.sort_unstable_by_key(|waiting| waiting.position);
+        unfinished.sort_unstable_by_key(Unfinished::position);
         report.folded = self.folded;
         report.orphaned = self.orphaned;
         report.unfinished = unfinished.len() as u64;
-        Ok(unfinished)
+        Ok((unfinished, self.lifetime))
     }
 }

@@ -17,15 +17,17 @@ use smallvec::SmallVec;
 
 use super::{Recovered, Unfinished, recover_with};
 use crate::{
+    idempotency::Requests,
     ids::{DeviceId, LoopId, Position},
     journal::{
         Batch, FileJournal, Journal, JournalConfig, OutcomeRecord,
         tests::doubles::{WaitingSink, reading},
     },
+    lifetime::DeviceCounts,
     reading::Reading,
     script::{ParkReason, Verdict},
     state::{DeviceState, ParkedReading},
-    store::{SledConfig, SledStore, StateStore},
+    store::{Changes, SledConfig, SledStore, StateStore},
 };
 
 /// The fold that the tests use: the latest wins, a dropped or parked reading changes only `ctx.state`.
@@ -43,6 +45,9 @@ fn fold(
         Verdict::Dropped { .. } | Verdict::Parked { .. } => previous?.state.clone(),
     };
     Some(DeviceState {
+        newest_device_time: None,
+        counts: DeviceCounts::default(),
+        requests: Requests::default(),
         device: reading.device.clone(),
         state,
         device_time: reading.device_time,
@@ -104,28 +109,30 @@ impl Runtime {
         let reading = reading(number);
         let position = self.append(|batch| batch.push_reading(&reading, routed).unwrap());
         let device = reading.device.clone();
-        self.waiting.entry(device.clone()).or_default().push_back(Unfinished { position, reading, routed });
+        self.waiting.entry(device.clone()).or_default().push_back(Unfinished::Reading { position, reading, routed });
         self.fold_unrouted(&device);
     }
 
     /// The handlers answer for the first reading of this device that waits for them.
     fn answer(&mut self, device: &DeviceId, verdict: Verdict, script_state: SmallVec<[(Box<str>, Bytes); 1]>) {
         let Some(first) = self.waiting.get_mut(device).and_then(VecDeque::pop_front) else { return };
-        assert!(first.routed);
-        let outcome = OutcomeRecord { device: device.clone(), reading: first.position, verdict, script_state };
+        assert!(first.is_routed());
+        let outcome = OutcomeRecord { device: device.clone(), reading: first.position(), verdict, script_state };
         self.append(|batch| batch.push_outcome(&outcome).unwrap());
         self.fold(&first, &outcome.verdict, &outcome.script_state);
         self.fold_unrouted(device);
     }
 
     fn fold_unrouted(&mut self, device: &DeviceId) {
-        while let Some(first) = self.waiting.get_mut(device).and_then(|queue| queue.pop_front_if(|next| !next.routed)) {
+        while let Some(first) =
+            self.waiting.get_mut(device).and_then(|queue| queue.pop_front_if(|next| !next.is_routed()))
+        {
             self.fold(&first, &Verdict::Unchanged, &[]);
         }
     }
 
     fn fold(&mut self, what: &Unfinished, verdict: &Verdict, script_state: &[(Box<str>, Bytes)]) {
-        let Unfinished { position, reading, .. } = what;
+        let Unfinished::Reading { position, reading, .. } = what else { panic!("{what:?}") };
         if let Verdict::Parked { script, reason, message } = verdict {
             let (script, reason, message) = (script.clone(), *reason, message.clone());
             let parked = ParkedReading { position: *position, reading: reading.clone(), script, reason, message };
@@ -139,19 +146,19 @@ impl Runtime {
 
     /// What a checkpoint may say: everything at or before this is folded.
     fn folded_through(&self) -> Position {
-        let first = self.waiting.values().flatten().map(|waiting| waiting.position.0).min();
+        let first = self.waiting.values().flatten().map(|waiting| waiting.position().0).min();
         first.map_or(self.last, |first| Position(first - 1))
     }
 
     fn checkpoint(&self) {
         let states = self.states.values().cloned().collect::<Vec<_>>();
         let parked = self.parked.values().cloned().collect::<Vec<_>>();
-        self.store.write(&states, &parked, self.folded_through()).unwrap();
+        self.store.write(&Changes { states, parked, unparked: Vec::new() }, self.folded_through()).unwrap();
     }
 
     fn unfinished(&self) -> Vec<Unfinished> {
         let mut unfinished = self.waiting.values().flatten().cloned().collect::<Vec<_>>();
-        unfinished.sort_by_key(|waiting| waiting.position);
+        unfinished.sort_by_key(Unfinished::position);
         unfinished
     }
 
@@ -176,11 +183,11 @@ impl Expected {
     fn check(&self, found: &Recovered) {
         let states = found.store.page(None, "", usize::MAX).unwrap();
         assert!(states.iter().eq(self.states.values()), "{states:#?}\n{:#?}\n{:?}", self.states, found.report);
-        let parked = found.store.parked(usize::MAX).unwrap();
+        let parked = found.store.parked(None, usize::MAX).unwrap();
         assert!(parked.iter().rev().eq(self.parked.values()), "{parked:?} {:?}", self.parked);
         assert_eq!(found.unfinished, self.unfinished);
         assert_eq!(found.next, self.last.plus(1));
-        let first = self.unfinished.first().map_or(found.next, |first| first.position);
+        let first = self.unfinished.first().map_or(found.next, Unfinished::position);
         assert_eq!(found.store.folded().plus(1), first);
     }
 }

@@ -3,13 +3,13 @@
 use super::*;
 use crate::store::{
     MemoryStore,
-    tests::{parked, state},
+    tests::{changes, parked, state},
 };
 
 fn small_store() -> MemoryStore {
     let store = MemoryStore::new();
     let states = (0..5).map(|device| state(device, device + 10)).collect::<Vec<_>>();
-    store.write(&states, &[parked(3), parked(9)], Position(14)).unwrap();
+    store.write(&changes(&states, &[parked(3), parked(9)]), Position(14)).unwrap();
     store
 }
 
@@ -58,7 +58,7 @@ fn the_newest_two_are_kept_and_a_damaged_one_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let store = small_store();
     for position in [20, 30, 40, 50] {
-        store.write(&[], &[], Position(position)).unwrap();
+        store.write(&changes(&[], &[]), Position(position)).unwrap();
         write(&store, dir.path()).unwrap();
     }
     let positions = || list(dir.path()).unwrap().iter().map(|snapshot| snapshot.position.0).collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{StateStore, StoreError};
+use super::{Changes, StateStore, StoreError};
 use crate::{
     ids::{DeviceId, Position},
     limits,
@@ -58,10 +58,13 @@ impl StateStore for MemoryStore {
         read(&self.content).states.len() as u64
     }
 
-    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError> {
+    fn write(&self, changes: &Changes, folded: Position) -> Result<(), StoreError> {
         let mut content = write(&self.content);
-        content.states.extend(states.iter().map(|state| (state.device.clone(), state.clone())));
-        content.parked.extend(parked.iter().map(|parked| (parked.position, parked.clone())));
+        content.states.extend(changes.states.iter().map(|state| (state.device.clone(), state.clone())));
+        content.parked.extend(changes.parked.iter().map(|parked| (parked.position, parked.clone())));
+        for position in &changes.unparked {
+            content.parked.remove(position);
+        }
         while content.parked.len() > limits::PARKED_READINGS {
             content.parked.pop_first();
             self.parked_dropped.fetch_add(1, Ordering::Relaxed);
@@ -74,8 +77,11 @@ impl StateStore for MemoryStore {
         read(&self.content).folded
     }
 
-    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
-        Ok(read(&self.content).parked.values().rev().take(limit).cloned().collect())
+    fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let content = read(&self.content);
+        let newest_first = content.parked.range((Bound::Unbounded, end)).rev().map(|(_, parked)| parked);
+        Ok(newest_first.take(limit).cloned().collect())
     }
 
     fn parked_dropped(&self) -> u64 {

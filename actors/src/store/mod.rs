@@ -37,22 +37,31 @@ pub trait StateStore: Send + Sync + 'static {
     /// How many devices have a state. Costs nothing.
     fn count(&self) -> u64;
 
-    /// Puts states and parked readings in, and notes that everything up to `folded` is in. Durable when it returns.
+    /// Makes the changes, and notes that everything up to `folded` is in. Durable when it returns.
     ///
     /// Beyond [`crate::limits::PARKED_READINGS`] the oldest parked readings are dropped, and counted.
     ///
     /// # Errors
     /// [`StoreError`]; some of it may be in all the same: write it again.
-    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError>;
+    fn write(&self, changes: &Changes, folded: Position) -> Result<(), StoreError>;
 
     /// The position up to which every reading is in a state here.
     fn folded(&self) -> Position;
 
-    /// The last `limit` parked readings, the newest first.
+    /// The last `limit` parked readings before the position `before` (`None`: all), the newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError>;
+    fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, StoreError>;
+
+    /// The parked reading at a position.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn parked_at(&self, position: Position) -> Result<Option<ParkedReading>, StoreError> {
+        let at = self.parked(Some(position.plus(1)), 1)?;
+        Ok(at.into_iter().next().filter(|parked| parked.position == position))
+    }
 
     /// Parked readings that were dropped since start, because there were too many.
     fn parked_dropped(&self) -> u64;
@@ -65,6 +74,62 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// Bytes on the disk.
     fn size_on_disk(&self) -> u64;
+}
+
+/// What is to change in a store: states and parked readings that are new, and parked readings that are no more.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// The latest states of their devices.
+    pub states: Vec<DeviceState>,
+    /// Readings that were parked.
+    pub parked: Vec<ParkedReading>,
+    /// Readings that are parked no more.
+    pub unparked: Vec<Position>,
+}
+
+/// Parked readings on their way into the store, in the order of the journal: a reading is parked before it is unparked.
+#[derive(Debug, Clone, Default)]
+pub struct ParkedChanges {
+    parked: Vec<ParkedReading>,
+    unparked: Vec<Position>,
+}
+
+impl ParkedChanges {
+    pub(crate) fn park(&mut self, reading: ParkedReading) {
+        self.parked.push(reading);
+    }
+
+    pub(crate) fn unpark(&mut self, position: Position) {
+        self.parked.retain(|parked| parked.position != position);
+        self.unparked.push(position);
+    }
+
+    /// Adds what came after it.
+    pub(crate) fn append(&mut self, later: Self) {
+        for position in later.unparked {
+            self.unpark(position);
+        }
+        self.parked.extend(later.parked);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parked.is_empty() && self.unparked.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.parked.len() + self.unparked.len() >= crate::limits::PARKED_READINGS
+    }
+
+    /// The changes, with these states; for a write that may fail. Handles only: their texts are shared.
+    pub(crate) fn with(&self, states: Vec<DeviceState>) -> Changes {
+        Changes { states, parked: self.parked.clone(), unparked: self.unparked.clone() }
+    }
+
+    /// Forgets them: they are in the store.
+    pub(crate) fn clear(&mut self) {
+        self.parked.clear();
+        self.unparked.clear();
+    }
 }
 
 /// Why the store did not do what it was asked.

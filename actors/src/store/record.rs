@@ -4,9 +4,13 @@
 
 use bytes::Bytes;
 
+use smallvec::SmallVec;
+
 use crate::{
+    idempotency::{Request, Requests},
     ids::Position,
     journal::record::{self, DecodeError, ReadingV1, RecordTooLarge},
+    lifetime::DeviceCounts,
     limits,
     state::{DeviceState, ParkedReading},
 };
@@ -19,6 +23,7 @@ const DECODE_BYTES: usize = STATE_BYTES + record::DECODE_TABLES;
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum StoredState<'a> {
     V1(StateV1<'a>),
+    V2(StateV2<'a>),
 }
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
@@ -30,6 +35,17 @@ struct StateV1<'a> {
     version: u64,
     position: u64,
     script_state: Vec<(&'a str, &'a [u8])>,
+}
+
+/// A request: its hash, and the runs of its readings that came.
+type RequestV2 = ([u8; 16], Vec<(u32, u32)>);
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct StateV2<'a> {
+    state: StateV1<'a>,
+    newest_device_time: Option<i64>,
+    counts: Vec<(u8, u8, u64)>,
+    requests: Vec<RequestV2>,
 }
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
@@ -48,7 +64,8 @@ struct ParkedV1<'a> {
 
 /// Appends the stored form of a state.
 pub(crate) fn encode_state(into: &mut Vec<u8>, state: &DeviceState) -> Result<(), RecordTooLarge> {
-    let stored = StoredState::V1(StateV1 {
+    let requests = state.requests.all().iter().map(|request| (request.request, request.seen.to_vec())).collect();
+    let v1 = StateV1 {
         device: state.device.as_str(),
         state: &state.state,
         device_time: state.device_time,
@@ -56,14 +73,30 @@ pub(crate) fn encode_state(into: &mut Vec<u8>, state: &DeviceState) -> Result<()
         version: state.version,
         position: state.position.0,
         script_state: state.script_state.iter().map(|(name, json)| (&**name, &**json)).collect(),
+    };
+    let stored = StoredState::V2(StateV2 {
+        state: v1,
+        newest_device_time: state.newest_device_time,
+        counts: state.counts.stored(),
+        requests,
     });
     record::append(into, &stored, STATE_BYTES)
 }
 
 /// Reads a stored state.
 pub(crate) fn decode_state(bytes: &[u8]) -> Result<DeviceState, DecodeError> {
-    let StoredState::V1(stored) = record::parse::<_, DECODE_BYTES>(bytes)?;
+    let (stored, newest_device_time, counts, requests) = match record::parse::<_, DECODE_BYTES>(bytes)? {
+        StoredState::V1(stored) => {
+            let newest = stored.device_time;
+            (stored, newest, Vec::new(), Vec::new())
+        }
+        StoredState::V2(stored) => (stored.state, stored.newest_device_time, stored.counts, stored.requests),
+    };
+    let requests = requests.into_iter().map(|(request, seen)| Request { request, seen: SmallVec::from_vec(seen) });
     Ok(DeviceState {
+        newest_device_time,
+        counts: DeviceCounts::from_stored(&counts).ok_or(DecodeError::Newer)?,
+        requests: Requests::from_all(requests.collect()),
         device: record::device(stored.device)?,
         state: Bytes::copy_from_slice(stored.state),
         device_time: stored.device_time,

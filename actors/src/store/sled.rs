@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    StateStore, StoreError,
+    Changes, StateStore, StoreError,
     folded::{self, FoldedFile, Said},
     record,
 };
@@ -28,6 +28,7 @@ use crate::{
     blocking::message,
     ids::Position,
     journal::record::DecodeError,
+    lifetime::Lifetime,
     limits,
     lock::{lock, read, write},
     state::{DeviceState, ParkedReading},
@@ -65,6 +66,8 @@ pub struct SledStore {
     parked: AtomicU64,
     parked_dropped: AtomicU64,
     newest: AtomicU64,
+    /// Of the states that it had when it was opened.
+    lifetime: Lifetime,
 }
 
 struct Opened {
@@ -82,6 +85,7 @@ struct Found {
     states: u64,
     parked: u64,
     newest: Position,
+    lifetime: Lifetime,
 }
 
 /// An error of sled, or of what is stored in it.
@@ -134,7 +138,14 @@ impl SledStore {
             parked: found.parked.into(),
             parked_dropped: AtomicU64::new(0),
             newest: found.newest.0.into(),
+            lifetime: found.lifetime,
         })
+    }
+
+    /// What became of every reading of the devices that it had when it was opened.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
     }
 
     /// The greatest position in any state: at or beyond [`StateStore::folded`].
@@ -166,16 +177,10 @@ impl SledStore {
         Ok(())
     }
 
-    fn put(
-        &self,
-        opened: &Opened,
-        states: &[DeviceState],
-        parked: &[ParkedReading],
-        folded: Position,
-    ) -> Result<(), Failure> {
+    fn put(&self, opened: &Opened, changes: &Changes, folded: Position) -> Result<(), Failure> {
         let mut bytes = Vec::new();
         // In the order of the keys sled touches each page once.
-        let mut sorted = states.iter().collect::<Vec<_>>();
+        let mut sorted = changes.states.iter().collect::<Vec<_>>();
         sorted.sort_unstable_by(|one, other| one.device.cmp(&other.device));
         for state in sorted {
             bytes.clear();
@@ -187,13 +192,18 @@ impl SledStore {
             }
             self.newest.fetch_max(state.position.0, Ordering::Relaxed);
         }
-        for parked in parked {
+        for parked in &changes.parked {
             bytes.clear();
             record::encode_parked(&mut bytes, parked).map_err(|error| {
                 Failure::TooLarge(StoreError::TooLarge { device: parked.reading.device.clone(), bytes: error.bytes })
             })?;
             if opened.parked.insert(parked.position.0.to_be_bytes(), &*bytes)?.is_none() {
                 self.parked.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for position in &changes.unparked {
+            if opened.parked.remove(position.0.to_be_bytes())?.is_some() {
+                self.parked.fetch_sub(1, Ordering::Relaxed);
             }
         }
         while self.parked.load(Ordering::Relaxed) > limits::PARKED_READINGS as u64 {
@@ -241,12 +251,12 @@ impl StateStore for SledStore {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn write(&self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) -> Result<(), StoreError> {
+    fn write(&self, changes: &Changes, folded: Position) -> Result<(), StoreError> {
         self.reopen()?;
         let put = {
             let opened = read(&self.opened);
             let opened = opened.as_ref().expect("it was just opened, and there is one writer");
-            guarded(|| self.put(opened, states, parked, folded))
+            guarded(|| self.put(opened, changes, folded))
         };
         match put {
             Ok(()) => {}
@@ -266,9 +276,10 @@ impl StateStore for SledStore {
         Position(self.folded.load(Ordering::Acquire))
     }
 
-    fn parked(&self, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
+    fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, StoreError> {
         self.with(|opened| {
-            let newest_first = opened.parked.iter().rev().take(limit);
+            let before = before.map_or(u64::MAX, |before| before.0).to_be_bytes();
+            let newest_first = opened.parked.range(..before).rev().take(limit);
             newest_first.map(|entry| Ok(record::decode_parked(&entry?.1)?)).collect()
         })
     }
@@ -326,7 +337,8 @@ fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure>
     let states = db.open_tree("states")?;
     let parked = db.open_tree("parked")?;
     let meta = db.open_tree("meta")?;
-    let mut found = Found { folded: Position(0), states: 0, parked: 0, newest: Position(0) };
+    let mut found =
+        Found { folded: Position(0), states: 0, parked: 0, newest: Position(0), lifetime: Lifetime::default() };
     if let Some(folded) = meta.get(FOLDED)? {
         let folded =
             folded.as_ref().try_into().map_err(|_| DecodeError::Malformed("its position is cut".to_owned()))?;
@@ -339,6 +351,7 @@ fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure>
             return Err(DecodeError::Malformed(format!("the state of {} is stored elsewhere", state.device)).into());
         }
         found.newest = found.newest.max(state.position);
+        found.lifetime.change(None, &state);
         found.states += 1;
     }
     for entry in &parked {

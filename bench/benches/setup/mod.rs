@@ -48,5 +48,7 @@ pub(crate) fn reading(number: usize, variant: usize) -> Reading {
         device_time: None,
         received: 1_700_000_000_000,
         payload: payload(number, variant),
+        idempotency: None,
+        retry_of: None,
     }
 }

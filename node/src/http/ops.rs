@@ -73,7 +73,7 @@ pub(crate) async fn parked(query: web::Query<Vec<(String, String)>>) -> HttpResp
             }
         }
     }
-    let parked = match here().shared.runtime.parked(limit).await {
+    let parked = match here().shared.runtime.parked(None, limit).await {
         Ok(parked) => parked,
         Err(error) => return Problem::from(error).response(),
     };

@@ -40,7 +40,7 @@ pub(crate) async fn device_metrics(request: HttpRequest, payload: web::Payload) 
     let device = match path::device(&request) {
         Ok(device) => device,
         Err(problem) => {
-            here().handle.reject(RejectReason::BadDeviceId);
+            here().handle.reject(RejectReason::BadDeviceId, None);
             return problem.response();
         }
     };
@@ -80,11 +80,11 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
     let is_ndjson = request.content_type().eq_ignore_ascii_case("application/x-ndjson");
     let is_single = !is_ndjson && body.trim_ascii_start().first() != Some(&b'[');
     let mut items = parse(&edge, &body, device.as_ref(), is_ndjson).map_err(|error| {
-        edge.handle.reject(error.reason);
+        edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
         Problem::of_ingest(&error, &body)
     })?;
     for error in items.iter().filter_map(|item| item.as_ref().err()) {
-        edge.handle.reject(error.reason);
+        edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
     }
     let devices: Vec<Option<DeviceId>> = if is_single {
         Vec::new()
@@ -140,7 +140,7 @@ fn announced_bytes(request: &HttpRequest) -> Option<u64> {
 }
 
 fn body_too_large(edge: &EdgeLoop, limit: usize) -> Problem {
-    edge.handle.reject(RejectReason::TooLarge);
+    edge.handle.reject(RejectReason::TooLarge, None);
     let detail = format!("the body has more than {limit} bytes; send fewer readings at a time");
     let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail);
     problem.limit("http_body_bytes", limit)
@@ -191,7 +191,7 @@ fn parse(edge: &EdgeLoop, body: &Bytes, device: Option<&DeviceId>, ndjson: bool)
                 Some(device) => named_in_path(device, parsed.device_id.as_deref())?,
                 None => named_in_body(parsed.device_id.as_deref())?,
             };
-            Ok(Reading { device, channel: Channel::Metrics, device_time: parsed.ts, received, payload: parsed.fields })
+            Ok(Reading::new(device, Channel::Metrics, parsed.ts, received, parsed.fields))
         }));
     };
     if ndjson {

@@ -159,11 +159,11 @@ impl Session {
     fn ingest(&self, edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, device: Option<&str>, channel: Channel) {
         let device = match self.named(device) {
             Ok(device) => device,
-            Err(error) => return refuse(edge, link, publish, &error),
+            Err(error) => return refuse(edge, link, publish, None, &error),
         };
         let level = match level(edge, publish) {
             Ok(level) => level,
-            Err(error) => return refuse(edge, link, publish, &error),
+            Err(error) => return refuse(edge, link, publish, Some(&device), &error),
         };
         let received = edge.handle.services().clock.now();
         let reading = |parsed: Parsed| reading_of(device.clone(), channel, received, parsed);
@@ -173,12 +173,12 @@ impl Session {
             each_reading(publish.payload, None, channel == Channel::Telemetry, |one| match one.and_then(&reading) {
                 Ok(reading) => readings.push(reading),
                 Err(error) => {
-                    edge.handle.reject(error.reason);
+                    edge.handle.reject(error.reason, Some(device.as_str()));
                     refused.get_or_insert(error);
                 }
             });
         if let Err(error) = parsed {
-            return refuse(edge, link, publish, &error);
+            return refuse(edge, link, publish, Some(&device), &error);
         }
         if let Some(error) = &refused {
             log_refusal(link, publish.topic, error);
@@ -303,13 +303,13 @@ fn reading_of(device: DeviceId, channel: Channel, received: Millis, parsed: Pars
         let detail = format!("deviceId {id:?} in the payload, but the topic names {device}");
         return Err(IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId"));
     }
-    Ok(Reading { device, channel, device_time: parsed.ts, received, payload: parsed.fields })
+    Ok(Reading::new(device, channel, parsed.ts, received, parsed.fields))
 }
 
 /// Refuses a whole PUBLISH. MQTT 3.1.1 has no word for it: the reading is counted and logged, and acknowledged, or the device
 /// would send the same bad bytes for ever.
-fn refuse(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, error: &IngestError) {
-    edge.handle.reject(error.reason);
+fn refuse(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, device: Option<&DeviceId>, error: &IngestError) {
+    edge.handle.reject(error.reason, device.map(DeviceId::as_str));
     log_refusal(link, publish.topic, error);
     let reason = match error.reason {
         RejectReason::BadDeviceId => ReasonCode::TOPIC_NAME_INVALID,

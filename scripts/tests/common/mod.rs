@@ -75,6 +75,8 @@ impl Rig {
             device_time: None,
             received,
             payload: Bytes::copy_from_slice(json.as_bytes()),
+            idempotency: None,
+            retry_of: None,
         };
         ScriptCall { position: Position(self.next), route, reading }
     }

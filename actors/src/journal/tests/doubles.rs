@@ -94,6 +94,8 @@ pub(crate) fn reading(number: u64) -> Reading {
         device_time: (!number.is_multiple_of(3)).then_some(1_700_000_000_000 + number as i64),
         received: 1_700_000_000_500 + number as i64,
         payload: Bytes::from(format!("{{\"temperature\":{number},\"unit\":\"C\"}}")),
+        idempotency: None,
+        retry_of: None,
     }
 }
 
@@ -125,6 +127,8 @@ pub(crate) fn batch(owner: u16, records: &[Record]) -> Batch {
         match record {
             Record::Reading { reading, routed } => batch.push_reading(reading, *routed).unwrap(),
             Record::Outcome(outcome) => batch.push_outcome(outcome).unwrap(),
+            Record::Unparked { device, position } => batch.push_unparked(device, *position).unwrap(),
+            Record::Imported { state, overwrite } => batch.push_imported(state, *overwrite).unwrap(),
         }
     }
     batch

@@ -9,7 +9,7 @@ use crate::{
     ids::{LoopId, Position},
     journal::tests::doubles::reading,
     script::Verdict,
-    store::StateStore,
+    store::{ParkedChanges, StateStore},
 };
 
 const DIR: &str = "TIDEGATE_TEST_DATA";
@@ -35,7 +35,12 @@ fn child_runs_until_it_is_killed() {
             let states = runtime.states.values().cloned().collect();
             let folded_through = runtime.folded_through();
             let owner = LoopId(0);
-            let _ = checkpointer.try_submit(CheckpointBatch { owner, states, parked: Vec::new(), folded_through });
+            let _ = checkpointer.try_submit(CheckpointBatch {
+                owner,
+                states,
+                parked: ParkedChanges::default(),
+                folded_through,
+            });
         }
     }
 }

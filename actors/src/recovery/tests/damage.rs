@@ -8,6 +8,7 @@ use crate::{
     ids::{LoopId, Position},
     journal::Journal,
     snapshot,
+    store::ParkedChanges,
 };
 
 fn damage(path: &Path) {
@@ -78,7 +79,7 @@ fn with_snapshots(dir: &Path) -> Expected {
         let batch = CheckpointBatch {
             owner: LoopId(0),
             states: runtime.states.values().cloned().collect(),
-            parked: Vec::new(),
+            parked: ParkedChanges::default(),
             folded_through: runtime.folded_through(),
         };
         checkpointer.try_submit(batch).unwrap();

@@ -76,7 +76,7 @@ fn an_outcome_that_was_folded_but_is_not_in_the_journal_is_not_asked_for_again()
     let expected = runtime.stop();
     let found = recovered(dir.path());
     assert_eq!(found.unfinished, []);
-    assert_eq!(found.store.get(first.reading.device.as_str()).unwrap().as_ref(), expected.states.values().next());
+    assert_eq!(found.store.get(first.device().as_str()).unwrap().as_ref(), expected.states.values().next());
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_lost_outcome_parks_its_reading() {
     let found = recovered(dir.path());
     assert_eq!((found.report.orphaned, found.report.is_clean()), (1, false));
     assert_eq!(found.unfinished, []);
-    let parked = found.store.parked(10).unwrap();
+    let parked = found.store.parked(None, 10).unwrap();
     assert_eq!((parked.len(), parked[0].position), (1, Position(1)));
     assert!(parked[0].message.contains("lost in a damaged place"), "{parked:?}");
     assert_eq!(found.next, expected.last.plus(1));

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{parked, state};
+use super::{changes, parked, state};
 use crate::{
     ids::Position,
     state::DeviceState,
@@ -21,7 +21,7 @@ fn written(dir: &Path) -> Vec<DeviceState> {
     for round in 0..6 {
         let states = (0..DEVICES).filter(|device| device % (round + 1) == 0);
         let states = states.map(|device| state(device, round * 1_000 + device)).collect::<Vec<_>>();
-        store.write(&states, &[parked(round + 1)], Position(round * 1_000)).unwrap();
+        store.write(&changes(&states, &[parked(round + 1)]), Position(round * 1_000)).unwrap();
     }
     content(&store).unwrap()
 }
@@ -99,7 +99,7 @@ fn a_store_that_comes_back_with_less_is_refused() {
     let older = tempfile::tempdir().unwrap();
     copy(&state_dir, &older.path().join("state"));
     let store = SledStore::open(&state_dir, SledConfig::default()).unwrap();
-    store.write(&[state(1, 6_000)], &[], Position(6_000)).unwrap();
+    store.write(&changes(&[state(1, 6_000)], &[]), Position(6_000)).unwrap();
     drop(store);
     fs::remove_dir_all(&state_dir).unwrap();
     copy(&older.path().join("state"), &state_dir);

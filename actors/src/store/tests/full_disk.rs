@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::state;
+use super::{changes, state};
 use crate::{
     child::on_a_small_disk,
     ids::Position,
@@ -19,11 +19,11 @@ fn child_fills_the_disk() {
     let filler = disk.join("filler");
     let store = SledStore::open(&disk.join("state"), SledConfig::default()).unwrap();
     let states = |round: u64| (0..500).map(|device| state(device, round * 1_000 + device)).collect::<Vec<_>>();
-    store.write(&states(0), &[], Position(1)).unwrap();
+    store.write(&changes(&states(0), &[]), Position(1)).unwrap();
     let _ = fs::write(&filler, vec![1; 64 * 1024 * 1024]);
     let mut round = 1;
     let refused = loop {
-        match store.write(&states(round), &[], Position(round + 1)) {
+        match store.write(&changes(&states(round), &[]), Position(round + 1)) {
             Ok(()) => round += 1,
             Err(error) => break error,
         }
@@ -31,7 +31,7 @@ fn child_fills_the_disk() {
     println!("refused in round {round}: {refused}");
     assert_eq!(store.folded(), Position(round), "what was not durable is not promised");
     fs::remove_file(&filler).unwrap();
-    store.write(&states(round), &[], Position(round + 1)).unwrap();
+    store.write(&changes(&states(round), &[]), Position(round + 1)).unwrap();
     drop(store);
     let store = SledStore::open(&disk.join("state"), SledConfig::default()).unwrap();
     assert_eq!((store.folded(), store.count()), (Position(round + 1), 500));

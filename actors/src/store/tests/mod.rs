@@ -7,15 +7,31 @@ mod model;
 use bytes::Bytes;
 
 use crate::{
+    idempotency::{Idempotency, Requests},
     ids::{DeviceId, Position},
+    lifetime::DeviceCounts,
     reading::{Channel, Reading},
     script::ParkReason,
     state::{DeviceState, ParkedReading},
+    store::Changes,
+    submission::Disposition,
 };
+
+/// New states and parked readings.
+pub(crate) fn changes(states: &[DeviceState], parked: &[ParkedReading]) -> Changes {
+    Changes { states: states.to_vec(), parked: parked.to_vec(), unparked: Vec::new() }
+}
 
 /// A state that is told from others by its numbers.
 pub(crate) fn state(device: u64, position: u64) -> DeviceState {
+    let mut counts = DeviceCounts::default();
+    (0..position % 3).for_each(|_| counts.settle(Disposition::Parked(ParkReason::Threw)));
+    let mut requests = Requests::default();
+    (0..device as u32 % 4).for_each(|index| requests.add(&Idempotency { request: [7; 16], index: index * 2 }));
     DeviceState {
+        counts,
+        requests,
+        newest_device_time: position.is_multiple_of(2).then_some(position as i64),
         device: DeviceId::new(&format!("pump-{device:03}")).unwrap(),
         state: Bytes::from(format!(
             "{{\"temperature\":{position},\"pad\":\"{}\"}}",
@@ -33,13 +49,13 @@ pub(crate) fn state(device: u64, position: u64) -> DeviceState {
 pub(crate) fn parked(position: u64) -> ParkedReading {
     ParkedReading {
         position: Position(position),
-        reading: Reading {
-            device: DeviceId::new("pump-x").unwrap(),
-            channel: Channel::Telemetry,
-            device_time: None,
-            received: position as i64,
-            payload: Bytes::from_static(b"{\"a\":1}"),
-        },
+        reading: Reading::new(
+            DeviceId::new("pump-x").unwrap(),
+            Channel::Telemetry,
+            None,
+            position as i64,
+            Bytes::from_static(b"{\"a\":1}"),
+        ),
         script: "10-enrich.js".into(),
         reason: ParkReason::ALL[position as usize % ParkReason::ALL.len()],
         message: format!("boom {position}").into(),
