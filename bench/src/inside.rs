@@ -18,13 +18,8 @@ use tidegate_actors::{
 /// A device id that is none.
 pub(crate) fn reading(device: &str, payload: Bytes) -> Result<Reading> {
     let received = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    Ok(Reading {
-        device: DeviceId::new(device)?,
-        channel: Channel::Metrics,
-        device_time: None,
-        received: i64::try_from(received).unwrap_or(i64::MAX),
-        payload,
-    })
+    let received = i64::try_from(received).unwrap_or(i64::MAX);
+    Ok(Reading::new(DeviceId::new(device)?, Channel::Metrics, None, received, payload))
 }
 
 /// The blocks that a file or everything below a folder takes up, in bytes; what vanishes meanwhile counts nothing.

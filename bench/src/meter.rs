@@ -126,7 +126,7 @@ impl Meter {
 struct Ledger {
     received: u64,
     committed: u64,
-    conflated: u64,
+    conflated: BTreeMap<String, u64>,
     rejected: BTreeMap<String, u64>,
     dropped: BTreeMap<String, u64>,
     parked: BTreeMap<String, u64>,
@@ -161,7 +161,7 @@ impl Ledger {
         ] {
             ensure!(now.values().sum::<u64>() == then.values().sum::<u64>(), "readings were {what}: {now:?}");
         }
-        let conflated = self.conflated - before.conflated;
+        let conflated = self.conflated.values().sum::<u64>() - before.conflated.values().sum::<u64>();
         let committed = self.committed - before.committed;
         ensure!(committed + conflated == sent, "{committed} committed and {conflated} conflated of {sent} readings");
         Ok(conflated)

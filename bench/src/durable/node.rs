@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 
 use super::Plan;
 use crate::meter::Measure;
+use crate::process;
 use crate::scenario::mqtt::{MqttLoad, Swarm};
 use crate::server::Server;
 use crate::status::JournalStatus;
-use crate::process;
 
 /// Readings that activate every device and fill every cache, at least.
 const WARM_UP: u64 = 200_000;

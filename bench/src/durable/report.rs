@@ -49,7 +49,10 @@ impl Report<'_> {
     }
 
     fn rates(&self, out: &mut String) {
-        let _ = writeln!(out, "| durable, flat out | readings/s | CPU µs a reading | node ÷ sled | goal | journal alone, same batches | journal ÷ sled |");
+        let _ = writeln!(
+            out,
+            "| durable, flat out | readings/s | CPU µs a reading | node ÷ sled | goal | journal alone, same batches | journal ÷ sled |"
+        );
         let _ = writeln!(out, "|---|---:|---:|---:|---|---:|---:|");
         let (rate, cpu) = (self.over(|r| r.flat.per_second), self.over(|r| r.flat.thread_us.values().sum()));
         let _ = writeln!(out, "| the node, MQTT QoS 1 | {rate} | {cpu} | | | | |");
@@ -63,7 +66,10 @@ impl Report<'_> {
             let journal = |r: &Round| r.batches[index].journal / r.batches[index].sled.per_second;
             let goal = judged(self.median(node) >= RATIO_GOAL, &format!("≥ {RATIO_GOAL}"));
             let (node, journal, alone) = (self.over(node), self.over(journal), self.over(|r| r.batches[index].journal));
-            let _ = writeln!(out, "| sled alone, batches of {name}{size:.0} | {rate} | {cpu} | {node} | {goal} | {alone} | {journal} |");
+            let _ = writeln!(
+                out,
+                "| sled alone, batches of {name}{size:.0} | {rate} | {cpu} | {node} | {goal} | {alone} | {journal} |"
+            );
         }
         let _ = writeln!(out);
     }
@@ -129,7 +135,8 @@ impl Report<'_> {
         let mut row = |name: &str, pick: &dyn Fn(&Round) -> &Ingest| {
             let threads = |names: &'static [&'static str]| {
                 move |r: &Round| {
-                    let matching = pick(r).thread_us.iter().filter(|(name, _)| names.iter().any(|n| name.starts_with(n)));
+                    let matching =
+                        pick(r).thread_us.iter().filter(|(name, _)| names.iter().any(|n| name.starts_with(n)));
                     matching.map(|(_, us)| us).sum::<f64>()
                 }
             };

@@ -59,16 +59,15 @@ pub(crate) fn run(dir: &Path, devices: usize, rate: Option<u32>, millions: u64) 
     let recovered = recovery::recover_with(dir, sled, &mut |previous, position, reading, verdict, script_state| {
         Folded::into_state(fold(previous, position, reading, verdict, script_state))
     })?;
-    let Recovered { store, next, data, lock, .. } = recovered;
+    let Recovered { store, next, lifetime, data, lock, .. } = recovered;
     let (outlets, inboxes): (Vec<_>, Vec<_>) = (0..LOOPS).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
     let sink = Arc::new(LoopSink::new(outlets.clone()));
     let config = JournalConfig { segment_bytes: SEGMENT_BYTES, commit_max_delay: limits::COMMIT_COMPANY };
     let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), config, next, sink)?;
-    let checkpoints = CheckpointConfig {
-        journal_retention_bytes: RETENTION_BYTES,
-        ..CheckpointConfig::new(data.snapshots(), LOOPS)
-    };
-    let checkpointer = Checkpointer::start(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&journal), checkpoints)?;
+    let checkpoints =
+        CheckpointConfig { journal_retention_bytes: RETENTION_BYTES, ..CheckpointConfig::new(data.snapshots(), LOOPS) };
+    let checkpointer =
+        Checkpointer::start(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&journal), checkpoints)?;
     let services = Arc::new(Services {
         clock: Arc::new(SystemClock),
         journal,
@@ -84,11 +83,12 @@ pub(crate) fn run(dir: &Path, devices: usize, rate: Option<u32>, millions: u64) 
         started: Instant::now(),
     });
 
-    let order = Arc::new(Order { devices, total: millions * 1_000_000, rate, start: Instant::now(), done: Done::default() });
+    let order =
+        Arc::new(Order { devices, total: millions * 1_000_000, rate, start: Instant::now(), done: Done::default() });
     let feed = Arc::clone(&order);
     let watched = Arc::clone(&services);
     actix_rt::System::new().block_on(async move {
-        let runtime = Runtime::start(RuntimeHandle::new(services), inboxes, move |handle| {
+        let runtime = Runtime::start(RuntimeHandle::new(services, lifetime), inboxes, move |handle| {
             let feeder = Feeder::new(handle.clone(), Arc::clone(&feed));
             handle.set_edge(Rc::new(feeder));
             handle.wake();
@@ -196,7 +196,9 @@ impl Feeder {
             let device = self.devices[(number % self.devices.len() as u64) as usize];
             let payload = &self.payloads[(number / self.devices.len() as u64) as usize % self.payloads.len()];
             // A device's own copy, as from a socket: it stays in memory as long as it is the latest.
-            let Ok(reading) = inside::reading(&name(device), Bytes::copy_from_slice(payload.as_bytes())) else { continue };
+            let Ok(reading) = inside::reading(&name(device), Bytes::copy_from_slice(payload.as_bytes())) else {
+                continue;
+            };
             let ack = Some(AckTo { home: self.handle.id(), key: 0, item: 0 });
             self.handle.submit(Submission { reading, level: AckLevel::Committed, ack });
         }

@@ -73,7 +73,8 @@ fn markdown(marks: &[Million], devices: usize) -> String {
         last.checkpoints,
         child::RETENTION_BYTES >> 20,
     );
-    let _ = writeln!(out, "| million | s | RSS, MiB | sled, MiB | journal, MiB | snapshots, MiB | data directory, MiB |");
+    let _ =
+        writeln!(out, "| million | s | RSS, MiB | sled, MiB | journal, MiB | snapshots, MiB | data directory, MiB |");
     let _ = writeln!(out, "|---:|---:|---:|---:|---:|---:|---:|");
     let mib = |bytes: u64| number(bytes as f64 / f64::from(1 << 20));
     for mark in marks {
