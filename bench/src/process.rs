@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -77,6 +77,18 @@ pub(crate) fn threads(pid: u32) -> Result<BTreeMap<String, u64>> {
         *by_name.entry(name.trim_end().to_owned()).or_insert(0) += ns;
     }
     Ok(by_name)
+}
+
+/// The folder of a process's thread of that name in `/proc`.
+pub(crate) fn thread_named(pid: u32, name: &str) -> Option<PathBuf> {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().map(|task| task.path());
+    tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+}
+
+/// Is a thread in a sleep that no signal ends (state `D`), as in `fdatasync`?
+pub(crate) fn waits_for_disk(task: &Path) -> bool {
+    let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
 }
 
 /// Resident bytes of this process.

@@ -1,6 +1,7 @@
 //! The built node on a folder of its own, QoS 1 over MQTT into it, and what it spent where.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ const WARM_UP: u64 = 200_000;
 /// Messages in one write of a gateway, and its unacknowledged ones, flat out: enough to keep every part of the node busy.
 const BURST: usize = 16;
 const WINDOW: usize = 64;
+
+/// Time between two looks at the journal's thread.
+const LOOK: Duration = Duration::from_millis(3);
 
 /// A running node.
 pub(crate) struct Node {
@@ -39,15 +43,10 @@ pub(crate) struct Ingest {
     pub(crate) records_per_commit: f64,
     pub(crate) bytes_per_commit: f64,
     pub(crate) commits_per_second: f64,
+    /// The part of the time in which the journal's thread waited for the disk.
+    pub(crate) disk_wait: f64,
     pub(crate) commit_p50_ms: f64,
     pub(crate) commit_p99_ms: f64,
-}
-
-impl Ingest {
-    /// The part of the time in which the journal wrote or synced, by the median commit.
-    pub(crate) fn disk_busy(&self) -> f64 {
-        self.commits_per_second * self.commit_p50_ms / 1e3
-    }
 }
 
 impl Node {
@@ -90,12 +89,12 @@ impl Node {
         let mut spent = None;
         let sample = self.server.meter().around(|| {
             let before = (JournalStatus::of(http)?, process::threads(self.server.pid())?);
-            let run = swarm.run(messages)?;
+            let (run, waited) = while_watching(self.server.pid(), || swarm.run(messages))?;
             let after = (JournalStatus::of(http)?, process::threads(self.server.pid())?);
-            spent = Some((before, after, run.sent as f64, run.elapsed.as_secs_f64()));
+            spent = Some((before, after, run.sent as f64, run.elapsed.as_secs_f64(), waited));
             Ok(run)
         })?;
-        let (before, after, sent, seconds) = spent.context("no run")?;
+        let (before, after, sent, seconds, disk_wait) = spent.context("no run")?;
         let since = |name: &String, ns: u64| ns.saturating_sub(before.1.get(name).copied().unwrap_or(0)) as f64 / 1e3;
         let spent_us: BTreeMap<_, _> = after.1.iter().map(|(name, &ns)| (name.clone(), since(name, ns))).collect();
         let commits = (after.0.commits - before.0.commits).max(1) as f64;
@@ -110,10 +109,33 @@ impl Node {
             records_per_commit: (after.0.records - before.0.records) as f64 / commits,
             bytes_per_commit: (after.0.appended_bytes - before.0.appended_bytes) as f64 / commits,
             commits_per_second: commits / seconds,
+            disk_wait,
             commit_p50_ms: after.0.commit_p50_ms,
             commit_p99_ms: after.0.commit_p99_ms,
         })
     }
+}
+
+/// Looks meanwhile, again and again, whether the journal's thread of process `pid` waits for the disk, and gives the part of the
+/// looks in which it did.
+fn while_watching<T>(pid: u32, run: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let journal = process::thread_named(pid, "journal").context("the node has no journal's thread")?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let (mut looks, mut waits) = (0_u32, 0_u32);
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(LOOK);
+                looks += 1;
+                waits += u32::from(process::waits_for_disk(&journal));
+            }
+            f64::from(waits) / f64::from(looks.max(1))
+        });
+        let done = run();
+        over.store(true, Ordering::Relaxed);
+        let waited = watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?;
+        Ok((done?, waited))
+    })
 }
 
 /// How many processors there are.

@@ -77,16 +77,16 @@ impl Report<'_> {
     fn bound(&self, out: &mut String) {
         let median = |figure: fn(&Ingest) -> f64| self.median(|r| figure(&r.flat));
         let (node, generator, disk) =
-            (median(|i| i.node_cores), median(|i| i.generator_cores), median(Ingest::disk_busy));
+            (median(|i| i.node_cores), median(|i| i.generator_cores), median(|i| i.disk_wait));
         let bound = match () {
             () if generator > 0.9 => "the generator",
-            () if disk > 0.8 => "the disk",
             () if node + generator > 0.85 * cores() => "the processors",
-            () => "none of the three: whatever else runs here, or waiting",
+            () if disk > 0.7 => "the disk",
+            () => "none of the three alone: the processors are shared with other work, or everybody waits for somebody",
         };
         let _ = writeln!(
             out,
-            "The bound, flat out: **{bound}** (node {} cores, generator {}, disk busy {:.0} % of the time by the median commit; commits of {} \
+            "The bound, flat out: **{bound}** (node {} cores, generator {}, the journal's thread waits for the disk {:.0} % of the time; commits of {} \
              readings, {} KiB, p50 {} ms, p99 {} ms, {} a second; ack p50 {} ms, p99 {} ms).\n",
             number(node),
             number(generator),
@@ -146,8 +146,8 @@ impl Report<'_> {
                 "| the node, {name} | {} | {} | {} | {} | {} | {} |",
                 self.over(|r| pick(r).per_second),
                 self.over(|r| pick(r).records_per_commit),
-                self.over(&journal),
-                goal(self.median(&journal)),
+                self.over(journal),
+                goal(self.median(journal)),
                 self.over(threads(&["actix-rt"])),
                 self.over(threads(&["checkpoint", "sled-io", "log flusher"])),
             );

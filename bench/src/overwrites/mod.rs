@@ -66,11 +66,13 @@ fn markdown(marks: &[Million], devices: usize) -> String {
     let rate = last.number as f64 * 1e6 / last.seconds;
     let _ = writeln!(
         out,
-        "{} million overwrites of {devices} devices in {:.0} s, {} a second, {} checkpoints; journal retention {} MiB. The peaks of each million.\n",
+        "{} million overwrites of {devices} devices in {:.0} s, {} a second, {} checkpoints (at most {:.1} million \
+         writes into sled); journal retention {} MiB. The peaks of each million.\n",
         last.number,
         last.seconds,
         number(rate),
         last.checkpoints,
+        (last.checkpoints * devices as u64) as f64 / 1e6,
         child::RETENTION_BYTES >> 20,
     );
     let _ =
