@@ -15,6 +15,7 @@ have mosquitto_pub || packages+=(mosquitto-clients)
 [ -x /usr/sbin/mosquitto ] || have mosquitto || packages+=(mosquitto)
 have chromium || packages+=(chromium)
 have cc || packages+=(build-essential)
+compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(faketime)
 have node && have npm || packages+=(nodejs npm)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    clock::Millis,
+    clock::Uptime,
     fanout::{encode_event, encode_state},
     fold::{self, Folded, Imported, fold, fold_import},
     ids::{DeviceId, Position},
@@ -71,7 +71,7 @@ pub(crate) struct DeviceActor {
     pub(crate) dirty: bool,
     /// The number of the checkpoint batch that took its state last.
     pub(crate) checkpointed_in: u64,
-    touched: Millis,
+    touched: Uptime,
 }
 
 #[derive(Debug)]
@@ -388,13 +388,13 @@ impl DeviceActor {
         turn.ledger.in_flight += 1;
     }
 
-    /// May it be passivated: nothing under way, its state written, and not heard of since `before`?
-    pub(crate) fn is_idle(&self, before: Millis, written_through: u64) -> bool {
+    /// May it be passivated: nothing under way, its state written, and not heard of for a while?
+    pub(crate) fn is_idle(&self, now: Uptime, written_through: u64) -> bool {
         self.in_flight == 0
             && !self.dirty
             && matches!(self.slot, Slot::Ready(_))
             && self.checkpointed_in <= written_through
-            && self.touched < before
+            && now.since(self.touched) > limits::DEVICE_IDLE
     }
 
     fn route(&mut self, channel: Channel, turn: &Turn) -> Route {

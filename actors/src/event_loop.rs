@@ -1,13 +1,15 @@
 //! One per-core loop: its devices, and the turn in which everything that they did leaves the loop.
 //!
-//! A turn: take what waits in the inbox → let the devices work → hand the batch to the journal, runs to the handlers, readings
-//! to the loops that own them, answers to the edge, states to the checkpoint thread. The loop never blocks: what a full queue
-//! refuses stays here, and the loop stops reading its sockets ([`EventLoop::is_pressed`]) until there is room.
+//! A turn: take what other loops handed over and what waits in the inbox → let the devices work → hand the batch to the journal,
+//! runs to the handlers, answers to the edge, states to the checkpoint thread, and wake the loops that got readings from here.
+//! The loop never blocks: what a full queue refuses stays here, and the loop stops reading its sockets
+//! ([`EventLoop::is_pressed`]) until there is room.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -15,7 +17,7 @@ use slab::Slab;
 
 use crate::{
     checkpoint::CheckpointBatch,
-    clock::Millis,
+    clock::Uptime,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
     fanout::{Filter, Viewer, encode_state},
     fold::Imported,
@@ -34,8 +36,6 @@ use crate::{
 
 /// What a loop is told from outside: by other loops, by the journal, by the script workers.
 pub enum LoopMessage {
-    /// Readings of this loop's devices that came in on another loop.
-    Submissions(Vec<Submission>),
     /// Answers for connections of this loop.
     Acks(Vec<Ack>),
     /// The journal has this loop's next batches.
@@ -100,15 +100,19 @@ pub(crate) struct EventLoop {
     /// Batches that the journal has, oldest first.
     committing: VecDeque<Vec<Written>>,
     last_committed: Position,
-    /// Readings for other loops. Like the batch, they wait for company unless somebody waits for them.
-    handover: Vec<Vec<Submission>>,
-    handover_is_urgent: bool,
+    /// Readings that other loops handed over, taken and not yet gone to their devices.
+    handed_over: VecDeque<Submission>,
+    /// The loops that have readings from here and were not woken for them, by loop. Like the batch, the readings wait for company
+    /// unless somebody waits for them.
+    unwoken: Vec<Due>,
+    /// Loops to which too many readings are on their way.
+    crowded: Vec<LoopId>,
     ack_handover: Vec<Vec<Ack>>,
     failed_loads: Vec<(DeviceKey, DeviceId)>,
     checkpoint: CheckpointCycle,
     sweep_at: usize,
     paused: Vec<Waker>,
-    paused_asked: Millis,
+    paused_asked: Uptime,
     /// A message is being handled: what a panic cuts short is the work of readings.
     handling: bool,
     pub(crate) lag_ms: f64,
@@ -126,22 +130,23 @@ struct CheckpointCycle {
     held: bool,
 }
 
-/// Milliseconds after which those who wait for the loop to read again are asked whether they still do.
-const PAUSED_ASKED: Millis = 5_000;
+/// Time after which those who wait for the loop to read again are asked whether they still do.
+const PAUSED_ASKED: Duration = Duration::from_secs(5);
 
-/// What is to become of the journal batch under collection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BatchDue {
-    Nothing,
-    Now,
-    /// Nobody waits for it: it may wait for company.
+/// When what was collected is to leave: the journal batch, or the wake-ups of loops that have readings from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// There is nothing.
+    Never,
+    /// Nobody waits for it: it may wait for company, until the commit tick.
     Soon,
+    Now,
 }
 
 impl EventLoop {
     pub(crate) fn new(id: LoopId, services: Arc<Services>) -> Self {
         let loops = services.outlets.len();
-        let now = services.clock.now();
+        let now = services.clock.uptime();
         Self {
             turn: Turn::new(id, Arc::clone(&services.scripts), now),
             services,
@@ -150,8 +155,9 @@ impl EventLoop {
             by_order: BTreeSet::new(),
             committing: VecDeque::new(),
             last_committed: Position(0),
-            handover: (0..loops).map(|_| Vec::new()).collect(),
-            handover_is_urgent: false,
+            handed_over: VecDeque::new(),
+            unwoken: vec![Due::Never; loops],
+            crowded: Vec::new(),
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
             failed_loads: Vec::new(),
             checkpoint: CheckpointCycle::default(),
@@ -170,25 +176,49 @@ impl EventLoop {
     /// Takes a reading from the edge: to its device, or on its way to the loop that owns it.
     pub(crate) fn submit(&mut self, submission: Submission) {
         let owner = self.owner_of(submission.reading.device.as_str());
-        let mine = owner == self.turn.id;
-        let queue = &mut self.handover[owner.index()];
-        // What waits in the inbox came before it, perhaps from the same device over a connection of another loop: then it
-        // goes behind that, by way of the inbox.
-        if mine && queue.is_empty() && self.services.outlets[owner.index()].waiting() == 0 {
+        if owner == self.turn.id {
+            // What was handed over came before it, perhaps from the same device over a connection of another loop.
+            self.take_handed_over();
             self.arrive(submission);
             return;
         }
-        if queue.len() >= 2 * limits::HANDOVER {
-            let device = submission.reading.device.as_str();
-            self.turn.reject(RejectReason::Overloaded, Some(device));
-            self.turn.answer(submission.ack, Answer::Refused(RejectReason::Overloaded));
-            return;
+        let somebody_waits = submission.ack.is_some();
+        match self.services.handovers[owner.index()].push(submission) {
+            Ok(waiting) => {
+                if waiting >= limits::HANDOVER && !self.crowded.contains(&owner) {
+                    self.crowded.push(owner);
+                }
+                let now = somebody_waits || waiting >= limits::HANDOVER_SOON;
+                self.wake_owner(owner, if now { Due::Now } else { Due::Soon });
+            }
+            Err(submission) => {
+                let device = submission.reading.device.as_str();
+                self.turn.reject(RejectReason::Overloaded, Some(device));
+                self.turn.answer(submission.ack, Answer::Refused(RejectReason::Overloaded));
+            }
         }
-        let first_urgent = (mine || submission.ack.is_some()) && !self.handover_is_urgent;
-        self.handover_is_urgent |= first_urgent;
-        queue.push(submission);
-        if queue.len() == 1 || first_urgent {
+    }
+
+    /// Has another loop woken for the readings that it has from here. This loop's next turn sees to it.
+    fn wake_owner(&mut self, owner: LoopId, due: Due) {
+        let before = self.handover_due();
+        let unwoken = &mut self.unwoken[owner.index()];
+        *unwoken = due.max(*unwoken);
+        if due > before {
             self.turn.wake();
+        }
+    }
+
+    /// Takes what other loops handed over, to its devices.
+    pub(crate) fn take_handed_over(&mut self) {
+        self.services.handovers[self.turn.id.index()].take(&mut self.handed_over);
+        // One by one: after a panic the others are still there.
+        while let Some(submission) = self.handed_over.pop_front() {
+            self.arrive(submission);
+        }
+        if self.handed_over.capacity() > limits::HANDOVER {
+            // A burst's memory is not kept.
+            self.handed_over = VecDeque::new();
         }
     }
 
@@ -218,7 +248,6 @@ impl EventLoop {
     pub(crate) fn on_message(&mut self, message: LoopMessage) {
         self.handling = true;
         match message {
-            LoopMessage::Submissions(submissions) => submissions.into_iter().for_each(|s| self.arrive(s)),
             LoopMessage::Acks(acks) => self.turn.acks.extend(acks),
             LoopMessage::Committed(commits) => commits.into_iter().for_each(|commit| self.on_commit(commit)),
             LoopMessage::JournalFailed(reason) => {
@@ -428,7 +457,11 @@ impl EventLoop {
 
     /// Is there a reason not to read sockets now?
     pub(crate) fn is_pressed(&self) -> bool {
-        self.turn.is_pressed() || self.handover.iter().any(|queue| queue.len() >= limits::HANDOVER)
+        self.turn.is_pressed() || self.crowded.iter().any(|owner| self.is_crowded(*owner))
+    }
+
+    fn is_crowded(&self, owner: LoopId) -> bool {
+        self.services.handovers[owner.index()].waiting() >= limits::HANDOVER
     }
 
     /// Should the connection of this device, which this loop owns, not be read now?
@@ -441,16 +474,19 @@ impl EventLoop {
         self.paused.push(waker.clone());
     }
 
-    pub(crate) fn batch_due(&self) -> BatchDue {
+    /// When the journal is to have the batch.
+    pub(crate) fn batch_due(&self) -> Due {
         let batch = &self.turn.batch;
-        let handover = self.handover.iter().map(Vec::len).sum::<usize>();
         match () {
-            () if self.handover_is_urgent || handover >= limits::HANDOVER_SOON => BatchDue::Now,
-            () if self.turn.journal_failed => BatchDue::Nothing,
-            () if batch.is_urgent() || batch.bytes() >= limits::JOURNAL_BATCH_SOON => BatchDue::Now,
-            () if batch.is_empty() && handover == 0 => BatchDue::Nothing,
-            () => BatchDue::Soon,
+            () if self.turn.journal_failed || batch.is_empty() => Due::Never,
+            () if batch.is_urgent() || batch.bytes() >= limits::JOURNAL_BATCH_SOON => Due::Now,
+            () => Due::Soon,
         }
+    }
+
+    /// When the loops that have readings from here are to be woken.
+    pub(crate) fn handover_due(&self) -> Due {
+        self.unwoken.iter().copied().max().unwrap_or(Due::Never)
     }
 
     /// Hands the collected batch to the journal.
@@ -471,22 +507,23 @@ impl EventLoop {
         self.flush_acks();
         self.flush_runs();
         self.flush_loads();
+        if !self.crowded.is_empty() {
+            let mut crowded = std::mem::take(&mut self.crowded);
+            crowded.retain(|owner| self.is_crowded(*owner));
+            self.crowded = crowded;
+        }
         if !self.paused.is_empty() && !self.is_pressed() {
             self.paused.drain(..).for_each(Waker::wake);
         }
         ForEdge { acks: std::mem::take(&mut self.turn.acks), shown: std::mem::take(&mut self.turn.shown) }
     }
 
-    /// Sends the readings that other loops own.
-    pub(crate) fn flush_handover(&mut self) {
-        self.handover_is_urgent = false;
-        for (queue, outlet) in self.handover.iter_mut().zip(&self.services.outlets) {
-            if !queue.is_empty()
-                && let Err(LoopMessage::Submissions(back)) =
-                    outlet.try_send(LoopMessage::Submissions(std::mem::take(queue)))
-            {
-                *queue = back;
-                self.handover_is_urgent = true;
+    /// Wakes the loops that have readings from here, unless they have turned meanwhile and taken them.
+    pub(crate) fn wake_owners(&mut self) {
+        let services = &self.services;
+        for ((unwoken, handover), outlet) in self.unwoken.iter_mut().zip(&services.handovers).zip(&services.outlets) {
+            if std::mem::replace(unwoken, Due::Never) != Due::Never && handover.waiting() > 0 {
+                outlet.wake();
             }
         }
     }
@@ -543,10 +580,10 @@ impl EventLoop {
     // ---- the tick
 
     /// What the loop does now and then: checkpoints, passivation, second tries.
-    pub(crate) fn tick(&mut self, now: Millis, start_checkpoint: bool) {
+    pub(crate) fn tick(&mut self, now: Uptime, start_checkpoint: bool) {
         self.turn.now = now;
         self.turn.loads.append(&mut self.failed_loads);
-        if now - self.paused_asked >= PAUSED_ASKED {
+        if now.since(self.paused_asked) >= PAUSED_ASKED {
             // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
             self.paused_asked = now;
             self.paused.drain(..).for_each(Waker::wake);
@@ -609,13 +646,12 @@ impl EventLoop {
     }
 
     /// Puts idle devices to sleep, a few at a time.
-    fn passivate(&mut self, now: Millis) {
-        let before = now - limits::DEVICE_IDLE.as_millis() as Millis;
+    fn passivate(&mut self, now: Uptime) {
         let written = self.services.checkpointer.written_through(self.turn.id);
         let end = (self.sweep_at + 1_024).min(self.devices.capacity());
         for key in self.sweep_at..end {
             let Some(device) = self.devices.get(key) else { continue };
-            if device.is_idle(before, written) && !self.turn.is_connected(device.device()) {
+            if device.is_idle(now, written) && !self.turn.is_connected(device.device()) {
                 let device = self.devices.remove(key);
                 self.by_id.remove(device.device());
                 self.by_order.remove(device.device());
@@ -629,7 +665,8 @@ impl EventLoop {
         self.turn.ledger.in_flight == 0
             && self.turn.batch.is_empty()
             && self.committing.is_empty()
-            && self.handover.iter().all(Vec::is_empty)
+            && self.handed_over.is_empty()
+            && self.services.handovers[self.turn.id.index()].waiting() == 0
             && self.turn.acks.is_empty()
             && self.ack_handover.iter().all(Vec::is_empty)
     }

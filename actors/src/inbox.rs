@@ -58,10 +58,9 @@ impl<T> Outlet<T> {
         Ok(())
     }
 
-    /// Messages that wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
+    /// Makes the loop run a turn soon.
+    pub fn wake(&self) {
+        self.waker.wake();
     }
 
     /// Sends, waiting for room: for threads only, never on a loop.

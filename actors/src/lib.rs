@@ -17,6 +17,7 @@ mod dirty;
 pub mod event_loop;
 pub mod fanout;
 pub mod fold;
+pub mod handover;
 pub mod idempotency;
 pub mod ids;
 pub mod inbox;

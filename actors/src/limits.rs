@@ -41,9 +41,9 @@ pub const JOURNAL_BATCH_SOON: usize = 128 * 1024;
 pub const JOURNAL_BATCH_BYTES: usize = 1024 * 1024;
 /// Batches of states that wait for the checkpoint thread; full: the loop keeps its dirty states and tries later.
 pub const CHECKPOINT_QUEUE: usize = 64;
-/// Readings that wait to be handed over to one other loop; full: the loop stops reading its sockets (HTTP: 503).
+/// Readings on their way to one loop from the others; full: who puts in more stops reading its sockets (HTTP: 503).
 pub const HANDOVER: usize = 8_192;
-/// Readings for another loop that are not worth waiting longer with, even if nobody waits for them.
+/// Readings on their way to one loop that are not worth waiting longer with, even if nobody waits for them.
 pub const HANDOVER_SOON: usize = 256;
 /// Devices that were not heard of for so long are passivated: their state stays in the store only.
 pub const DEVICE_IDLE: Duration = Duration::from_secs(300);

@@ -12,7 +12,7 @@ use actix::{Actor, ActorFuture, AsyncContext, Context, Supervised};
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    event_loop::{BatchDue, LoopMessage},
+    event_loop::{Due, LoopMessage},
     inbox::Inbox,
     limits,
     loop_handle::LoopHandle,
@@ -33,8 +33,8 @@ impl Actor for LoopActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(Turns {
             tick: Box::pin(tokio::time::sleep(TICK)),
-            batch: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            batch_waits: false,
+            commit_tick: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            tick_is_set: false,
             last_checkpoint: Instant::now(),
         });
     }
@@ -45,9 +45,9 @@ impl Supervised for LoopActor {}
 /// The endless future of a loop's turns.
 struct Turns {
     tick: Pin<Box<Sleep>>,
-    /// When a batch that nobody waits for has waited long enough for company.
-    batch: Pin<Box<Sleep>>,
-    batch_waits: bool,
+    /// When what nobody waits for has waited long enough for company.
+    commit_tick: Pin<Box<Sleep>>,
+    tick_is_set: bool,
     last_checkpoint: Instant,
 }
 
@@ -77,9 +77,11 @@ impl Turns {
         let handle = &actor.handle;
         handle.begin_turn(task.waker());
         let mut taken = 0;
-        while taken < limits::YIELD_AFTER
-            && let Some(message) = actor.inbox.take()
-        {
+        while taken < limits::YIELD_AFTER {
+            let message = actor.inbox.take();
+            // Before each message: who asks the loop sees what had been received when he asked.
+            handle.event_loop().take_handed_over();
+            let Some(message) = message else { break };
             taken += 1;
             match message {
                 LoopMessage::Task(run) => run(handle),
@@ -90,7 +92,7 @@ impl Turns {
             task.waker().wake_by_ref();
         }
         self.tick(handle, task);
-        self.send_batch(handle, task);
+        self.send_collected(handle, task);
         handle.end_turn();
     }
 
@@ -106,33 +108,33 @@ impl Turns {
             {
                 let mut event_loop = handle.event_loop();
                 event_loop.lag_ms = late.as_secs_f64() * 1e3;
-                event_loop.tick(services.clock.now(), checkpoint);
+                event_loop.tick(services.clock.uptime(), checkpoint);
             }
             services.heartbeats[handle.id().index()].store(services.uptime_ms(), Ordering::Relaxed);
             self.tick.as_mut().reset(now + TICK);
         }
     }
 
-    fn send_batch(&mut self, handle: &LoopHandle, task: &mut Task<'_>) {
+    /// Hands the batch to the journal and wakes the loops that have readings from here: now, or at the commit tick.
+    fn send_collected(&mut self, handle: &LoopHandle, task: &mut Task<'_>) {
         let mut event_loop = handle.event_loop();
-        match event_loop.batch_due() {
-            BatchDue::Nothing => self.batch_waits = false,
-            BatchDue::Now => {
-                self.batch_waits = false;
-                event_loop.send_batch();
-                event_loop.flush_handover();
-            }
-            BatchDue::Soon => {
-                if !self.batch_waits {
-                    self.batch_waits = true;
-                    self.batch.as_mut().reset(handle.services().next_commit_tick());
-                }
-                if self.batch.as_mut().poll(task).is_ready() {
-                    self.batch_waits = false;
-                    event_loop.send_batch();
-                    event_loop.flush_handover();
-                }
-            }
+        if event_loop.batch_due() == Due::Now {
+            event_loop.send_batch();
+        }
+        if event_loop.handover_due() == Due::Now {
+            event_loop.wake_owners();
+        }
+        if event_loop.batch_due() != Due::Soon && event_loop.handover_due() != Due::Soon {
+            self.tick_is_set = false;
+            return;
+        }
+        if !std::mem::replace(&mut self.tick_is_set, true) {
+            self.commit_tick.as_mut().reset(handle.services().next_commit_tick());
+        }
+        if self.commit_tick.as_mut().poll(task).is_ready() {
+            self.tick_is_set = false;
+            event_loop.send_batch();
+            event_loop.wake_owners();
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use actix::Supervisor;
 
 use crate::{
+    clock::Uptime,
     event_loop::{EventLoop, LoopHealth, LoopMessage},
     ids::{DeviceId, LoopId},
     inbox::Inbox,
@@ -83,7 +84,7 @@ impl LoopHandle {
     }
 
     pub(crate) fn begin_turn(&self, waker: &Waker) {
-        let now = self.0.services.clock.now();
+        let now = self.0.services.clock.uptime();
         let mut event_loop = self.event_loop();
         event_loop.turn.set_waker(waker);
         event_loop.turn.now = now;
@@ -112,15 +113,10 @@ impl LoopHandle {
         placement::owner(device, self.0.services.loops())
     }
 
-    /// Takes a reading: to its device on this loop, or on its way to the loop that owns it.
+    /// Takes a reading: to its device on this loop, or on its way to the loop that owns it. What the device sends next, over
+    /// whatever connection, comes after it.
     pub fn submit(&self, submission: Submission) {
         self.event_loop().submit(submission);
-    }
-
-    /// Sends the readings that other loops own, now: before their sender is told that they are here. What he sends next, over
-    /// whatever connection, comes after them.
-    pub fn hand_over(&self) {
-        self.event_loop().flush_handover();
     }
 
     /// Counts a reading that the edge refused, for the node and, if it named one, for its device.
@@ -170,9 +166,9 @@ impl LoopHandle {
         self.event_loop().connected(device, here);
     }
 
-    /// The time of this turn, without a system call.
+    /// When this turn began, for durations.
     #[must_use]
-    pub fn now(&self) -> i64 {
+    pub fn now(&self) -> Uptime {
         self.event_loop().turn.now
     }
 

@@ -16,6 +16,7 @@ use crate::{
     event_loop::{LoopHealth, LoopMessage},
     fanout::{Filter, Viewer},
     fold::Imported,
+    handover::Handover,
     ids::{DeviceId, LoopId, Position},
     inbox::{Inbox, Outlet},
     journal::Journal,
@@ -45,6 +46,8 @@ pub struct Services {
     pub pool: Arc<BlockingPool>,
     /// The loops' inboxes, by loop.
     pub outlets: Vec<Outlet<LoopMessage>>,
+    /// The readings on their way to the loops that own their devices, by loop.
+    pub handovers: Vec<Handover>,
     /// Longest wait for company of a batch that nobody waits for.
     pub commit_max_delay: Duration,
     /// Time between two checkpoints.
@@ -73,10 +76,10 @@ impl Services {
         now + Duration::from_micros(u64::try_from(delay - into).unwrap_or(0))
     }
 
-    /// Milliseconds since the start.
+    /// Milliseconds since the start, whatever becomes of the time of day.
     #[must_use]
     pub fn uptime_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.uptime().0
     }
 }
 
@@ -150,8 +153,8 @@ impl Runtime {
         let deadline = Instant::now() + patience;
         let is_drained = |handle: &LoopHandle| {
             let mut event_loop = handle.event_loop();
+            event_loop.take_handed_over();
             event_loop.send_batch();
-            event_loop.flush_handover();
             event_loop.is_drained()
         };
         // Twice: what one loop handed over while it was asked came to the other one after that had answered.
@@ -172,12 +175,12 @@ impl Runtime {
         let checkpointed = self.until(Instant::now() + Duration::from_secs(5), |handle| {
             let mut event_loop = handle.event_loop();
             let unwritten = !event_loop.turn.dirty.is_empty() || !event_loop.turn.parked.is_empty();
-            event_loop.tick(handle.services().clock.now(), unwritten);
+            event_loop.tick(handle.services().clock.uptime(), unwritten);
             event_loop.is_checkpointed()
         });
         let checkpointed = checkpointed.await;
         // The position goes out once more, so that the next start has nothing to replay.
-        let last = |handle: &LoopHandle| handle.event_loop().tick(handle.services().clock.now(), true);
+        let last = |handle: &LoopHandle| handle.event_loop().tick(handle.services().clock.uptime(), true);
         let last = self.handle.on_every_loop(last).await.is_ok();
         let services = &self.handle.services;
         services.journal.close();

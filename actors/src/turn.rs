@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    clock::Millis,
+    clock::Uptime,
     device::{self, DeviceKey},
     fanout::{Update, Watchers},
     fold::Imported,
@@ -72,7 +72,8 @@ pub struct Shown {
 /// The part of a loop that its devices work with.
 pub(crate) struct Turn {
     pub(crate) id: LoopId,
-    pub(crate) now: Millis,
+    /// When the turn began.
+    pub(crate) now: Uptime,
     pub(crate) ledger: Ledger,
     pub(crate) scripts: Arc<dyn ScriptEngine>,
     pub(crate) watchers: Watchers,
@@ -103,7 +104,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    pub(crate) fn new(id: LoopId, scripts: Arc<dyn ScriptEngine>, now: Millis) -> Self {
+    pub(crate) fn new(id: LoopId, scripts: Arc<dyn ScriptEngine>, now: Uptime) -> Self {
         Self {
             id,
             now,

@@ -3,7 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use tidegate_actors::fanout::{Filter, Update, Viewer, ViewerLimits, Watchers};
+use tidegate_actors::{
+    clock::Uptime,
+    fanout::{Filter, Update, Viewer, ViewerLimits, Watchers},
+};
 
 mod setup;
 
@@ -23,7 +26,8 @@ fn publish(criterion: &mut Criterion) {
             } else {
                 Filter { devices: vec![device.clone()], ..Filter::default() }
             };
-            let viewers: Vec<_> = (0..count).map(|_| Viewer::new(ViewerLimits::default(), conflate, 0, 0)).collect();
+            let viewers: Vec<_> =
+                (0..count).map(|_| Viewer::new(ViewerLimits::default(), conflate, 0, Uptime::default())).collect();
             let mut watchers = Watchers::default();
             for viewer in &viewers {
                 watchers.add(viewer, &filter, |_| true);
@@ -32,9 +36,9 @@ fn publish(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(BenchmarkId::new(kind, count), |bencher| {
                 bencher.iter(|| {
-                    assert_eq!(watchers.publish(black_box(&update), 0), count);
+                    assert_eq!(watchers.publish(black_box(&update), Uptime::default()), count);
                     for viewer in &viewers {
-                        assert_eq!(black_box(viewer.take(64 * 1024, 0)).updates.len(), 1);
+                        assert_eq!(black_box(viewer.take(64 * 1024, Uptime::default())).updates.len(), 1);
                     }
                 });
             });

@@ -17,12 +17,13 @@ use super::*;
 use crate::{
     blocking::BlockingPool,
     checkpoint::{CheckpointConfig, Checkpointer},
-    clock::ManualClock,
+    clock::{Clock as _, ManualClock},
     fold::{fold, fold_import},
+    handover::Handover,
     idempotency::Idempotency,
     inbox::{self, Inbox},
     journal::{CommitMode, MemoryJournal, Record},
-    ledger::Ledger,
+    ledger::{ConflateReason, Ledger},
     lifetime::Lifetime,
     lock::lock,
     loop_sink::LoopSink,
@@ -97,6 +98,7 @@ impl World {
             checkpointer,
             pool: Arc::new(BlockingPool::new(1, 1_024).unwrap()),
             outlets,
+            handovers: (0..loops).map(|_| Handover::default()).collect(),
             commit_max_delay: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
             panics: AtomicU64::new(0),
@@ -129,8 +131,8 @@ impl World {
             device: DeviceId::new(device).unwrap(),
             channel: Channel::Metrics,
             device_time: None,
-            received: crate::clock::Clock::now(&*self.clock),
-            payload: Bytes::from(format!("{{\"n\":{number},\"home\":{home}}}")),
+            received: self.clock.now(),
+            payload: Bytes::from(format!("{{\"n\":{number}}}")),
             idempotency: request.map(|request| Idempotency { request: [request; 16], index: 0 }),
             retry_of: None,
         };
@@ -157,14 +159,15 @@ impl World {
     /// One turn, as the loop's actor runs it.
     fn turn(&mut self, id: usize) {
         for _ in 0..limits::YIELD_AFTER {
-            let Some(message) = self.inboxes[id].take() else { break };
+            let message = self.inboxes[id].take();
+            self.loops[id].take_handed_over();
+            let Some(message) = message else { break };
             self.loops[id].on_message(message);
         }
         let event_loop = &mut self.loops[id];
-        if event_loop.batch_due() != BatchDue::Nothing {
-            event_loop.send_batch();
-            event_loop.flush_handover();
-        }
+        // Every turn is at a commit tick.
+        event_loop.send_batch();
+        event_loop.wake_owners();
         for ack in event_loop.flush().acks {
             assert_eq!(ack.to.home.index(), id, "an answer on the wrong loop");
             if !matches!(ack.answer, Answer::Refused(_)) {
@@ -225,9 +228,8 @@ impl World {
     }
 
     fn tick(&mut self, id: usize) {
-        let now = crate::clock::Clock::now(&*self.clock) + 50;
-        self.clock.set(now);
-        self.loops[id].tick(now, true);
+        self.clock.advance(Duration::from_millis(50));
+        self.loops[id].tick(self.clock.uptime(), true);
     }
 
     /// What must hold at any time.
@@ -279,12 +281,12 @@ impl World {
                 AckLevel::Processed => assert!(matches!(answer, Some(Answer::Processed(_) | Answer::Refused(_)))),
             }
         }
-        // Nothing lost, nothing doubled; the order of a device's readings from one loop is the order in which they came.
-        let mut readings: BTreeMap<(String, String), Vec<u64>> = BTreeMap::new();
+        // Nothing lost, nothing doubled; the order of a device's readings is the order in which they came, on whatever loop.
+        let mut readings: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let mut submitted = readings.clone();
         let key = |reading: &Reading| {
             let json: serde_json::Value = serde_json::from_slice(&reading.payload).unwrap();
-            ((reading.device.to_string(), json["home"].to_string()), json["n"].as_u64().unwrap())
+            (reading.device.to_string(), json["n"].as_u64().unwrap())
         };
         for (_, record) in &durable {
             let Record::Reading { reading, .. } = record else { continue };
@@ -423,11 +425,106 @@ fn whoever_waits_does_not_wait_for_the_tick_of_those_for_whom_nobody_does() {
     let wakes = Arc::new(Wakes::default());
     world.loops[0].turn.set_waker(&Arc::clone(&wakes).into());
     world.submit(0, DEVICE, AckLevel::Received);
-    assert_eq!(world.loops[0].batch_due(), BatchDue::Soon);
+    assert_eq!(world.loops[0].batch_due(), Due::Soon);
     let before = wakes.count();
     world.submit(0, DEVICE, AckLevel::Committed);
     assert!(wakes.count() > before, "the loop sleeps until the tick while somebody waits");
-    assert_eq!(world.loops[0].batch_due(), BatchDue::Now);
+    assert_eq!(world.loops[0].batch_due(), Due::Now);
+}
+
+/// A device of the second of two loops.
+fn device_of_the_other_loop() -> String {
+    (0..).map(|n| format!("d{n}")).find(|id| placement::owner(id, 2) == LoopId(1)).unwrap()
+}
+
+/// Two loops, with those who count their wake-ups.
+fn two_loops() -> (World, Arc<Wakes>, Arc<Wakes>) {
+    let mut world = World::new(2, 8);
+    let (sender, owner) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    world.loops[0].turn.set_waker(&Arc::clone(&sender).into());
+    world.inboxes[1].register(&Arc::clone(&owner).into());
+    (world, sender, owner)
+}
+
+#[test]
+fn a_reading_for_another_loop_wakes_it_at_the_commit_tick_unless_it_turned_before() {
+    let device = device_of_the_other_loop();
+    let (mut world, sender, owner) = two_loops();
+    for _ in 0..10 {
+        world.submit(0, &device, AckLevel::Received);
+    }
+    assert_eq!((sender.count(), owner.count()), (1, 0), "one turn of the sender sets its timer");
+    assert_eq!(world.loops[0].handover_due(), Due::Soon);
+    world.loops[0].wake_owners();
+    assert_eq!((world.loops[0].handover_due(), owner.count()), (Due::Never, 1));
+
+    world.settle();
+    world.inboxes[1].register(&Arc::clone(&owner).into());
+    world.submit(0, &device, AckLevel::Received);
+    let before = owner.count();
+    world.turn(1);
+    world.loops[0].wake_owners();
+    assert_eq!(owner.count(), before, "it has taken them already");
+    world.settle();
+    world.check_end();
+}
+
+#[test]
+fn readings_for_another_loop_do_not_wait_when_somebody_else_does_or_when_they_are_many() {
+    let device = device_of_the_other_loop();
+    let (mut world, sender, _) = two_loops();
+    world.submit(0, &device, AckLevel::Received);
+    world.submit(0, &device, AckLevel::Committed);
+    assert_eq!((world.loops[0].handover_due(), sender.count()), (Due::Now, 2));
+    world.turn(0);
+    world.turn(1);
+    for _ in 1..limits::HANDOVER_SOON {
+        world.submit(0, &device, AckLevel::Received);
+    }
+    assert_eq!(world.loops[0].handover_due(), Due::Soon);
+    world.submit(0, &device, AckLevel::Received);
+    assert_eq!(world.loops[0].handover_due(), Due::Now);
+    world.settle();
+    world.check_end();
+}
+
+#[test]
+fn what_was_handed_over_comes_before_what_the_owner_gets_itself() {
+    let device = device_of_the_other_loop();
+    let mut world = World::new(2, 8);
+    for n in 0..20 {
+        // No loop turns meanwhile, and nobody is woken.
+        world.submit(n % 2, &device, AckLevel::Received);
+    }
+    assert_eq!(world.loops[1].turn.ledger.in_flight, 20);
+    world.settle();
+    world.check_end();
+}
+
+#[test]
+fn a_loop_that_does_not_turn_stops_those_who_hand_over_to_it_before_they_are_refused() {
+    let device = device_of_the_other_loop();
+    let mut world = World::new(2, 8);
+    let mut count = 0;
+    while !world.loops[0].is_pressed() {
+        world.submit(0, &device, AckLevel::Received);
+        count += 1;
+    }
+    assert_eq!(count, limits::HANDOVER);
+    assert!(!world.loops[0].is_drained() || !world.loops[1].is_drained(), "they are under way");
+    world.turn(0);
+    assert!(world.loops[0].is_pressed());
+    world.turn(1);
+    world.turn(0);
+    assert!(!world.loops[0].is_pressed());
+    world.settle();
+    for _ in 0..2 * limits::HANDOVER {
+        world.submit(0, &device, AckLevel::Received);
+    }
+    world.submit(0, &device, AckLevel::Committed);
+    assert_eq!(world.loops[0].turn.ledger.rejected[RejectReason::Overloaded as usize], 1);
+    world.settle();
+    world.check_end();
 }
 
 #[test]
@@ -467,7 +564,7 @@ fn a_refused_record_leaves_the_device_as_it_was() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let device = world.loops[0].device(DEVICE).unwrap();
-    assert!(device.is_idle(Millis::MAX, 1), "it could never be passivated: {device:?}");
+    assert!(device.is_idle(Uptime(u64::MAX), 1), "it could never be passivated: {device:?}");
 }
 
 #[test]
@@ -525,4 +622,82 @@ fn those_who_gave_up_waiting_do_not_pile_up() {
         world.tick(0);
     }
     assert!(world.loops[0].paused.len() <= 101, "{} wait", world.loops[0].paused.len());
+}
+
+#[test]
+fn handlers_do_not_run_for_a_request_that_comes_again() {
+    let mut world = World::new(1, 8);
+    for request in [None, Some(1), Some(1), None] {
+        world.submit_as(0, "s1", AckLevel::Processed, request);
+    }
+    let calls = |world: &World| lock(&world.scripts.runs).iter().map(|run| run.calls.len()).sum::<usize>();
+    world.turn(0);
+    world.commit();
+    world.turn(0);
+    // The first runs alone, for it came first; the others wait for it.
+    for reading in ["the first", "the request", "the reading behind the retry"] {
+        assert_eq!(calls(&world), 1, "{reading}");
+        world.handle(0, 0);
+        world.turn(0);
+    }
+    world.settle();
+    let retry = Disposition::Conflated(ConflateReason::IdempotentRetry);
+    let answers: Vec<_> = (0..4).map(|number| world.answers[&number]).collect();
+    assert_eq!(answers, [Disposition::Kept, Disposition::Kept, retry, Disposition::Kept].map(Answer::Processed));
+    world.check_end();
+}
+
+/// A year, in milliseconds.
+const YEAR: i64 = 366 * 24 * 3_600_000;
+
+/// Ticks until the loop's checkpoint is written.
+fn checkpoint(world: &mut World) {
+    world.tick(0);
+    let batches = world.loops[0].checkpoint.batches;
+    let mut waited = 0;
+    while world.services.checkpointer.written_through(LoopId(0)) < batches {
+        waited += 1;
+        assert!(waited < 1_000, "no checkpoint");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_jump_of_the_time_of_day_neither_passivates_a_device_nor_keeps_it_awake() {
+    for jump in [YEAR, -YEAR] {
+        let mut world = World::new(1, 8);
+        world.clock.set(YEAR * 50);
+        world.submit(0, DEVICE, AckLevel::Committed);
+        world.settle();
+        checkpoint(&mut world);
+        world.clock.set(world.clock.now() + jump);
+        world.tick(0);
+        assert!(world.loops[0].device(DEVICE).is_some(), "passivated by a jump of {jump}");
+        world.clock.advance(limits::DEVICE_IDLE);
+        world.tick(0);
+        assert!(world.loops[0].device(DEVICE).is_none(), "kept awake by a jump of {jump}");
+    }
+}
+
+#[test]
+fn after_a_jump_of_the_time_of_day_readings_without_a_time_are_kept_and_shown() {
+    for jump in [YEAR, -YEAR] {
+        let mut world = World::new(1, 8);
+        world.clock.set(YEAR * 50);
+        let viewer = Viewer::new(crate::fanout::ViewerLimits::default(), false, 1, world.clock.uptime());
+        let filter = Filter { fleet: true, ..Filter::default() };
+        world.loops[0].on_message(LoopMessage::Watch(Arc::clone(&viewer), Arc::new(filter)));
+        for round in 1..=3 {
+            let received = world.clock.now();
+            world.submit(0, DEVICE, AckLevel::Processed);
+            world.settle();
+            let seen = viewer.take(usize::MAX, world.clock.uptime());
+            assert_eq!((seen.updates.len(), seen.closed), (1, false), "after {round} readings, a jump of {jump}");
+            let state = world.loops[0].device(DEVICE).unwrap().state().unwrap();
+            assert_eq!((state.version, state.received), (round, received));
+            world.clock.set(world.clock.now() + jump);
+            checkpoint(&mut world);
+        }
+        world.check_end();
+    }
 }

@@ -14,7 +14,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use hashbrown::HashMap;
 
-use crate::{clock::Millis, fanout::Update, ids::DeviceId, limits};
+use crate::{clock::Uptime, fanout::Update, ids::DeviceId, limits};
 
 /// Which devices a viewer watches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ struct Mailbox {
     announce_synced: bool,
     always_conflate: bool,
     conflated: u64,
-    last_taken: Millis,
+    last_taken: Uptime,
     closed: bool,
 }
 
@@ -113,7 +113,7 @@ pub struct Drained {
 impl Viewer {
     /// A mailbox whose snapshot comes from `sources` places. `conflate`: always keep only the latest state of each device.
     #[must_use]
-    pub fn new(limits: ViewerLimits, conflate: bool, sources: usize, now: Millis) -> Arc<Self> {
+    pub fn new(limits: ViewerLimits, conflate: bool, sources: usize, now: Uptime) -> Arc<Self> {
         let mailbox = Mailbox {
             latest: conflate.then(HashMap::new),
             always_conflate: conflate,
@@ -130,7 +130,7 @@ impl Viewer {
     }
 
     /// Puts an update in. Returns `false` when the viewer is closed and should be forgotten.
-    pub fn offer(&self, update: &Update, now: Millis) -> bool {
+    pub fn offer(&self, update: &Update, now: Uptime) -> bool {
         let mut mailbox = self.lock();
         if mailbox.closed {
             return false;
@@ -138,7 +138,7 @@ impl Viewer {
         if mailbox.waiting.is_empty() {
             // The stall is counted from the moment when something first waits.
             mailbox.last_taken = now;
-        } else if u128::try_from(now - mailbox.last_taken).is_ok_and(|waited| waited > self.limits.stall.as_millis()) {
+        } else if now.since(mailbox.last_taken) > self.limits.stall {
             *mailbox = Mailbox { closed: true, conflated: mailbox.conflated, ..Mailbox::default() };
             drop(mailbox);
             self.waker.wake();
@@ -166,7 +166,7 @@ impl Viewer {
 
     /// Takes out updates of about `max_bytes` at most (at least one, if one waits).
     #[must_use]
-    pub fn take(&self, max_bytes: usize, now: Millis) -> Drained {
+    pub fn take(&self, max_bytes: usize, now: Uptime) -> Drained {
         let mut mailbox = self.lock();
         let mut drained = Drained { closed: mailbox.closed, ..Drained::default() };
         let mut bytes = 0;
@@ -282,6 +282,8 @@ impl Mailbox {
 mod tests {
     use super::*;
 
+    const BEGIN: Uptime = Uptime(0);
+
     fn update(device: &str, version: u64) -> Update {
         Update::new(DeviceId::new(device).unwrap(), version, &[b' '; 100])
     }
@@ -301,26 +303,26 @@ mod tests {
 
     #[test]
     fn a_reading_viewer_gets_every_update() {
-        let viewer = Viewer::new(ViewerLimits::default(), false, 1, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), false, 1, BEGIN);
         for version in 1..=100 {
-            assert!(viewer.offer(&update("d1", version), 0));
+            assert!(viewer.offer(&update("d1", version), BEGIN));
         }
         viewer.source_synced();
-        let drained = viewer.take(usize::MAX, 0);
+        let drained = viewer.take(usize::MAX, BEGIN);
         assert_eq!(versions(&drained), (1..=100).map(|v| ("d1".to_owned(), v)).collect::<Vec<_>>());
         assert!(drained.synced && !drained.more);
     }
 
     #[test]
     fn a_slow_viewer_is_conflated_to_the_latest_and_stays_bounded() {
-        let viewer = Viewer::new(ViewerLimits::default(), false, 0, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), false, 0, BEGIN);
         for version in 1..=100_000 {
-            assert!(viewer.offer(&update(if version % 2 == 0 { "even" } else { "odd" }, version), 0));
+            assert!(viewer.offer(&update(if version % 2 == 0 { "even" } else { "odd" }, version), BEGIN));
         }
         assert!(viewer.lock().waiting.len() < 5_000, "the queue must not grow with the updates");
         let mut seen = Vec::new();
         loop {
-            let drained = viewer.take(1024, 0);
+            let drained = viewer.take(1024, BEGIN);
             seen.extend(versions(&drained));
             if !drained.more {
                 break;
@@ -332,27 +334,27 @@ mod tests {
         assert!(viewer.conflated() > 90_000);
         // Once it has caught up it gets every update again.
         for version in 1..=3 {
-            viewer.offer(&update("even", 200_000 + version), 0);
+            viewer.offer(&update("even", 200_000 + version), BEGIN);
         }
-        assert_eq!(viewer.take(usize::MAX, 0).updates.len(), 3);
+        assert_eq!(viewer.take(usize::MAX, BEGIN).updates.len(), 3);
     }
 
     #[test]
     fn a_fleet_viewer_sees_each_device_once() {
-        let viewer = Viewer::new(ViewerLimits::default(), true, 0, 0);
+        let viewer = Viewer::new(ViewerLimits::default(), true, 0, BEGIN);
         for version in 1..=10 {
             for device in ["a", "b", "c"] {
-                viewer.offer(&update(device, version), 0);
+                viewer.offer(&update(device, version), BEGIN);
             }
         }
-        assert_eq!(versions(&viewer.take(usize::MAX, 0)), [("a".into(), 10), ("b".into(), 10), ("c".into(), 10)]);
+        assert_eq!(versions(&viewer.take(usize::MAX, BEGIN)), [("a".into(), 10), ("b".into(), 10), ("c".into(), 10)]);
     }
 
     #[test]
     fn a_viewer_that_never_reads_is_closed() {
-        let viewer = Viewer::new(ViewerLimits::default(), true, 0, 0);
-        assert!(viewer.offer(&update("a", 1), 0));
-        let later = limits::VIEWER_STALL.as_millis() as Millis + 1;
+        let viewer = Viewer::new(ViewerLimits::default(), true, 0, BEGIN);
+        assert!(viewer.offer(&update("a", 1), BEGIN));
+        let later = Uptime(limits::VIEWER_STALL.as_millis() as u64 + 1);
         assert!(!viewer.offer(&update("a", 2), later));
         assert!(viewer.take(usize::MAX, later).closed);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::{
-    clock::Millis,
+    clock::Uptime,
     fanout::{Filter, Update, Viewer},
     ids::DeviceId,
 };
@@ -52,7 +52,7 @@ impl Watchers {
     }
 
     /// Offers an update to everybody who watches its device. Returns how many took it.
-    pub fn publish(&mut self, update: &Update, now: Millis) -> usize {
+    pub fn publish(&mut self, update: &Update, now: Uptime) -> usize {
         let mut taken = 0;
         let mut offer = |viewer: &Arc<Viewer>| {
             let open = viewer.offer(update, now);
@@ -78,23 +78,25 @@ mod tests {
     use super::*;
     use crate::fanout::ViewerLimits;
 
+    const BEGIN: Uptime = Uptime(0);
+
     #[test]
     fn an_update_reaches_those_who_watch_and_nobody_else() {
         let id = |text: &str| DeviceId::new(text).unwrap();
         let [fleet, pumps, one] =
-            [true, false, false].map(|conflate| Viewer::new(ViewerLimits::default(), conflate, 0, 0));
+            [true, false, false].map(|conflate| Viewer::new(ViewerLimits::default(), conflate, 0, BEGIN));
         let mut watchers = Watchers::default();
         watchers.add(&fleet, &Filter { fleet: true, ..Filter::default() }, |_| true);
         watchers.add(&pumps, &Filter { prefixes: vec!["pump-".into()], ..Filter::default() }, |_| true);
         watchers.add(&one, &Filter { devices: vec![id("d1")], ..Filter::default() }, |_| true);
 
-        assert_eq!(watchers.publish(&Update::new(id("d1"), 1, b"{}"), 0), 2);
-        assert_eq!(watchers.publish(&Update::new(id("pump-1"), 1, b"{}"), 0), 2);
-        assert_eq!(watchers.publish(&Update::new(id("other"), 1, b"{}"), 0), 1);
+        assert_eq!(watchers.publish(&Update::new(id("d1"), 1, b"{}"), BEGIN), 2);
+        assert_eq!(watchers.publish(&Update::new(id("pump-1"), 1, b"{}"), BEGIN), 2);
+        assert_eq!(watchers.publish(&Update::new(id("other"), 1, b"{}"), BEGIN), 1);
         fleet.close();
         one.close();
         watchers.sweep();
-        assert_eq!(watchers.publish(&Update::new(id("d1"), 2, b"{}"), 0), 0);
+        assert_eq!(watchers.publish(&Update::new(id("d1"), 2, b"{}"), BEGIN), 0);
         assert!(!watchers.watched(&id("d1")));
         assert!(watchers.watched(&id("pump-9")));
     }

@@ -439,7 +439,7 @@ impl Stream for View {
         let viewer = this.seat.viewer();
         viewer.register(task.waker());
         if this.pace.as_mut().poll(task).is_ready() {
-            let drained = viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.now());
+            let drained = viewer.take(WRITE_BYTES, this.seat.edge.handle.services().clock.uptime());
             if drained.closed {
                 this.over = true;
                 let close = actix_http::ws::CloseReason {

@@ -195,7 +195,6 @@ impl Session {
         let ack = waits.map(|id| edge.ack_to_connection(link.key, id.get()));
         edge.handle.submit(Submission { reading: last, level, ack });
         if waits.is_none() && publish.packet_id.is_some() {
-            edge.handle.hand_over();
             answer(link, publish.packet_id, ReasonCode::SUCCESS);
         }
     }
