@@ -26,9 +26,10 @@ use flume::RecvTimeoutError;
 
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     dirty::DirtyStates,
     ids::{LoopId, Position},
-    journal::Journal,
+    journal::{Journal, Retention, disk},
     limits,
     lock::{lock, read, write},
     snapshot::{self, SnapshotError},
@@ -46,25 +47,20 @@ pub struct CheckpointConfig {
     pub interval: Duration,
     /// Where snapshot files go.
     pub snapshot_dir: PathBuf,
-    /// How large the journal may grow, in bytes. A snapshot is written at every half of it.
-    pub journal_retention_bytes: u64,
+    /// What is kept of the journal although snapshots cover it. A snapshot is written at every half of either bound.
+    pub retention: Retention,
     /// How many loops hand in batches.
     pub loops: usize,
 }
 
 impl CheckpointConfig {
-    /// How large the journal may grow by default.
-    pub const RETENTION_BYTES: u64 = 512 * 1024 * 1024;
+    /// What is kept of the journal by default.
+    pub const RETENTION: Retention = Retention { bytes: 512 * 1024 * 1024, age: None };
 
     /// The defaults, for this directory and this many loops.
     #[must_use]
     pub fn new(snapshot_dir: PathBuf, loops: usize) -> Self {
-        Self {
-            interval: limits::CHECKPOINT_INTERVAL,
-            snapshot_dir,
-            journal_retention_bytes: Self::RETENTION_BYTES,
-            loops,
-        }
+        Self { interval: limits::CHECKPOINT_INTERVAL, snapshot_dir, retention: Self::RETENTION, loops }
     }
 }
 
@@ -124,7 +120,7 @@ impl Checkpointer {
         journal: Arc<dyn Journal>,
         config: CheckpointConfig,
     ) -> std::io::Result<Arc<Self>> {
-        std::fs::create_dir_all(&config.snapshot_dir)?;
+        disk::make_dir(&config.snapshot_dir)?;
         let shared = Arc::new(Shared {
             written_through: (0..config.loops).map(|_| AtomicU64::new(0)).collect(),
             status: Mutex::new(CheckpointStatus {
@@ -220,8 +216,8 @@ struct Worker {
     parked: ParkedChanges,
     /// `appended_bytes` of the journal at the last snapshot.
     snapshot_at: u64,
-    /// After a failed snapshot: not before this.
-    snapshot_not_before: Option<Instant>,
+    /// After a snapshot that failed or could not be read: not before this.
+    not_before: Option<Instant>,
 }
 
 impl Worker {
@@ -242,7 +238,7 @@ impl Worker {
             states: DirtyStates::default(),
             parked: ParkedChanges::default(),
             snapshot_at: 0,
-            snapshot_not_before: None,
+            not_before: None,
         }
     }
 
@@ -289,10 +285,14 @@ impl Worker {
         let folded = folded.max(self.store.folded());
         if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
             self.publish(folded, None);
+            self.keep_house();
             return Ok(());
         }
         let started = Instant::now();
-        if let Err(error) = self.store.write(&self.parked.with(self.states.to_vec()), folded) {
+        CrashPoint::CheckpointBeforeWrite.pass();
+        let written = self.store.write(&self.parked.with(self.states.to_vec()), folded);
+        CrashPoint::CheckpointAfterWrite.pass();
+        if let Err(error) = written {
             let mut status = lock(&self.shared.status);
             if status.healthy {
                 tracing::error!(%error, "cannot write a checkpoint; the journal keeps it all meanwhile");
@@ -304,7 +304,7 @@ impl Worker {
         self.states.clear();
         self.parked.clear();
         self.publish(folded, Some(started.elapsed()));
-        self.snapshot_if_due();
+        self.keep_house();
         Ok(())
     }
 
@@ -325,47 +325,71 @@ impl Worker {
         status.reason = None;
     }
 
-    fn snapshot_if_due(&mut self) {
-        let appended = self.journal.status().appended_bytes;
-        if appended.saturating_sub(self.snapshot_at) < self.config.journal_retention_bytes / 2 {
+    /// Writes a snapshot if it is time, and frees what the journal need not keep.
+    fn keep_house(&mut self) {
+        if self.not_before.is_some_and(|not_before| Instant::now() < not_before) {
             return;
         }
-        if self.snapshot_not_before.is_some_and(|not_before| Instant::now() < not_before) {
-            return;
-        }
-        match self.snapshot() {
-            Ok(()) => (self.snapshot_at, self.snapshot_not_before) = (appended, None),
-            Err(error) => {
-                self.snapshot_not_before = Some(Instant::now() + SNAPSHOT_RETRY);
-                tracing::error!(%error, "cannot write a snapshot; the journal keeps its segments");
-            }
+        self.not_before = None;
+        let kept = (|| {
+            let written = self.snapshot_if_due()?;
+            self.free()?;
+            if written { snapshot::prune(&self.config.snapshot_dir) } else { Ok(()) }
+        })();
+        if let Err(error) = kept {
+            self.not_before = Some(Instant::now() + SNAPSHOT_RETRY);
+            tracing::error!(%error, "cannot write or read a snapshot; the journal keeps its segments");
         }
     }
 
-    /// Writes a snapshot, and frees the segments that the one before it covers: should the new one turn out damaged, the
-    /// older one and the journal after it are still there.
-    fn snapshot(&mut self) -> Result<(), SnapshotError> {
+    /// A snapshot is due at every half of the retention: of its bytes, or of its age.
+    fn snapshot_if_due(&mut self) -> Result<bool, SnapshotError> {
+        let appended = self.journal.status().appended_bytes;
+        let by_bytes = appended.saturating_sub(self.snapshot_at) >= self.config.retention.bytes / 2;
+        let half_age = self.config.retention.half_age();
+        let old = half_age.map_or(Position(0), |half| self.journal.beyond(&half, self.store.folded()));
+        if !by_bytes && old == Position(0) {
+            return Ok(false);
+        }
         let dir = &self.config.snapshot_dir;
-        let newest = snapshot::list(dir)?.into_iter().next().map(|newest| newest.position);
-        if newest.is_some_and(|newest| newest >= self.store.folded()) {
+        let newest = snapshot::list(dir)?.into_iter().next().map_or(Position(0), |newest| newest.position);
+        if newest >= self.store.folded() || (!by_bytes && newest >= old) {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let written = snapshot::write(&*self.store, dir)?;
+        let (position, path, took_ms) = (written.position, written.path.display(), started.elapsed().as_millis());
+        tracing::info!(%position, %path, took_ms, "wrote a snapshot");
+        lock(&self.shared.status).snapshot = position;
+        self.snapshot_at = appended;
+        Ok(true)
+    }
+
+    /// Frees the segments that are beyond the retention, as far as the snapshot *before* the newest covers them: should the
+    /// newest turn out damaged, the older one and the journal after it are still there.
+    fn free(&self) -> Result<(), SnapshotError> {
+        let retention = self.config.retention;
+        let dir = &self.config.snapshot_dir;
+        if self.journal.beyond(&retention, self.store.folded()) == Position(0) {
             return Ok(());
         }
-        let written = snapshot::write(&*self.store, dir)?;
-        tracing::info!(position = %written.position, path = %written.path.display(), "wrote a snapshot");
-        lock(&self.shared.status).snapshot = written.position;
         for older in snapshot::list(dir)?.into_iter().skip(1) {
+            let free = self.journal.beyond(&retention, older.position);
+            if free == Position(0) {
+                break;
+            }
             match snapshot::verify(&older) {
                 Ok(()) => {
-                    self.journal.release(older.position);
+                    self.journal.release(free);
                     break;
                 }
-                Err(error) => {
+                Err(error @ SnapshotError::Damaged { .. }) => {
                     tracing::error!(%error, "it gives no right to free the journal");
                     snapshot::set_aside(&older)?;
                 }
+                Err(error) => return Err(error),
             }
         }
-        snapshot::prune(dir)?;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     checkpoint::CheckpointBatch,
     clock::Uptime,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
+    failed_loads::FailedLoads,
     fanout::{Filter, Viewer, encode_state},
     fold::Imported,
     ids::{DeviceId, LoopId, Position},
@@ -29,7 +30,7 @@ use crate::{
     runtime::Services,
     script::ScriptOutcome,
     state::DeviceState,
-    store::StoreError,
+    store::{ParkedChanges, StoreError},
     submission::{Ack, AckTo, Answer, Submission},
     turn::{ReplyTo, Shown, ToImport, Turn, Written},
 };
@@ -108,8 +109,10 @@ pub(crate) struct EventLoop {
     /// Loops to which too many readings are on their way.
     crowded: Vec<LoopId>,
     ack_handover: Vec<Vec<Ack>>,
-    failed_loads: Vec<(DeviceKey, DeviceId)>,
+    failed_loads: FailedLoads,
     checkpoint: CheckpointCycle,
+    /// Parked readings that the checkpoint thread has and the store perhaps not yet, by the number of their batch.
+    unwritten_parked: VecDeque<(u64, ParkedChanges)>,
     sweep_at: usize,
     paused: Vec<Waker>,
     paused_asked: Uptime,
@@ -159,8 +162,9 @@ impl EventLoop {
             unwoken: vec![Due::Never; loops],
             crowded: Vec::new(),
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
-            failed_loads: Vec::new(),
+            failed_loads: FailedLoads::default(),
             checkpoint: CheckpointCycle::default(),
+            unwritten_parked: VecDeque::new(),
             sweep_at: 0,
             paused: Vec::new(),
             paused_asked: now,
@@ -329,8 +333,7 @@ impl EventLoop {
                 }
             }
             Err(error) => {
-                tracing::error!(device = %answer.device, %error, "the store did not give a device's state; asking again");
-                self.failed_loads.push((answer.key, answer.device));
+                self.failed_loads.add(answer.key, answer.device, &error);
             }
         }
     }
@@ -582,7 +585,7 @@ impl EventLoop {
     /// What the loop does now and then: checkpoints, passivation, second tries.
     pub(crate) fn tick(&mut self, now: Uptime, start_checkpoint: bool) {
         self.turn.now = now;
-        self.turn.loads.append(&mut self.failed_loads);
+        self.turn.loads.append(&mut self.failed_loads.due());
         if now.since(self.paused_asked) >= PAUSED_ASKED {
             // Those who still wait come back; those who have gone would otherwise stay for as long as the pressure lasts.
             self.paused_asked = now;
@@ -633,8 +636,19 @@ impl EventLoop {
         }
         self.checkpoint.last_folded = folded;
         let parked = std::mem::take(&mut self.turn.parked);
+        if !parked.is_empty() {
+            self.unwritten_parked.push_back((self.checkpoint.batches, parked.clone()));
+        }
         let batch = CheckpointBatch { owner: self.turn.id, states, parked, folded_through: folded };
         self.checkpoint.refused = self.services.checkpointer.try_submit(batch).err();
+    }
+
+    /// What happened to parked readings of this loop and may not be in the store yet.
+    pub(crate) fn unwritten_parked(&self) -> ParkedChanges {
+        let mut all = ParkedChanges::default();
+        self.unwritten_parked.iter().for_each(|(_, changes)| all.append(changes.clone()));
+        all.append(self.turn.parked.clone());
+        all
     }
 
     /// Is every state that was ever dirty with the checkpoint thread?
@@ -645,9 +659,12 @@ impl EventLoop {
             && self.checkpoint.remaining.is_none()
     }
 
-    /// Puts idle devices to sleep, a few at a time.
+    /// Forgets what the store has by now: idle devices are put to sleep, a few at a time.
     fn passivate(&mut self, now: Uptime) {
         let written = self.services.checkpointer.written_through(self.turn.id);
+        while self.unwritten_parked.front().is_some_and(|(batch, _)| *batch <= written) {
+            self.unwritten_parked.pop_front();
+        }
         let end = (self.sweep_at + 1_024).min(self.devices.capacity());
         for key in self.sweep_at..end {
             let Some(device) = self.devices.get(key) else { continue };

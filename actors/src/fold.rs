@@ -93,8 +93,8 @@ pub fn fold(
         Verdict::Unchanged => reading.payload.clone(),
         Verdict::Keep(state) => state.clone(),
     };
-    let time = reading.ordering_time();
-    if time.zip(next.newest_device_time).is_some_and(|(time, newest)| time < newest) {
+    let time = reading.ordering_time(next.newest_device_time);
+    if time.zip(next.newest_device_time).is_some_and(|(time, newest)| time < newest) || is_overtaken(&next, reading) {
         next.counts.settle(Disposition::Conflated(ConflateReason::Late));
         return Folded::Conflated(ConflateReason::Late, Some(next));
     }
@@ -104,6 +104,13 @@ pub fn fold(
     next.received = reading.received;
     next.version += 1;
     Folded::Committed(next)
+}
+
+/// Is this another attempt at a reading that has been overtaken while it was parked? Its order of arrival is that of its first
+/// attempt, so where no device time orders it, the times of arrival do.
+fn is_overtaken(state: &DeviceState, reading: &Reading) -> bool {
+    let unordered = reading.device_time.is_none() || state.newest_device_time.is_none();
+    reading.retry_of.is_some() && unordered && state.version > 0 && reading.received < state.received
 }
 
 /// Has the request of this reading brought it before? Then its handlers do not run again.
@@ -184,6 +191,23 @@ mod tests {
     }
 
     #[test]
+    fn another_attempt_does_not_overwrite_what_came_meanwhile() {
+        let again = |device_time| Reading { retry_of: Some(Position(1)), ..reading(device_time, 500, "{\"old\":1}") };
+        let parked = DeviceState::empty(DeviceId::new("d1").unwrap(), 500);
+        for time in [None, Some(100)] {
+            let kept = fold(Some(&parked), Position(9), &again(time), &Verdict::Unchanged, &[]);
+            assert_eq!(committed(kept).version, 1, "nothing came meanwhile");
+            let newer =
+                committed(fold(Some(&parked), Position(2), &reading(None, 501, "{}"), &Verdict::Unchanged, &[]));
+            let late = fold(Some(&newer), Position(9), &again(time), &Verdict::Unchanged, &[]);
+            assert!(matches!(late, Folded::Conflated(ConflateReason::Late, _)), "{late:?}");
+        }
+        // A device time still wins over the order of arrival.
+        let newer = committed(fold(None, Position(2), &reading(Some(90), 501, "{}"), &Verdict::Unchanged, &[]));
+        assert_eq!(committed(fold(Some(&newer), Position(9), &again(Some(100)), &Verdict::Unchanged, &[])).version, 2);
+    }
+
+    #[test]
     fn late_data_never_overwrites_newer_data() {
         let first = committed(fold(None, Position(1), &reading(Some(100), 500, "{\"a\":1}"), &Verdict::Unchanged, &[]));
         assert_eq!((first.version, &first.state[..]), (1, &b"{\"a\":1}"[..]));
@@ -232,6 +256,13 @@ mod tests {
         assert!(matches!(soon, Folded::Conflated(ConflateReason::Late, _)), "{soon:?}");
         let healed = reading(Some(day + 1_000), day + 1_000, "{}");
         assert_eq!(committed(fold(Some(&ahead), Position(3), &healed, &Verdict::Unchanged, &[])).version, 2);
+        // The node's clock jumps back by a year: a device that keeps good time is not late for it.
+        let before = committed(fold(None, Position(1), &reading(Some(year), year, "{}"), &Verdict::Unchanged, &[]));
+        let jumped = reading(Some(year + 1), 7, "{}");
+        let jumped = committed(fold(Some(&before), Position(2), &jumped, &Verdict::Unchanged, &[]));
+        assert_eq!((jumped.version, jumped.newest_device_time), (2, Some(year)));
+        let really_late = fold(Some(&jumped), Position(3), &reading(Some(year - 1), 8, "{}"), &Verdict::Unchanged, &[]);
+        assert!(matches!(really_late, Folded::Conflated(ConflateReason::Late, _)), "{really_late:?}");
         // A reading without a time in between does not let late data in.
         let timed = committed(fold(None, Position(1), &reading(Some(100), 500, "{}"), &Verdict::Unchanged, &[]));
         let untimed = committed(fold(Some(&timed), Position(2), &reading(None, 501, "{}"), &Verdict::Unchanged, &[]));

@@ -44,6 +44,8 @@ reasons! {
         TooDeep = "too-deep",
         /// Too many of this device's readings wait for their handlers (`device_in_flight`).
         DeviceInFlight = "device-in-flight",
+        /// Its idempotency key came with another body before.
+        IdempotencyKeyReused = "idempotency-key-reused",
         /// The node is at one of its limits, or its journal does not take records.
         Overloaded = "overloaded",
     }
@@ -122,6 +124,14 @@ impl Ledger {
         self.difference() == 0
     }
 
+    /// As [`Ledger::balanced`], with what differs.
+    ///
+    /// # Errors
+    /// [`Imbalance`]: a defect of the node.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        if self.balanced() { Ok(()) } else { Err(Imbalance(Box::new(self.clone()))) }
+    }
+
     /// Adds another loop's counts.
     pub fn add(&mut self, other: &Self) {
         fn sum(into: &mut [u64], from: &[u64]) {
@@ -149,6 +159,14 @@ impl Ledger {
         ]
     }
 }
+
+/// A ledger that does not account for every reading, or for more than came in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} received, {} accounted for ({} processed, {} rejected, {} in flight): difference {}",
+    .0.received, i128::from(.0.received) - .0.difference(), .0.processed(), .0.refused(), .0.in_flight, .0.difference()
+)]
+pub struct Imbalance(Box<Ledger>);
 
 /// Refused readings since the start, of the devices that they named; at most [`limits::LEDGER_DEVICES`] devices, for anybody can
 /// name one. Those of further devices are in the loop's [`Ledger`] only.
@@ -244,6 +262,8 @@ mod tests {
         assert!(ledger.balanced());
         ledger.in_flight -= 1;
         assert!(!ledger.balanced(), "a reading that left without a reason must show");
+        let words = ledger.check().unwrap_err().to_string();
+        assert_eq!(words, "3 received, 2 accounted for (1 processed, 1 rejected, 0 in flight): difference 1");
         let json = serde_json::to_value(&ledger).unwrap();
         assert_eq!(json["rejected"]["bad-json"], 1);
         assert_eq!(json["balanced"], false);

@@ -12,9 +12,11 @@ pub mod checkpoint;
 #[cfg(test)]
 mod child;
 pub mod clock;
+pub mod crash_point;
 mod device;
 mod dirty;
 pub mod event_loop;
+mod failed_loads;
 pub mod fanout;
 pub mod fold;
 pub mod handover;

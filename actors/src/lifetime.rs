@@ -34,6 +34,17 @@ impl Reasons {
         self.each().map(|(_, _, count)| count).sum()
     }
 
+    /// Every kind of fate: its name, and each reason with its readings.
+    #[must_use]
+    pub fn kinds(&self) -> [(&'static str, Vec<(&'static str, u64)>); 3] {
+        let pairs = |counts: &[u64], names: Vec<&'static str>| names.into_iter().zip(counts.iter().copied()).collect();
+        [
+            ("conflated", pairs(&self.conflated, ConflateReason::ALL.iter().map(|r| r.name()).collect())),
+            ("dropped", pairs(&self.dropped, DropReason::ALL.iter().map(|r| r.name()).collect())),
+            ("parked", pairs(&self.parked, ParkReason::ALL.iter().map(|r| r.name()).collect())),
+        ]
+    }
+
     /// Kind of fate (0 conflated, 1 dropped, 2 parked), number of the reason, readings.
     fn each(&self) -> impl Iterator<Item = (u8, u8, u64)> {
         fn numbered(kind: u8, counts: &[u64]) -> impl Iterator<Item = (u8, u8, u64)> {

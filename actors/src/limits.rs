@@ -12,6 +12,11 @@ pub const READING_BYTES: usize = 256 * 1024;
 pub const JSON_DEPTH: usize = 64;
 /// Readings in one HTTP body or one ThingsBoard array; more: refused.
 pub const READINGS_PER_REQUEST: usize = 10_000;
+/// Longest idempotency key, in characters; longer: refused.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// Idempotency keys that the node remembers with their bodies; more: the oldest is forgotten, counted. (Retries are told by
+/// the device's own memory, which is durable.)
+pub const IDEMPOTENCY_KEYS: usize = 100_000;
 
 /// How far a device's own clock may run ahead of the node's; more counts as that much.
 pub const DEVICE_TIME_AHEAD: Duration = Duration::from_secs(24 * 3_600);

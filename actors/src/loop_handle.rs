@@ -22,6 +22,7 @@ use crate::{
     placement,
     runtime::{PageQuery, Services},
     state::DeviceState,
+    store::ParkedChanges,
     submission::{Ack, Submission},
     turn::Shown,
 };
@@ -182,6 +183,12 @@ impl LoopHandle {
     #[must_use]
     pub fn lifetime(&self) -> Lifetime {
         self.event_loop().turn.lifetime
+    }
+
+    /// What happened to parked readings of this loop and may not be in the store yet.
+    #[must_use]
+    pub(crate) fn unwritten_parked(&self) -> ParkedChanges {
+        self.event_loop().unwritten_parked()
     }
 
     /// How this loop fares.

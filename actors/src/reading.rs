@@ -49,10 +49,12 @@ impl Reading {
 
     /// The time that orders this reading among the device's others; `None`: its device sent none, and the order of arrival
     /// counts. The node's own clock orders nothing: it may jump. A device's clock that runs ahead counts as at most
-    /// [`limits::DEVICE_TIME_AHEAD`] ahead of the time of arrival, so that it can be set right again.
+    /// [`limits::DEVICE_TIME_AHEAD`] ahead of the time of arrival, so that it can be set right again; but never as less than
+    /// `newest`, the greatest ordering time so far, or a node whose clock jumps back would call good times late.
     #[must_use]
-    pub fn ordering_time(&self) -> Option<Millis> {
-        let most = self.received.saturating_add(limits::DEVICE_TIME_AHEAD.as_millis() as Millis);
+    pub fn ordering_time(&self, newest: Option<Millis>) -> Option<Millis> {
+        let ahead = self.received.saturating_add(limits::DEVICE_TIME_AHEAD.as_millis() as Millis);
+        let most = newest.map_or(ahead, |newest| newest.max(ahead));
         self.device_time.map(|time| time.min(most))
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Recovery does not know how a reading folds: the caller gives the same pure function that the running node uses.
 
+pub mod audit;
 mod data_dir;
+mod progress;
 mod replay;
 
 use std::{
@@ -17,11 +19,11 @@ use std::{
 use bytes::Bytes;
 
 pub use self::data_dir::{DataDir, DirectoryLock};
-use self::{data_dir::take_lock, replay::Replay};
+use self::{data_dir::take_lock, progress::Speaker, replay::Replay};
 use crate::{
     dirty::DirtyStates,
     ids::{DeviceId, Position},
-    journal::{self, ScanError, ScanReport},
+    journal::{self, ScanError, ScanReport, disk},
     lifetime::Lifetime,
     reading::Reading,
     script::Verdict,
@@ -78,6 +80,15 @@ pub enum Unfinished {
 }
 
 impl Unfinished {
+    /// The parked reading that it is another attempt at.
+    #[must_use]
+    pub fn retry_of(&self) -> Option<Position> {
+        match self {
+            Self::Reading { reading, .. } => reading.retry_of,
+            Self::Brought { .. } => None,
+        }
+    }
+
     /// Its place in the journal.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -188,7 +199,10 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     report.replayed_after = store.folded();
     let mut replay = Replay::new(&store, fold);
     let mut failed = None;
-    report.journal = journal::scan(&data.journal(), store.folded().plus(1), |position, record| {
+    let mut speaker = Speaker::new();
+    let mut progress = |progress| speaker.at(progress);
+    let from = store.folded().plus(1);
+    report.journal = journal::scan_with(&data.journal(), from, &mut progress, |position, record| {
         match replay.record(position, record) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
@@ -253,6 +267,7 @@ fn move_away(data: &DataDir) -> io::Result<PathBuf> {
     }
     let moved = data.path().join(name);
     fs::rename(data.state(), &moved)?;
+    disk::sync_dir(data.path())?;
     Ok(moved)
 }
 
@@ -277,7 +292,8 @@ fn newest_whole(
 }
 
 /// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
-fn fill(store: &SledStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
+fn fill(store: &dyn StateStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
+    tracing::info!(position = %newest.position, path = %newest.path.display(), "filling the store from a snapshot");
     let (mut states, mut parked) = (DirtyStates::default(), ParkedChanges::default());
     let mut lifetime = Lifetime::default();
     snapshot::load(newest, &mut |entry| {

@@ -27,7 +27,7 @@ use crate::{
     recovery::Unfinished,
     script::ScriptEngine,
     state::{DeviceState, ParkedReading},
-    store::{StateStore, StoreError},
+    store::{ParkedChanges, StateStore, StoreError},
 };
 
 /// What the loops share.
@@ -351,24 +351,41 @@ impl RuntimeHandle {
         Ok(page)
     }
 
-    /// The last `limit` parked readings before a position, newest first.
+    /// The last `limit` parked readings before a position, of one device or (`None`) of all, newest first: all that were
+    /// answered as parked, whether or not the store has them yet.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn parked(&self, before: Option<Position>, limit: usize) -> Result<Vec<ParkedReading>, QueryError> {
+    /// As [`RuntimeHandle::device`].
+    pub async fn parked(
+        &self,
+        device: Option<DeviceId>,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<ParkedReading>, QueryError> {
+        // The loops first: what they hold no more by now is in the store by then.
+        let unwritten = self.unwritten_parked().await?;
         let store = Arc::clone(&self.services.store);
-        let parked = self.services.pool.try_run(move || store.parked(before, limit))?;
-        Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+        let listed = self.services.pool.try_run(move || unwritten.over(&*store, device.as_ref(), before, limit))?;
+        Ok(listed.await.map_err(|_| QueryError::Panicked)??)
     }
 
     /// The parked reading at a position.
     ///
     /// # Errors
-    /// The store's.
+    /// As [`RuntimeHandle::device`].
     pub async fn parked_at(&self, position: Position) -> Result<Option<ParkedReading>, QueryError> {
+        if let Some(known) = self.unwritten_parked().await?.at(position) {
+            return Ok(known.cloned());
+        }
         let store = Arc::clone(&self.services.store);
         let parked = self.services.pool.try_run(move || store.parked_at(position))?;
         Ok(parked.await.map_err(|_| QueryError::Panicked)??)
+    }
+
+    async fn unwritten_parked(&self) -> Result<ParkedChanges, QueryError> {
+        let mut all = ParkedChanges::default();
+        self.on_every_loop(LoopHandle::unwritten_parked).await?.into_iter().for_each(|changes| all.append(changes));
+        Ok(all)
     }
 
     /// Drops a parked reading for good: done when it returns, and durable.

@@ -12,8 +12,9 @@ use std::{
 };
 
 use crate::{
+    crash_point::CrashPoint,
     ids::Position,
-    journal::{RecordTooLarge, record::DecodeError},
+    journal::{RecordTooLarge, disk, record::DecodeError},
     state::{DeviceState, ParkedReading},
     store::{StateStore, StoreError, record},
 };
@@ -106,13 +107,17 @@ pub fn write(store: &dyn StateStore, dir: &Path) -> Result<Snapshot, SnapshotErr
         move |source| SnapshotError::Io { what, path, source }
     };
     let written = (|| {
-        fs::create_dir_all(dir).map_err(io("create the directory of"))?;
+        disk::make_dir(dir).map_err(io("create the directory of"))?;
+        CrashPoint::SnapshotBeforeWrite.pass();
         let file = File::create(&beside).map_err(io("create"))?;
         let mut writer = Writer { file: BufWriter::with_capacity(256 * 1024, file), entry: Vec::new() };
         fill(store, position, &mut writer)?.map_err(io("write"))?;
         let file = writer.file.into_inner().map_err(|error| io("write")(error.into_error()))?;
+        CrashPoint::SnapshotAfterWrite.pass();
         file.sync_all().map_err(io("sync"))?;
+        CrashPoint::SnapshotBeforeRename.pass();
         fs::rename(&beside, &path).map_err(io("rename"))?;
+        CrashPoint::SnapshotAfterRename.pass();
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync the directory of"))
     })();
     match written {

@@ -161,7 +161,8 @@ impl Ledger {
         ] {
             ensure!(now.values().sum::<u64>() == then.values().sum::<u64>(), "readings were {what}: {now:?}");
         }
-        let conflated = self.conflated.values().sum::<u64>() - before.conflated.values().sum::<u64>();
+        let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+        let conflated = sum(&self.conflated) - sum(&before.conflated);
         let committed = self.committed - before.committed;
         ensure!(committed + conflated == sent, "{committed} committed and {conflated} conflated of {sent} readings");
         Ok(conflated)

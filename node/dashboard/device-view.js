@@ -11,6 +11,7 @@ import { ago, clockTime, count, dateTime, encodeId, jsonLine, millis, number, va
 import { nextFrame } from './frame.js';
 import { icon } from './icons.js';
 import { fillJson, pretty } from './json-view.js';
+import { DeviceLedger } from './ledger-card.js';
 import { Series, numericLeaves } from './series.js';
 import { colours } from './theme.js';
 
@@ -48,6 +49,7 @@ export class DeviceView {
 
   close() {
     this.feed.close();
+    this.ledger.close();
     this.chart.stop();
     removeEventListener('tidegate:theme', this.repaint);
     this.closed = true;
@@ -111,10 +113,11 @@ export class DeviceView {
     const state = h('section.card', null, h('div.card-head', null, h('h2', null, 'State'), copyButton(() => pretty(this.device?.state ?? null), 'Copy the state as JSON')), this.json);
     this.facts = { device: fact('Device time'), received: fact('Received time'), gap: fact('Difference'), seen: fact('Last seen'), updates: fact('Updates on this page'), conflated: fact('Conflated') };
     const times = h('section.card', null, h('div.card-head', null, h('h2', null, 'Times')), h('dl.facts', null, Object.values(this.facts).map((f) => f.element)));
+    this.ledger = new DeviceLedger(this.id);
     this.eventList = h('ol.events', { 'data-testid': 'events' });
     this.noEvents = h('p.quiet', null, 'None yet. A handler sends one with ', h('code', null, "ctx.emit('name', payload)"), '.');
     const events = h('section.card', null, h('div.card-head', null, h('h2', null, 'Events')), this.noEvents, this.eventList);
-    this.body = h('div.device-body', null, this.values, chart, h('div.columns', null, state, h('div.stack', null, times, events)));
+    this.body = h('div.device-body', null, this.values, chart, h('div.columns', null, h('div.stack', null, state, this.ledger.element), h('div.stack', null, times, events)));
     this.missing = h('section.empty', { hidden: true }, h('h2', null, 'Nothing known of this device yet'), h('p', null, 'The page is listening. The device’s first reading fills it:'), codeBlock(this.sample()));
     this.element = h('div.view.device', { 'data-testid': 'view-device' }, header, this.body, this.missing);
   }

@@ -22,11 +22,11 @@ use tidegate_actors::{
     fold::{Folded, fold},
     handover::Handover,
     inbox::{self, Inbox},
-    journal::{FileJournal, Journal, JournalConfig, JournalError},
+    journal::{FileJournal, Journal, JournalConfig, JournalError, Retention},
     limits,
     loop_handle::LoopHandle,
     loop_sink::LoopSink,
-    recovery::{self, Recovered, RecoveryError},
+    recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
     store::{SledConfig, StateStore},
@@ -36,7 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    edge::{self, Counters, EdgeLoop, Settings, Shared},
+    edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
@@ -47,7 +47,7 @@ use crate::{
 /// How long a stop waits for readings under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// File descriptors that are kept for everything but MQTT connections: segments, sled, HTTP, viewers.
-const RESERVED_FDS: u64 = 512;
+pub(crate) const RESERVED_FDS: u64 = 512;
 
 /// Why the node could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -106,13 +106,18 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let Recovered { store, next, unfinished, lifetime, data, lock, .. } = recovered;
     // The loops hand over what nobody waits for on a common tick: the journal waits just for the last of them.
     let company = limits::COMMIT_COMPANY.min(config.data.commit_max_delay);
-    let journal_config = JournalConfig { segment_bytes: config.data.segment_bytes, commit_max_delay: company };
+    let retention = retention(config);
+    let journal_config = JournalConfig {
+        segment_bytes: config.data.segment_bytes,
+        commit_max_delay: company,
+        segment_age: retention.segment_age(),
+    };
     let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), journal_config, next, Arc::new(sink))?;
     let checkpoints = CheckpointConfig {
         // The loops set the pace: what they hand in is written soon.
         interval: config.data.checkpoint_interval,
         snapshot_dir: data.snapshots(),
-        journal_retention_bytes: config.data.journal_retention_bytes,
+        retention,
         loops: config.runtime.loops,
     };
     let checkpointer =
@@ -136,6 +141,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config, fds),
         counters: Counters::default(),
+        keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
+        retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         stopping: AtomicBool::new(false),
     });
@@ -346,6 +353,13 @@ fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<dyn ScriptEngin
     let dir: PathBuf = std::path::absolute(&config.scripts.dir)?;
     let pool = PoolConfig { workers: config.scripts.workers, limits, ..PoolConfig::new(dir) };
     Ok(WorkerPool::start(pool, Arc::new(sink.clone()))?)
+}
+
+/// What is kept of the journal. Only whole segments are freed, so fewer bytes than one has would mean a snapshot a second.
+fn retention(config: &Config) -> Retention {
+    let bytes = config.data.journal_retention_bytes.max(config.data.segment_bytes);
+    let hours = config.data.journal_retention_hours;
+    Retention { bytes, age: (hours > 0).then(|| Duration::from_secs(hours.saturating_mul(3_600))) }
 }
 
 fn settings(config: &Config, fds: u64) -> Settings {

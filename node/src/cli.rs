@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use tidegate_simulator::SwarmArgs;
+use tidegate_simulator::{ProveArgs, SwarmArgs};
 
-use crate::config::Flags;
+use crate::{client::DEFAULT_NODE, config::Flags, doctor::DoctorArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,6 +45,17 @@ Examples:
   tidegate swarm --protocol http --readings 100 --json
   tidegate swarm --mqtt broker:1883 --mqtt-version 5                any MQTT broker";
 
+const PROVE_EXAMPLES: &str = "\
+Examples:
+  tidegate prove-durability --rounds 1000
+  tidegate prove-durability --rounds 100 --power-loss             also cut the power of its disk (needs FUSE; see the docs)
+  tidegate prove-durability --rounds 100 --seed 42 --dir ./proof  the same rounds again, and their data kept
+  tidegate prove-durability --rounds 1000 --json | jq .lost
+
+In each round a node of its own is loaded over MQTT and HTTP, killed at a random moment or at a named point of its
+durable path, started again on what is left, and must have every reading that it acknowledged.
+Exit code 1 if anything was lost, doubled, damaged or not accounted for. Ctrl-C ends it with a report.";
+
 const CHECK_EXAMPLES: &str = "\
 Examples:
   tidegate config check
@@ -57,10 +68,39 @@ Examples:
   tidegate config show > new.toml          a file to start from
   tidegate config show --json | jq '.\"mqtt.bind\".value'";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  tidegate doctor                                  the configuration, the disk, ./tidegate-data, and the node if one runs
+  tidegate doctor --data-dir /var/lib/tidegate     before a start, after a crash, on a restored backup
+  tidegate doctor --json | jq '.checks[] | select(.status != \"ok\")'
+
+It changes nothing. While it reads a directory that no node has, no node starts in it. Copying the view for a look takes room in
+the directory for temporary files (TMPDIR). Exit codes: 0 nothing failed, 1 something did.";
+
 const SCRIPT_EXAMPLES: &str = "\
 Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
+
+const PARKED_EXAMPLES: &str = "\
+Examples:
+  tidegate parked list
+  tidegate parked list --device pump-7 --json | jq '.[].payload'
+  tidegate parked show 4711
+  tidegate parked retry 4711 4715            through the handlers again, as the node runs them now
+  tidegate parked retry --all                oldest first; exit 1 if one is parked again
+  tidegate parked drop --device pump-7       for good
+
+A retried reading keeps the time at which it came: it does not replace what is newer.";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  tidegate journal inspect tidegate-data --summary
+  tidegate journal inspect tidegate-data --device pump-7 --from 40000
+  tidegate journal inspect tidegate-data/journal/00000000000000000001.tgj
+  tidegate journal inspect tidegate-data --json | jq 'select(.kind == \"reading\") | .payload'
+
+It only reads: a node may run meanwhile, and the files may be damaged.";
 
 /// Takes in what devices report, keeps their latest state, and shows it live
 #[derive(Debug, Parser)]
@@ -83,15 +123,27 @@ pub(crate) enum Command {
     /// Simulate devices against a node or any MQTT broker
     #[command(after_help = SWARM_EXAMPLES)]
     Swarm(SwarmArgs),
+    /// Kill a node under load again and again, and check that nothing it has acknowledged is lost
+    #[command(after_help = PROVE_EXAMPLES)]
+    ProveDurability(ProveArgs),
     /// Work on handlers without a node
     #[command(subcommand)]
     Script(ScriptCommand),
     /// Run handlers for a node; started by the node itself
     #[command(hide = true)]
     ScriptWorker,
+    /// Look into a journal
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// List, show, retry and drop readings that no handler could work on
+    #[command(subcommand, after_help = PARKED_EXAMPLES)]
+    Parked(ParkedCommand),
+    /// Check the machine, the data and the node, and say what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
 }
 
 /// The commands for handlers.
@@ -103,6 +155,32 @@ pub(crate) enum ScriptCommand {
         /// A handler (*.js), or a directory of them
         path: PathBuf,
         /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The commands for the journal.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Show the journal's records, its segments, and what is damaged
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// A data directory, a journal directory, or one segment (*.tgj)
+        path: PathBuf,
+        /// The first position to show
+        #[arg(long, value_name = "POSITION", default_value_t = 0, hide_default_value = true)]
+        from: u64,
+        /// The last position to show
+        #[arg(long, value_name = "POSITION", default_value_t = u64::MAX, hide_default_value = true)]
+        to: u64,
+        /// Only records of this device; summaries count all
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// Only the summaries
+        #[arg(long)]
+        summary: bool,
+        /// Answer as NDJSON: one object a line
         #[arg(long)]
         json: bool,
     },
@@ -133,6 +211,80 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the reference of every key as Markdown
     Reference,
+}
+
+/// The commands for parked readings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParkedCommand {
+    /// List parked readings, the newest first
+    #[command(after_help = PARKED_EXAMPLES)]
+    List {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Only those of this device
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a parked reading with its payload
+    #[command(after_help = PARKED_EXAMPLES)]
+    Show {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Its position, as `list` tells it
+        position: u64,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give parked readings to the handlers once more
+    #[command(after_help = PARKED_EXAMPLES)]
+    Retry {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Which.
+        #[command(flatten)]
+        choice: ParkedChoice,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop parked readings for good
+    #[command(after_help = PARKED_EXAMPLES)]
+    Drop {
+        /// Address of the node
+        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        node: String,
+        /// Which.
+        #[command(flatten)]
+        choice: ParkedChoice,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which parked readings a command works on.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ParkedChoice {
+    /// Positions, as `list` tells them
+    #[arg(value_name = "POSITION")]
+    pub(crate) positions: Vec<u64>,
+    /// Those of this device
+    #[arg(long, value_name = "ID")]
+    pub(crate) device: Option<String>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// What a node is started with.

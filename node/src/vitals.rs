@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tidegate_actors::{event_loop::LoopHealth, ledger::Ledger, runtime::Services};
+use tidegate_actors::{
+    event_loop::LoopHealth,
+    ledger::Ledger,
+    lifetime::Lifetime,
+    runtime::{QueryError, Services},
+};
 
 use crate::edge::Shared;
 
@@ -17,6 +22,7 @@ use crate::edge::Shared;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) ledger: Ledger,
+    pub(crate) lifetime: Lifetime,
     pub(crate) readings_per_second: f64,
     pub(crate) rss_bytes: u64,
     pub(crate) loops: Vec<LoopHealth>,
@@ -41,18 +47,23 @@ impl Vitals {
 const CLOSE_GATE: f64 = 0.8;
 const OPEN_GATE: f64 = 0.75;
 
-/// Samples for ever. At 80 % of the memory limit the gates close (back-pressure) until it is below 75 %.
+/// Samples for ever. At 80 % of the memory limit the gates close (back-pressure) until it is below 75 % or nothing is under way.
 pub(crate) async fn sample(shared: Arc<Shared>) {
     let (runtime, memory_limit) = (&shared.runtime, shared.settings.memory_limit);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut received = 0;
-    let mut closed = false;
+    let (mut closed, mut unbalanced) = (false, false);
     loop {
         tick.tick().await;
         let asked = tokio::time::timeout(Duration::from_millis(900), async {
-            Ok::<_, tidegate_actors::runtime::QueryError>((runtime.ledger().await?, runtime.health().await?))
+            Ok::<_, QueryError>((runtime.ledger().await?, runtime.lifetime().await?, runtime.health().await?))
         });
-        let Ok(Ok((ledger, (loops, devices_known)))) = asked.await else { continue };
+        let Ok(Ok((ledger, lifetime, (loops, devices_known)))) = asked.await else { continue };
+        if let Err(imbalance) = ledger.check()
+            && !std::mem::replace(&mut unbalanced, true)
+        {
+            tracing::error!(%imbalance, "the ledger does not balance: a defect, please report it");
+        }
         let rate = ledger.received.saturating_sub(received);
         received = ledger.received;
         let rss_bytes = rss();
@@ -74,7 +85,7 @@ pub(crate) async fn sample(shared: Arc<Shared>) {
                 closed = close;
             }
         }
-        shared.vitals.set(Sample { ledger, readings_per_second, rss_bytes, loops, devices_known });
+        shared.vitals.set(Sample { ledger, lifetime, readings_per_second, rss_bytes, loops, devices_known });
     }
 }
 

@@ -182,6 +182,14 @@ fn requests() {
         (
             "POST",
             "/metrics",
+            "idempotency-key: short\r\n",
+            READING,
+            400,
+            json!({"field": "Idempotency-Key", "detail": "has 5 characters; allowed: 8 to 255"}),
+        ),
+        (
+            "POST",
+            "/metrics",
             "content-encoding: gzip\r\n",
             READING,
             415,
@@ -232,7 +240,14 @@ fn requests() {
         ),
         ("GET", &long, "", b"", 400, json!({"detail": "at most 256 bytes (limit device_id_bytes), this one has 300"})),
         ("GET", "/parked?limit=x", "", b"", 400, json!({"field": "limit", "detail": "allowed: 1 to 1000"})),
-        ("GET", "/parked?limt=1", "", b"", 400, json!({"detail": "unknown parameter \"limt\"; allowed: limit"})),
+        (
+            "GET",
+            "/parked?limt=1",
+            "",
+            b"",
+            400,
+            json!({"detail": "unknown parameter \"limt\"; allowed: before, deviceId, limit"}),
+        ),
         (
             "GET",
             "/metricss",

@@ -91,7 +91,7 @@ fn a_year_ahead_and_back_breaks_nothing() {
     let mut http = node.http();
     let hello = |id| Connect { keep_alive: KEEP_ALIVE, ..Connect::new(V5, id) };
     let [mut quiet, mut busy] = ["quiet", "busy"].map(|id| Raw::connect_with(node.mqtt, &hello(id)));
-    let mut viewer = Viewer::open(node.http, "deviceId=busy");
+    let mut viewer = Viewer::open(node.http, "?deviceId=busy");
     let mut n = 0;
     let mut brief = Raw::open(node.mqtt);
     for offset_ms in [0, YEAR_MS, 0, -YEAR_MS, YEAR_MS, -YEAR_MS] {

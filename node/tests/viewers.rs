@@ -412,7 +412,7 @@ fn viewers_that_never_read_are_closed_and_slow_nobody() {
             states
         });
         let stop = Flag(&over);
-        // Their patience is 30 s.
+        // The node's patience with them, viewers.stall_timeout_ms, is 30 s.
         eventually_within(Duration::from_secs(50), "the deaf viewers are closed", || {
             std::thread::sleep(Duration::from_millis(100));
             (node.metric("tidegate_viewers") == 1.0).then_some(())

@@ -8,7 +8,10 @@ use std::{
 use super::*;
 use crate::{
     dirty,
-    journal::{CommitMode, MemoryJournal, tests::doubles::WaitingSink},
+    journal::{
+        CommitMode, FileJournal, JournalConfig, JournalStatus, MemoryJournal,
+        tests::doubles::{WaitingSink, batch, record},
+    },
     state::ParkedReading,
     store::{Changes, MemoryStore, tests::state},
 };
@@ -173,4 +176,75 @@ fn batches_that_keep_coming_do_not_put_a_checkpoint_off() {
         bench.store.writes.load(SeqCst) > 2
     });
     bench.checkpointer.stop().unwrap();
+}
+
+/// A journal in files, and a checkpoint after each record, until `enough`. Checks after each step that what was freed is
+/// covered by the older of the snapshots. Returns the positions of the snapshots, the newest first.
+fn keeps_house(retention: Retention, enough: impl Fn(&JournalStatus, u64) -> bool) -> (tempfile::TempDir, Vec<u64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (sink, store) = (WaitingSink::new(), Arc::new(MemoryStore::new()));
+    let config =
+        JournalConfig { segment_bytes: 1_000, commit_max_delay: Duration::ZERO, segment_age: retention.segment_age() };
+    let journal = FileJournal::open(&dir.path().join("journal"), config, Position(1), sink.clone()).unwrap();
+    let snapshot_dir = dir.path().join("snapshots");
+    let config = CheckpointConfig {
+        interval: Duration::from_millis(1),
+        retention,
+        ..CheckpointConfig::new(snapshot_dir.clone(), 1)
+    };
+    let checkpointer = Checkpointer::start(store, journal.clone(), config).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut position = 0;
+    loop {
+        position += 1;
+        journal.try_append(batch(0, &[record(position)])).unwrap();
+        sink.wait_for_records(position as usize);
+        let states = vec![state(1, position)];
+        let folded_through = Position(position);
+        let parked = ParkedChanges::default();
+        checkpointer.try_submit(CheckpointBatch { owner: LoopId(0), states, parked, folded_through }).unwrap();
+        while checkpointer.written_through(LoopId(0)) < position {
+            std::thread::yield_now();
+        }
+        let first = std::fs::read_dir(dir.path().join("journal")).unwrap();
+        let first = first.filter_map(|entry| entry.unwrap().path().file_stem()?.to_str()?.parse::<u64>().ok()).min();
+        // The older one, as it is now or will be in a moment: never later than that.
+        let snapshots = snapshot::list(&snapshot_dir).unwrap();
+        let older = snapshots.get(1).map_or(0, |older| older.position.0);
+        assert!(first.unwrap() <= older + 1, "{first:?} freed what {older} does not cover");
+        if enough(&journal.status(), first.unwrap()) {
+            checkpointer.stop().unwrap();
+            return (dir, snapshots.iter().map(|snapshot| snapshot.position.0).collect());
+        }
+        assert!(Instant::now() < deadline, "{:?}", journal.status());
+    }
+}
+
+#[test]
+fn the_journal_is_bounded_by_bytes_and_keeps_them() {
+    let most = std::cell::Cell::new(0);
+    let retention = Retention { bytes: 10_000, age: None };
+    let (_dir, snapshots) = keeps_house(retention, |journal, first| {
+        most.set(most.get().max(journal.bytes));
+        assert!(first == 1 || journal.bytes > 8_000, "what is within the retention is kept: {journal:?}");
+        journal.records == 1_000
+    });
+    assert!(most.get() < 12_000, "at most the retention and a segment: {most:?}");
+    assert_eq!(snapshots.len(), snapshot::KEPT);
+}
+
+#[test]
+fn the_journal_is_bounded_by_age() {
+    let retention = Retention { bytes: u64::MAX, age: Some(Duration::from_millis(160)) };
+    keeps_house(retention, |_, first| first > 300);
+}
+
+#[test]
+fn a_journal_without_a_bound_by_age_keeps_what_is_within_the_bytes() {
+    let retention = Retention { bytes: 1_000_000, age: None };
+    let (_dir, snapshots) = keeps_house(retention, |journal, first| {
+        assert_eq!(first, 1);
+        journal.records == 500
+    });
+    assert!(snapshots.is_empty(), "no snapshot is needed yet: {snapshots:?}");
 }

@@ -90,6 +90,11 @@ impl Batch {
         self.urgent
     }
 
+    /// Its first record is the first of a commit. Before [`Self::seal`].
+    pub(crate) fn begin_commit(&mut self) {
+        frame::begin_commit(&mut self.frames);
+    }
+
     /// Gives the records the positions from `first` on.
     pub(crate) fn seal(&mut self, first: u64) {
         let sealed = frame::seal(&mut self.frames, first);

@@ -22,12 +22,14 @@ use flume::{Receiver, RecvTimeoutError};
 use super::{
     batch::Batch,
     disk::{Disk, DiskFile},
+    retention::{self, Kept, Retention},
     segment::{self, Segment},
     status::{CommitTimes, JournalStatus},
     writer::{Commit, CommitSink, JournalConfig, JournalFailure},
 };
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     ids::{LoopId, Position},
     lock::lock,
 };
@@ -50,7 +52,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     /// The segments that are kept, in order. The last is the one that is written, unless it has just failed.
-    segments: Vec<Segment>,
+    segments: Vec<Kept>,
     committed: u64,
     appended_bytes: u64,
     commits: u64,
@@ -61,9 +63,9 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(segments: Vec<Segment>, next: Position) -> Self {
+    pub(super) fn new(segments: Vec<Kept>, next: Position) -> Self {
         let state = State {
-            appended_bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            appended_bytes: segments.iter().map(|kept| kept.segment.bytes).sum(),
             segments,
             committed: next.0 - 1,
             commits: 0,
@@ -80,7 +82,7 @@ impl Shared {
         let (commit_p50_ms, commit_p99_ms) = state.times.percentiles();
         JournalStatus {
             committed: Position(state.committed),
-            bytes: state.segments.iter().map(|segment| segment.bytes).sum(),
+            bytes: state.segments.iter().map(|kept| kept.segment.bytes).sum(),
             appended_bytes: state.appended_bytes,
             segments: state.segments.len(),
             last_commit_ms: state.last.as_secs_f64() * 1_000.0,
@@ -101,8 +103,14 @@ impl Shared {
     /// Takes the segments off the list whose every record is at or before `covered`; never the last one.
     pub(super) fn release(&self, covered: Position) -> Vec<Segment> {
         let mut state = lock(&self.state);
-        let free = state.segments.windows(2).take_while(|pair| pair[1].first <= covered.0 + 1).count();
-        state.segments.drain(..free).collect()
+        let is_covered = |pair: &&[Kept]| pair[1].segment.first <= covered.0.saturating_add(1);
+        let free = state.segments.windows(2).take_while(is_covered).count();
+        state.segments.drain(..free).map(|kept| kept.segment).collect()
+    }
+
+    /// The last position of the segments that `retention` gives up and that `covered` covers; 0: there are none.
+    pub(super) fn beyond(&self, retention: &Retention, covered: Position) -> Position {
+        Position(retention::beyond(&lock(&self.state).segments, retention, covered.0).map_or(0, |next| next - 1))
     }
 }
 
@@ -111,6 +119,7 @@ struct Open {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     first: u64,
+    since: Instant,
     /// Bytes that are durable: head and committed records.
     bytes: u64,
 }
@@ -157,6 +166,7 @@ impl Committer {
     fn commit_all(mut self, batches: &Receiver<Batch>) {
         while let Some(mut group) = self.next_group(batches) {
             let mut next = self.next;
+            group.first_mut().into_iter().for_each(Batch::begin_commit);
             for batch in &mut group {
                 batch.seal(next);
                 next += batch.records() as u64;
@@ -166,7 +176,9 @@ impl Committer {
                 return;
             }
             let first = std::mem::replace(&mut self.next, next);
+            CrashPoint::AckBefore.pass();
             self.tell(&group, first);
+            CrashPoint::AckAfter.pass();
             if std::mem::take(&mut self.failing) {
                 tracing::info!("the journal writes again");
                 self.sink.recovered();
@@ -179,8 +191,8 @@ impl Committer {
     }
 
     /// Waits for a batch and takes all that wait with it; without an urgent one, waits a little for company.
-    fn next_group(&self, batches: &Receiver<Batch>) -> Option<Vec<Batch>> {
-        let first = batches.recv().ok()?;
+    fn next_group(&mut self, batches: &Receiver<Batch>) -> Option<Vec<Batch>> {
+        let first = self.first_batch(batches)?;
         let deadline = Instant::now() + self.config.commit_max_delay;
         let (mut urgent, mut bytes) = (first.is_urgent(), first.bytes());
         let mut group = vec![first];
@@ -198,6 +210,31 @@ impl Committer {
             group.push(batch);
         }
         Some(group)
+    }
+
+    /// Waits for a batch. Meanwhile the segment that is written is closed when it is old enough.
+    fn first_batch(&mut self, batches: &Receiver<Batch>) -> Option<Batch> {
+        loop {
+            let Some(old_at) = self.open.as_ref().and_then(|open| self.old_at(open)) else {
+                return batches.recv().ok();
+            };
+            match batches.recv_deadline(old_at) {
+                Ok(batch) => return Some(batch),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                // The old one is closed in any case; the next batch will try again, and tell what is wrong.
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.start_segment() {
+                        tracing::warn!(%error, "cannot start a segment after an old one was closed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// When a segment is to be closed because of its age; never without a record in it.
+    fn old_at(&self, open: &Open) -> Option<Instant> {
+        let age = self.config.segment_age.filter(|_| open.bytes > segment::HEAD as u64)?;
+        open.since.checked_add(age)
     }
 
     /// Makes a group durable, however long it takes; `false`: given up, because the journal is being closed.
@@ -229,13 +266,18 @@ impl Committer {
     fn write(&mut self, group: &[Batch]) -> io::Result<u64> {
         let bytes = group.iter().map(|batch| batch.bytes() as u64).sum::<u64>();
         let full = |open: &Open| open.bytes > segment::HEAD as u64 && open.bytes + bytes > self.config.segment_bytes;
-        if self.open.as_ref().is_none_or(full) {
+        let old = |open: &Open| self.old_at(open).is_some_and(|old_at| Instant::now() >= old_at);
+        if self.open.as_ref().is_none_or(|open| full(open) || old(open)) {
             self.start_segment()?;
         }
         let open = self.open.as_mut().expect("a segment was just started");
         let mut parts = group.iter().map(|batch| IoSlice::new(batch.frames())).collect::<Vec<_>>();
+        CrashPoint::JournalBeforeWrite.pass();
         open.file.write(&mut parts)?;
+        CrashPoint::JournalAfterWrite.pass();
+        CrashPoint::JournalBeforeSync.pass();
         open.file.sync()?;
+        CrashPoint::JournalAfterSync.pass();
         open.bytes += bytes;
         Ok(bytes)
     }
@@ -249,19 +291,23 @@ impl Committer {
         let path = segment::path(&self.dir, self.next);
         let head = segment::head(self.next);
         let started = (|| {
+            CrashPoint::SegmentBeforeCreate.pass();
             let mut file = self.disk.create(&path, self.config.segment_bytes)?;
+            CrashPoint::SegmentAfterCreate.pass();
             file.write(&mut [IoSlice::new(&head)])?;
             file.sync()?;
             self.disk.sync_dir(&self.dir)?;
+            CrashPoint::SegmentAfterSync.pass();
             Ok(file)
         })();
         match started {
             Ok(file) => {
                 let bytes = head.len() as u64;
-                self.open = Some(Open { file, path: path.clone(), first: self.next, bytes });
+                self.open = Some(Open { file, path: path.clone(), first: self.next, since: Instant::now(), bytes });
                 let mut state = lock(&self.shared.state);
-                state.segments.retain(|segment| segment.first != self.next);
-                state.segments.push(Segment { first: self.next, path, bytes });
+                state.segments.retain(|kept| kept.segment.first != self.next);
+                state.segments.iter_mut().for_each(Kept::close);
+                state.segments.push(Kept::open(Segment { first: self.next, path, bytes }));
                 state.appended_bytes += bytes;
                 Ok(())
             }
@@ -294,8 +340,8 @@ impl Committer {
     fn note_commit(&self, group: &[Batch], bytes: u64, took: Duration) {
         let records = group.iter().map(|batch| batch.records() as u64).sum::<u64>();
         let mut state = lock(&self.shared.state);
-        if let Some(segment) = state.segments.last_mut() {
-            segment.bytes += bytes;
+        if let Some(kept) = state.segments.last_mut() {
+            kept.segment.bytes += bytes;
         }
         state.appended_bytes += bytes;
         state.committed = self.next + records - 1;

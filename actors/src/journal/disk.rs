@@ -77,3 +77,18 @@ impl DiskFile for File {
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
+
+/// Makes a directory, and those above it that are missing, durably: without its name a power cut takes all that was synced in
+/// it. The name of one that was there is made durable, too: a node that crashed may have made it, and not come to that.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_dir(parent)?;
+            fs::create_dir(dir)?;
+        }
+        Err(_) if dir.is_dir() => {}
+        made => made?,
+    }
+    sync_dir(parent)
+}

@@ -11,12 +11,16 @@ pub(crate) const HEAD: usize = 18;
 const UNCOUNTED: usize = 8;
 /// Largest frame.
 pub(crate) const MAX: usize = HEAD + limits::RECORD_BYTES;
+/// In the byte of the kind: this record is the first of a commit, so whatever stands before it was durable when it was written.
+const FIRST_OF_COMMIT: u8 = 0x80;
 
 /// A whole frame with a right CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub(crate) position: u64,
     pub(crate) kind: u8,
+    /// It is the first of a commit.
+    pub(crate) first_of_commit: bool,
     pub(crate) version: u8,
     pub(crate) body: &'a [u8],
 }
@@ -42,6 +46,13 @@ pub(crate) fn begin(into: &mut Vec<u8>, kind: Kind, version: u8) -> usize {
 pub(crate) fn end(into: &mut [u8], start: usize) {
     let counted = u32::try_from(into.len() - start - UNCOUNTED).expect("a body has at most RECORD_BYTES");
     into[start..start + 4].copy_from_slice(&counted.to_le_bytes());
+}
+
+/// Marks the first of `frames`, which are not sealed yet, as the first of a commit.
+pub(crate) fn begin_commit(frames: &mut [u8]) {
+    if let Some(kind) = frames.get_mut(16) {
+        *kind |= FIRST_OF_COMMIT;
+    }
 }
 
 /// Gives the frames in `frames` the positions from `first` on, and their CRCs. Returns how many there were.
@@ -74,9 +85,16 @@ pub(crate) fn claimed_position(head: &[u8]) -> Option<u64> {
 pub(crate) fn parse(bytes: &[u8]) -> Option<Frame<'_>> {
     let frame = bytes.get(..claimed_size(bytes)?)?;
     let crc = u32::from_le_bytes(frame[4..8].try_into().ok()?);
-    (crc32c::crc32c(&frame[UNCOUNTED..]) == crc).then(|| Frame {
-        position: claimed_position(frame).expect("a frame has a head"),
-        kind: frame[16],
+    if crc32c::crc32c(&frame[UNCOUNTED..]) == crc { trusted(frame) } else { None }
+}
+
+/// As [`parse`], for bytes whose CRC was checked before.
+pub(crate) fn trusted(bytes: &[u8]) -> Option<Frame<'_>> {
+    let frame = bytes.get(..claimed_size(bytes)?)?;
+    Some(Frame {
+        position: claimed_position(frame)?,
+        kind: frame[16] & !FIRST_OF_COMMIT,
+        first_of_commit: frame[16] & FIRST_OF_COMMIT != 0,
         version: frame[17],
         body: &frame[HEAD..],
     })

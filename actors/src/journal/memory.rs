@@ -11,6 +11,7 @@ use super::{
     batch::Batch,
     frame,
     record::{self, Record},
+    retention::Retention,
     status::JournalStatus,
     writer::{Commit, CommitSink, Journal, JournalFailure},
 };
@@ -179,6 +180,10 @@ impl Journal for MemoryJournal {
     fn close(&self) {
         self.commit();
         lock(&self.state).closed = true;
+    }
+
+    fn beyond(&self, _: &Retention, _: Position) -> Position {
+        Position(0)
     }
 
     fn release(&self, covered: Position) {

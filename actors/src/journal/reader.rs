@@ -5,24 +5,24 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     ops::{ControlFlow, Range},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use super::{
     disk,
-    frame::{self, Frame},
     record::{self, DecodeError, Record},
     segment::{self, Segment},
+    walk::{Place, Walk},
+    window::Window,
 };
 use crate::ids::Position;
 
 /// Damaged places that a report lists one by one; more are counted.
 const LISTED: usize = 100;
-/// How far a position may be beyond the last one for a frame after damage to be believed.
-const PLAUSIBLE: u64 = 1 << 40;
+/// Bytes after which the progress is told again.
+const TOLD: u64 = 4 * 1024 * 1024;
 
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -111,9 +111,22 @@ pub enum ScanError {
 pub fn scan(
     dir: &Path,
     from: Position,
+    each: impl FnMut(Position, Record) -> ControlFlow<()>,
+) -> Result<ScanReport, ScanError> {
+    scan_with(dir, from, &mut |_| {}, each)
+}
+
+/// As [`scan`], and says now and then how far it has come.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_with(
+    dir: &Path,
+    from: Position,
+    progress: &mut dyn FnMut(ScanProgress),
     mut each: impl FnMut(Position, Record) -> ControlFlow<()>,
 ) -> Result<ScanReport, ScanError> {
-    Scan { dir, from: from.0.max(1), repair: true, report: ScanReport::default(), expected: 0 }.run(&mut each)
+    Scan::new(dir, from, true, progress).run(&mut each)
 }
 
 /// As [`scan`], but changes nothing: for tools, also while a node writes.
@@ -125,19 +138,49 @@ pub fn read(
     from: Position,
     mut each: impl FnMut(Position, Record) -> ControlFlow<()>,
 ) -> Result<ScanReport, ScanError> {
-    Scan { dir, from: from.0.max(1), repair: false, report: ScanReport::default(), expected: 0 }.run(&mut each)
+    Scan::new(dir, from, false, &mut |_| {}).run(&mut each)
 }
 
-/// The last position in a segment, by its frames alone.
-pub(super) fn last_position(segment: &Segment) -> io::Result<Option<Position>> {
-    let mut bytes = Window::open(&segment.path)?;
-    let mut offset = segment::HEAD as u64;
-    let mut last = None;
-    while let Some((position, size)) = bytes.frame(offset)?.map(|frame| (frame.position, frame.size())) {
-        last = Some(Position(position));
-        offset += size as u64;
+/// The first position that the journal in `dir` may hold, by the name of its oldest segment; `None`: there is no segment.
+///
+/// # Errors
+/// [`ScanError::Io`].
+pub fn first_position(dir: &Path) -> Result<Option<Position>, ScanError> {
+    let io = |source| ScanError::Io { what: "list", path: dir.to_owned(), source };
+    Ok(segment::list(dir).map_err(io)?.first().map(|oldest| Position(oldest.first)))
+}
+
+/// How far a scan has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanProgress {
+    /// Bytes that were read.
+    pub done: u64,
+    /// Bytes that are to be read.
+    pub total: u64,
+}
+
+/// Tells a scan's progress, not too often.
+struct Progress<'a> {
+    tell: &'a mut dyn FnMut(ScanProgress),
+    /// Bytes of the segments that are through.
+    before: u64,
+    told: u64,
+    total: u64,
+}
+
+impl Progress<'_> {
+    fn at(&mut self, offset: u64) {
+        let done = (self.before + offset).min(self.total);
+        if done >= self.told + TOLD {
+            self.told = done;
+            (self.tell)(ScanProgress { done, total: self.total });
+        }
     }
-    Ok(last)
+
+    fn through(&mut self, bytes: u64) {
+        self.before += bytes;
+        self.at(0);
+    }
 }
 
 struct Scan<'a> {
@@ -147,11 +190,17 @@ struct Scan<'a> {
     report: ScanReport,
     /// The position that the next record should have; 0: the journal is empty so far.
     expected: u64,
+    progress: Progress<'a>,
 }
 
 type Each<'a> = &'a mut dyn FnMut(Position, Record) -> ControlFlow<()>;
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(dir: &'a Path, from: Position, repair: bool, tell: &'a mut dyn FnMut(ScanProgress)) -> Self {
+        let progress = Progress { tell, before: 0, told: 0, total: 0 };
+        Self { dir, from: from.0.max(1), repair, report: ScanReport::default(), expected: 0, progress }
+    }
+
     fn run(mut self, each: Each<'_>) -> Result<ScanReport, ScanError> {
         let segments = segment::list(self.dir).map_err(|source| ScanError::Io {
             what: "list",
@@ -161,6 +210,7 @@ impl Scan<'_> {
         self.report.segments = segments.len();
         // The one before the first that begins after `from` is the first that may hold it.
         let start = segments.iter().rposition(|segment| segment.first <= self.from).unwrap_or(0);
+        self.progress.total = segments[start..].iter().map(|segment| segment.bytes).sum();
         if let Some(segment) = segments.get(start) {
             self.expected = segment.first.min(self.from);
         }
@@ -176,61 +226,41 @@ impl Scan<'_> {
 
     fn segment(&mut self, segment: &Segment, last: bool, each: Each<'_>) -> Result<ControlFlow<()>, ScanError> {
         let io = |what| move |source| ScanError::Io { what, path: segment.path.clone(), source };
-        let mut bytes = Window::open(&segment.path).map_err(io("open"))?;
-        let data_end = bytes.data_end().map_err(io("read"))?;
-        let mut offset = segment::HEAD as u64;
-        let head = segment::parse_head(bytes.at(0, segment::HEAD).map_err(io("read"))?);
-        // The end of what is whole; where the last segment is cut.
-        let mut whole = if head == (segment::Head::Valid { first: segment.first }) { offset } else { 0 };
-        match head {
-            segment::Head::Valid { first } if first == segment.first => {}
-            segment::Head::Valid { first } => {
-                self.quarantine(segment, &bytes, 0..offset, &format!("its head says that it begins at {first}"));
-            }
-            segment::Head::Newer { .. } => return Err(ScanError::Newer { path: segment.path.clone() }),
-            // It was being created, and held nothing yet.
-            segment::Head::Damaged if last && data_end <= offset => offset = 0,
-            segment::Head::Damaged => {
-                offset = offset.min(bytes.len);
-                self.quarantine(segment, &bytes, 0..offset, "its head is damaged");
-            }
-        }
+        let newer = || ScanError::Newer { path: segment.path.clone() };
+        let mut walk = Walk::open(segment, last).map_err(io("open"))?;
         self.arrive(segment.first);
-        loop {
-            if let Some(frame) = bytes.frame(offset).map_err(io("read"))? {
-                let end = offset + frame.size() as u64;
-                let position = Position(frame.position);
-                if !self.is_new(position) {
-                    self.report.repeated += 1;
-                } else if position.0 >= self.from {
-                    match record::decode(frame.kind, frame.version, frame.body) {
-                        Ok(record) => {
-                            self.report.records += 1;
-                            if each(position, record).is_break() {
-                                return Ok(ControlFlow::Break(()));
-                            }
-                        }
-                        Err(DecodeError::Newer) => return Err(ScanError::Newer { path: segment.path.clone() }),
-                        Err(error) => self.quarantine(segment, &bytes, offset..end, &error.to_string()),
-                    }
+        while let Some(place) = walk.next(self.expected).map_err(io("read"))? {
+            match place {
+                Place::Newer { .. } => return Err(newer()),
+                Place::Damage { at, why } => self.quarantine(segment, &walk.window, at, &why),
+                Place::Tail { at } => {
+                    self.report.torn_tail_bytes += at.end - at.start;
+                    self.keep(segment, &walk.window, at);
                 }
-                (offset, whole) = (end, end);
-            } else if offset >= data_end {
-                break;
-            } else if let Some(next) = bytes.next_frame(offset + 1, data_end, self.expected).map_err(io("read"))? {
-                self.quarantine(segment, &bytes, offset..next, "no whole record here");
-                offset = next;
-            } else if last {
-                self.report.torn_tail_bytes += data_end - offset;
-                self.keep(segment, &bytes, offset..data_end);
-                break;
-            } else {
-                self.quarantine(segment, &bytes, offset..data_end, "no whole record from here to its end");
-                break;
+                Place::Frame { at } => {
+                    let frame = walk.frame(&at).map_err(io("read"))?;
+                    let position = Position(frame.position);
+                    if !self.is_new(position) {
+                        self.report.repeated += 1;
+                    } else if position.0 >= self.from {
+                        match record::decode(frame.kind, frame.version, frame.body) {
+                            Ok(record) => {
+                                self.report.records += 1;
+                                if each(position, record).is_break() {
+                                    return Ok(ControlFlow::Break(()));
+                                }
+                            }
+                            Err(DecodeError::Newer) => return Err(newer()),
+                            Err(error) => self.quarantine(segment, &walk.window, at.clone(), &error.to_string()),
+                        }
+                    }
+                    self.progress.at(at.end);
+                }
             }
         }
+        self.progress.through(walk.window.len);
         if last && self.repair {
-            self.cut(segment, whole)?;
+            self.cut(segment, walk.whole)?;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -305,107 +335,5 @@ impl Scan<'_> {
             file.sync_all().map_err(io("sync"))?;
         }
         disk::sync_dir(self.dir).map_err(io("sync the directory of"))
-    }
-}
-
-/// A file that is read through a window of bounded size.
-struct Window {
-    file: File,
-    len: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window {
-    /// Bytes that are read at a time, unless a frame is larger.
-    const CHUNK: usize = 1024 * 1024;
-
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
-        Ok(Self { file, len, start: 0, bytes: Vec::new() })
-    }
-
-    /// The bytes from `offset` on: `want` of them, or as many as there are.
-    fn at(&mut self, offset: u64, want: usize) -> io::Result<&[u8]> {
-        let end = self.len.min(offset + want as u64);
-        if offset >= end {
-            return Ok(&[]);
-        }
-        if offset < self.start || end > self.start + self.bytes.len() as u64 {
-            let size = (self.len - offset).min(want.max(Self::CHUNK) as u64);
-            self.bytes.resize(usize::try_from(size).expect("a chunk or a frame fits"), 0);
-            self.start = offset;
-            if let Err(error) = self.file.read_exact_at(&mut self.bytes, offset) {
-                self.bytes.clear();
-                return Err(error);
-            }
-        }
-        let from = usize::try_from(offset - self.start).expect("inside the window");
-        Ok(&self.bytes[from..from + usize::try_from(end - offset).expect("inside the window")])
-    }
-
-    /// The whole frame at `offset`, if there is one.
-    fn frame(&mut self, offset: u64) -> io::Result<Option<Frame<'_>>> {
-        match frame::claimed_size(self.at(offset, frame::HEAD)?) {
-            Some(size) => Ok(frame::parse(self.at(offset, size)?)),
-            None => Ok(None),
-        }
-    }
-
-    /// The first whole frame at or after `offset` that can follow what was read. A reading cannot feign one: the upper
-    /// bytes of a position are zero, and JSON holds no zero byte.
-    fn next_frame(&mut self, mut offset: u64, data_end: u64, floor: u64) -> io::Result<Option<u64>> {
-        let plausible = floor..floor.saturating_add(PLAUSIBLE);
-        while offset < data_end {
-            let remaining = self.len - offset;
-            let chunk = self.at(offset, Self::CHUNK)?;
-            let candidate = chunk.windows(frame::HEAD).position(|head| {
-                frame::claimed_size(head).is_some_and(|size| size as u64 <= remaining)
-                    && frame::claimed_position(head).is_some_and(|position| plausible.contains(&position))
-            });
-            match candidate {
-                Some(at) => {
-                    offset += at as u64;
-                    if self.frame(offset)?.is_some() {
-                        return Ok(Some(offset));
-                    }
-                    offset += 1;
-                }
-                None if chunk.len() < frame::HEAD => return Ok(None),
-                None => offset += (chunk.len() - frame::HEAD + 1) as u64,
-            }
-        }
-        Ok(None)
-    }
-
-    /// The end of the last byte that is not zero: behind it is only what was set aside.
-    fn data_end(&self) -> io::Result<u64> {
-        let mut chunk = vec![0; 64 * 1024];
-        let mut end = self.len;
-        while end > 0 {
-            let start = end.saturating_sub(chunk.len() as u64);
-            let part = &mut chunk[..usize::try_from(end - start).expect("at most a chunk")];
-            self.file.read_exact_at(part, start)?;
-            if let Some(at) = part.iter().rposition(|byte| *byte != 0) {
-                return Ok(start + at as u64 + 1);
-            }
-            end = start;
-        }
-        Ok(0)
-    }
-
-    /// Copies a place to a new file, durably.
-    fn copy(&self, place: Range<u64>, to: &Path) -> io::Result<()> {
-        let mut copy = File::create(to)?;
-        let mut chunk = vec![0; 64 * 1024];
-        let mut at = place.start;
-        while at < place.end {
-            let part = &mut chunk[..usize::try_from((place.end - at).min(64 * 1024)).expect("at most a chunk")];
-            self.file.read_exact_at(part, at)?;
-            copy.write_all(part)?;
-            at += part.len() as u64;
-        }
-        copy.sync_all()
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Bytes before the first frame.
@@ -21,6 +22,13 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     /// Bytes of head and records.
     pub(crate) bytes: u64,
+}
+
+impl Segment {
+    /// When it was written last, or closed.
+    pub(crate) fn modified(&self) -> io::Result<SystemTime> {
+        fs::metadata(&self.path)?.modified()
+    }
 }
 
 /// What the head of a segment says.

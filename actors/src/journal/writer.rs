@@ -11,12 +11,14 @@ use std::{
 use super::{
     batch::Batch,
     commit::{self, Committer, Shared},
-    disk::{Disk, FileSystem},
-    reader,
+    disk::{self, Disk, FileSystem},
+    retention::{Kept, Retention},
     segment::{self, Segment},
     status::JournalStatus,
+    walk,
 };
 use crate::{
+    crash_point::CrashPoint,
     ids::{LoopId, Position},
     limits,
     lock::{lock, read, write},
@@ -40,6 +42,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Frees the segments whose every record is at or before `covered`. Only a snapshot file gives the right to.
     fn release(&self, covered: Position);
+
+    /// The last position of the oldest segments that `retention` gives up and whose every record is at or before `covered`;
+    /// 0: there are none.
+    fn beyond(&self, retention: &Retention, covered: Position) -> Position;
 }
 
 /// Who is told about commits. Called on the journal's thread: hand on, do not work.
@@ -106,11 +112,13 @@ pub struct JournalConfig {
     pub segment_bytes: u64,
     /// How long a commit that nobody waits for may wait for company.
     pub commit_max_delay: Duration,
+    /// Age at which a segment with records is closed ([`Retention::segment_age`]); `None`: only its size counts.
+    pub segment_age: Option<Duration>,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { segment_bytes: limits::SEGMENT_BYTES, commit_max_delay: limits::COMMIT_MAX_DELAY }
+        Self { segment_bytes: limits::SEGMENT_BYTES, commit_max_delay: limits::COMMIT_MAX_DELAY, segment_age: None }
     }
 }
 
@@ -150,9 +158,12 @@ impl FileJournal {
             let path = path.to_owned();
             move |source| JournalError::Io { what, path, source }
         };
-        std::fs::create_dir_all(dir).map_err(io("create", dir))?;
+        disk::make_dir(dir).map_err(io("create", dir))?;
         let next = Position(next.0.max(1));
         let segments = kept_segments(dir, next)?;
+        let modified =
+            segments.iter().map(Segment::modified).collect::<io::Result<Vec<_>>>().map_err(io("read", dir))?;
+        let segments = Kept::found(segments, &modified, config.segment_age.unwrap_or_default());
         let shared = Arc::new(Shared::new(segments, next));
         let mut committer = Committer::new(disk, retry, dir.to_owned(), config, next.0, shared.clone(), sink);
         committer.start_segment().map_err(io("create a segment in", dir))?;
@@ -192,9 +203,16 @@ impl Journal for FileJournal {
         }
     }
 
+    fn beyond(&self, retention: &Retention, covered: Position) -> Position {
+        self.shared.beyond(retention, covered)
+    }
+
     fn release(&self, covered: Position) {
         for segment in self.shared.release(covered) {
-            match std::fs::remove_file(&segment.path) {
+            CrashPoint::SegmentBeforeDelete.pass();
+            let removed = std::fs::remove_file(&segment.path);
+            CrashPoint::SegmentAfterDelete.pass();
+            match removed {
                 Ok(()) => tracing::info!(segment = %segment.path.display(), "freed a journal segment"),
                 Err(error) => {
                     tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a freed journal segment");
@@ -215,7 +233,7 @@ fn kept_segments(dir: &Path, next: Position) -> Result<Vec<Segment>, JournalErro
     let io = |what, path: &Path, source| JournalError::Io { what, path: path.to_owned(), source };
     let mut segments = segment::list(dir).map_err(|error| io("list", dir, error))?;
     if let Some(last) = segments.last() {
-        let found = reader::last_position(last).map_err(|error| io("read", &last.path, error))?;
+        let found = walk::last_position(last).map_err(|error| io("read", &last.path, error))?;
         if found.is_some_and(|found| found >= next) || last.first > next.0 {
             let found = found.unwrap_or(Position(last.first.saturating_sub(1)));
             return Err(JournalError::Ahead { path: dir.to_owned(), found, next });

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::RecoveryError;
+use crate::journal::disk;
 
 /// The places in a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +74,7 @@ pub(super) fn take_lock(data: &DataDir) -> Result<DirectoryLock, RecoveryError> 
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(data.path()).map_err(refused)?;
+            disk::make_dir(data.path()).map_err(refused)?;
         }
         Err(error) => return Err(refused(error)),
     }

@@ -1,9 +1,6 @@
 //! The replay: the journal's records, folded in each device's order, on their way into the store.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -20,9 +17,6 @@ use crate::{
     store::{ParkedChanges, StateStore, StoreError},
 };
 
-/// Time between two words about the progress.
-const PROGRESS: Duration = Duration::from_secs(5);
-
 /// The journal's records on their way into the store.
 pub(super) struct Replay<'a, 'f> {
     store: &'a dyn StateStore,
@@ -35,10 +29,10 @@ pub(super) struct Replay<'a, 'f> {
     seen: Position,
     /// How the devices' counts have changed.
     lifetime: Lifetime,
+    /// By how many readings states that were brought in have changed them.
+    brought: i128,
     folded: u64,
     orphaned: u64,
-    records: u64,
-    spoken: Instant,
 }
 
 impl<'a, 'f> Replay<'a, 'f> {
@@ -49,17 +43,15 @@ impl<'a, 'f> Replay<'a, 'f> {
             states: DirtyStates::default(),
             parked: ParkedChanges::default(),
             lifetime: Lifetime::default(),
+            brought: 0,
             waiting: HashMap::new(),
             seen: store.folded(),
             folded: 0,
             orphaned: 0,
-            records: 0,
-            spoken: Instant::now(),
         }
     }
 
     pub(super) fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
-        self.records += 1;
         match record {
             Record::Reading { reading, routed } => self.take(Unfinished::Reading { position, reading, routed })?,
             Record::Outcome(outcome) => self.outcome(&outcome)?,
@@ -69,10 +61,6 @@ impl<'a, 'f> Replay<'a, 'f> {
         self.seen = position;
         if self.states.is_full() || self.parked.is_full() {
             self.write()?;
-        }
-        if self.records.is_multiple_of(10_000) && self.spoken.elapsed() >= PROGRESS {
-            self.spoken = Instant::now();
-            tracing::info!(records = self.records, %position, "replaying the journal");
         }
         Ok(())
     }
@@ -166,6 +154,8 @@ impl<'a, 'f> Replay<'a, 'f> {
         let previous = self.state(&state.device)?;
         let (_, state) = fold_import(previous.as_ref(), position, state, overwrite);
         if let Some(state) = state {
+            let counted = |state: &DeviceState| i128::from(state.version) + i128::from(state.counts.reasons().total());
+            self.brought += counted(&state) - previous.as_ref().map_or(0, counted);
             self.lifetime.change(previous.as_ref(), &state);
             self.states.insert(state);
         }
@@ -189,6 +179,11 @@ impl<'a, 'f> Replay<'a, 'f> {
         self.states.clear();
         self.parked.clear();
         Ok(())
+    }
+
+    /// By how many readings imported states have changed the counts: those readings are in no journal here.
+    pub(super) fn brought(&self) -> i128 {
+        self.brought
     }
 
     /// Writes what is left, and gives the readings that are still to be folded.

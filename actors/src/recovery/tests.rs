@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod fixtures;
 mod model;
 
 use std::{
@@ -80,7 +81,7 @@ impl Runtime {
         assert!(report.is_clean(), "{report:?}");
         assert_eq!(unfinished, []);
         let sink = WaitingSink::new();
-        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO };
+        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, segment_age: None };
         let journal = FileJournal::open(&data.journal(), config, next, sink.clone()).unwrap();
         let states = store.page(None, "", usize::MAX).unwrap();
         Self {

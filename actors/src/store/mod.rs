@@ -8,14 +8,14 @@ mod memory;
 pub(crate) mod record;
 mod sled;
 
-use std::{io, ops::ControlFlow, path::PathBuf};
+use std::{collections::HashSet, io, ops::ControlFlow, path::PathBuf};
 
 pub use self::{
     memory::MemoryStore,
     sled::{SledConfig, SledStore},
 };
 use crate::{
-    ids::Position,
+    ids::{DeviceId, Position},
     state::{DeviceState, ParkedReading},
 };
 
@@ -87,6 +87,9 @@ pub struct Changes {
     pub unparked: Vec<Position>,
 }
 
+/// Parked readings that are read from the store at a time.
+const PAGE: usize = 256;
+
 /// Parked readings on their way into the store, in the order of the journal: a reading is parked before it is unparked.
 #[derive(Debug, Clone, Default)]
 pub struct ParkedChanges {
@@ -110,6 +113,41 @@ impl ParkedChanges {
             self.unpark(position);
         }
         self.parked.extend(later.parked);
+    }
+
+    /// The parked reading at a position: parked (`Some(Some(_))`), parked no more (`Some(None)`), or not among the changes.
+    pub(crate) fn at(&self, position: Position) -> Option<Option<&ParkedReading>> {
+        let parked = self.parked.iter().find(|parked| parked.position == position);
+        parked.map(Some).or_else(|| self.unparked.contains(&position).then_some(None))
+    }
+
+    /// The last `limit` parked readings of `device` (`None`: of all) before a position, as they will be once these changes
+    /// are in the store; the newest first.
+    pub(crate) fn over(
+        self,
+        store: &dyn StateStore,
+        device: Option<&DeviceId>,
+        mut before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<ParkedReading>, StoreError> {
+        let wanted = |parked: &ParkedReading| device.is_none_or(|device| parked.reading.device == *device);
+        let mut found = self.parked;
+        found.retain(|parked| wanted(parked) && before.is_none_or(|before| parked.position < before));
+        let gone: HashSet<Position> =
+            self.unparked.into_iter().chain(found.iter().map(|parked| parked.position)).collect();
+        let mut stored = 0;
+        // In pages: the readings may be large, and one device's few among many.
+        while stored < limit {
+            let page = store.parked(before, PAGE)?;
+            let Some(last) = page.last() else { break };
+            before = Some(last.position);
+            let page = page.into_iter().filter(|parked| wanted(parked) && !gone.contains(&parked.position));
+            let room = limit - stored;
+            found.extend(page.take(room).inspect(|_| stored += 1));
+        }
+        found.sort_unstable_by_key(|parked| std::cmp::Reverse(parked.position));
+        found.truncate(limit);
+        Ok(found)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

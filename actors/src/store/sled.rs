@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     ops::{Bound, ControlFlow},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{
     blocking::message,
+    crash_point::CrashPoint,
     ids::Position,
-    journal::record::DecodeError,
+    journal::{disk, record::DecodeError},
     lifetime::Lifetime,
     limits,
     lock::{lock, read, write},
@@ -216,6 +217,7 @@ impl SledStore {
         // Last: sled keeps its log in order, so whoever finds this position finds what was put in before it.
         opened.meta.insert(FOLDED, &folded.0.to_be_bytes())?;
         opened.db.flush()?;
+        CrashPoint::StoreBeforeSync.pass();
         opened.data.sync_data()?;
         Ok(())
     }
@@ -266,7 +268,9 @@ impl StateStore for SledStore {
                 return Err(explain(&self.dir, "write", failure));
             }
         }
+        CrashPoint::FoldedBeforeWrite.pass();
         let side = lock(&self.side).write(folded);
+        CrashPoint::FoldedAfterWrite.pass();
         side.map_err(|source| StoreError::Io { what: "write", path: folded::path(&self.dir), source })?;
         self.folded.store(folded.0, Ordering::Release);
         Ok(())
@@ -359,7 +363,21 @@ fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure>
         found.parked += 1;
     }
     let data = File::open(dir.join("db"))?;
+    settle(dir)?;
     Ok((Opened { db, states, parked, meta, data }, found))
+}
+
+/// Makes sled's files and their names durable: it syncs neither its `conf` nor its directory, and without them a power cut
+/// takes all that is in `db`.
+fn settle(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_file() {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    disk::sync_dir(dir)?;
+    dir.parent().map_or(Ok(()), disk::sync_dir)
 }
 
 /// Is what sled came back with at least what it had promised?

@@ -1,8 +1,10 @@
 //! `tidegate config check|show|reference`: prints, and decides nothing that `serve` would decide otherwise.
 
+use std::path::Path;
+
 use serde_json::json;
 
-use super::{Loaded, Problem, Problems, reference, show};
+use super::{Flags, Loaded, Problem, Problems, reference, show};
 use crate::{
     cli::{ConfigCommand, ServeArgs},
     exit::{Exit, Failure},
@@ -25,6 +27,11 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<Exit, Failure> {
 /// Loads what `serve` would load with the same arguments.
 pub(crate) fn load(serve: &ServeArgs) -> Result<Loaded, Problems> {
     super::load(serve.config.as_deref(), std::env::vars_os(), &serve.flags())
+}
+
+/// Loads what `serve` would load with this file and these flags.
+pub(crate) fn load_with(file: Option<&Path>, flags: &Flags) -> Result<Loaded, Problems> {
+    super::load(file, std::env::vars_os(), flags)
 }
 
 fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {

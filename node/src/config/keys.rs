@@ -236,6 +236,9 @@ section! {
         /// Bytes of the journal that are kept after the states cover them, for replay and history.
         "journal_retention_bytes" journal_retention_bytes: u64 = GIB, Rule::Size(0, 16 * TIB),
             "Whole old segments are freed; a segment that no snapshot covers stays whatever this says.";
+        /// Hours for which the journal is kept after the states cover it; 0: no bound by age.
+        "journal_retention_hours" journal_retention_hours: u64 = 168, Rule::Count(0, 876_000),
+            "Segments are closed after an eighth of it, and freed when they are older or beyond `journal_retention_bytes`. A node that takes nothing in frees nothing.";
         /// Size at which a journal segment is closed.
         "segment_bytes" segment_bytes: u64 = limits::SEGMENT_BYTES, Rule::Size(MIB, 4 * GIB),
             "A new segment file is begun.";

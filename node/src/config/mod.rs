@@ -74,6 +74,11 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// How many keys have another source than the default.
+    pub(crate) fn values_set(&self) -> usize {
+        self.origins.len()
+    }
+
     fn origin(&self, path: &str) -> Source {
         self.origins.get(path).cloned().unwrap_or(Source::Default)
     }

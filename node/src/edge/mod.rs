@@ -2,6 +2,8 @@
 //!
 //! Everything here lives on the loop's thread. What other loops send comes in as tasks that call [`here`].
 
+mod key_memory;
+mod retries;
 mod waits;
 
 use std::{
@@ -26,6 +28,8 @@ use tidegate_actors::{
     turn::Shown,
 };
 
+pub(crate) use key_memory::KeyMemory;
+pub(crate) use retries::{Retries, Taken};
 pub(crate) use waits::Waits;
 
 use crate::{
@@ -45,6 +49,10 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// The idempotency keys of requests.
+    pub(crate) keys: KeyMemory,
+    /// The parked readings that are being worked on.
+    pub(crate) retries: Arc<Retries>,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
@@ -187,7 +195,7 @@ impl Edge for EdgeLoop {
             if ack.to.key & HTTP != 0 {
                 self.waits.borrow_mut().answer(ack.to.key & !HTTP, ack.to.item, ack.answer);
             } else {
-                crate::mqtt::session::on_ack(self, &ack);
+                crate::mqtt::readings::on_ack(self, &ack);
             }
         }
     }

@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 
-use super::{devices, ops, page, post, problem::Problem, viewer};
+use super::{devices, ledger, ops, page, parked, post, problem::Problem, viewer};
 
 /// The application, one for each loop.
 pub(crate) fn app()
@@ -28,8 +28,19 @@ pub(crate) fn app()
         .service(get("/devices/{id}", devices::one))
         .service(get("/ws", viewer::websocket))
         .service(get("/stream", viewer::sse))
-        .service(get("/ledger", ops::ledger))
-        .service(get("/parked", ops::parked))
+        .service(get("/ledger", ledger::get))
+        .service(get("/parked", parked::list))
+        .service(
+            web::resource("/parked/{position}")
+                .route(web::get().to(parked::one))
+                .route(web::delete().to(parked::drop_one))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(
+            web::resource("/parked/{position}/retry")
+                .route(web::post().to(parked::retry))
+                .default_service(web::to(method_not_allowed)),
+        )
         .service(get("/livez", ops::livez))
         .service(get("/readyz", ops::readyz))
         .service(get("/api/overview", ops::overview))
@@ -56,6 +67,8 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
 async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     let allowed = match (request.path(), request.method()) {
         ("/metrics", _) => "GET, POST",
+        (path, _) if path.starts_with("/parked/") && path.ends_with("/retry") => "POST",
+        (path, _) if path.starts_with("/parked/") => "GET, DELETE",
         (path, _) if path.ends_with("/metrics") => "POST",
         (_, &Method::HEAD | _) => "GET",
     };

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
-use tidegate_actors::ledger::Ledger;
+use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
 use crate::edge::EdgeLoop;
 
@@ -24,9 +24,10 @@ impl Text {
 }
 
 /// Renders everything.
-pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger) -> String {
+pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> String {
     let mut text = Text(String::with_capacity(8 * 1024));
     readings(&mut text, ledger);
+    lifetime_readings(&mut text, lifetime);
     node(&mut text, edge);
     durability(&mut text, edge);
     scripts(&mut text, edge);
@@ -51,6 +52,20 @@ fn readings(text: &mut Text, ledger: &Ledger) {
     }
     let help = "1 when received = committed + conflated + rejected + dropped + parked + in flight.";
     text.one("tidegate_ledger_balanced", "gauge", help, u8::from(ledger.balanced()));
+    let help = "Received readings that are not accounted for; not 0 is a defect.";
+    text.one("tidegate_ledger_difference", "gauge", help, ledger.difference());
+}
+
+/// Gauges: an import or a restored backup may lower them.
+fn lifetime_readings(text: &mut Text, lifetime: &Lifetime) {
+    const NAME: &str = "tidegate_lifetime_readings";
+    text.head(NAME, "gauge", "Readings that this data directory ever took in, by what became of them.");
+    text.value(NAME, "{outcome=\"committed\",reason=\"\"}", lifetime.committed);
+    for (outcome, reasons) in lifetime.reasons.kinds() {
+        for (reason, count) in reasons {
+            text.value(NAME, &format!("{{outcome=\"{outcome}\",reason=\"{reason}\"}}"), count);
+        }
+    }
 }
 
 fn node(text: &mut Text, edge: &EdgeLoop) {
@@ -82,6 +97,10 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         "Viewers closed: they did not read.",
         load(&counters.viewers_stalled),
     );
+    let help = "Idempotency keys that are remembered with their bodies.";
+    text.one("tidegate_idempotency_keys", "gauge", help, edge.shared.keys.len());
+    let help = "Idempotency keys that were forgotten (limit idempotency_keys).";
+    text.one("tidegate_idempotency_keys_forgotten_total", "counter", help, edge.shared.keys.forgotten());
     text.one("tidegate_loop_panics_total", "counter", "Turns of loops that panicked.", load(&services.panics));
     for (name, help) in [("lag_seconds", "How late a loop's timer was."), ("devices", "Devices active on a loop.")] {
         let name = format!("tidegate_loop_{name}");

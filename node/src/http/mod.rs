@@ -1,16 +1,19 @@
 //! The HTTP side of the edge: every loop serves it on its own listener.
 //!
-//! `listener` accepts (`socket`) → `app` routes → `post` (readings in), `devices` (states out), `viewer` (live: WebSocket and SSE),
-//! `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
+//! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out), `viewer` (live: WebSocket and SSE),
+//! `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
 mod devices;
+mod ledger;
 pub(crate) mod listener;
 mod metrics;
 mod ops;
 mod page;
+mod parked;
 mod path;
 mod post;
 mod problem;
 mod socket;
 pub(crate) mod viewer;
+mod wishes;

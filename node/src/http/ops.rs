@@ -5,12 +5,10 @@ use std::sync::atomic::Ordering;
 use actix_web::{
     HttpResponse,
     http::{StatusCode, header},
-    web,
 };
 use serde_json::{Value, json};
-use tidegate_actors::limits;
 
-use super::{metrics as prometheus, problem::Problem};
+use super::{ledger::NodeLedger, metrics as prometheus, problem::Problem};
 use crate::edge::{EdgeLoop, here};
 
 /// `GET /livez`: this loop turns.
@@ -39,59 +37,17 @@ pub(crate) async fn readyz() -> HttpResponse {
     }
 }
 
-/// `GET /ledger`.
-pub(crate) async fn ledger() -> HttpResponse {
-    match here().shared.runtime.ledger().await {
-        Ok(ledger) => HttpResponse::Ok().json(ledger),
-        Err(error) => Problem::from(error).response(),
-    }
-}
-
 /// `GET /metrics`, in Prometheus' text format.
 pub(crate) async fn metrics() -> HttpResponse {
     let edge = here();
-    match edge.shared.runtime.ledger().await {
-        Ok(ledger) => HttpResponse::Ok()
-            .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
-            .body(prometheus::render(&edge, &ledger)),
-        Err(error) => Problem::from(error).response(),
-    }
-}
-
-/// `GET /parked?limit=`.
-pub(crate) async fn parked(query: web::Query<Vec<(String, String)>>) -> HttpResponse {
-    let mut limit = 100;
-    for (name, value) in query.iter() {
-        if name != "limit" {
-            return Problem::parameter("query", format!("unknown parameter {name:?}; allowed: limit")).response();
-        }
-        match value.parse() {
-            Ok(asked) if (1..=limits::PAGE_DEVICES).contains(&asked) => limit = asked,
-            _ => {
-                let detail = format!("limit = {value:?}; allowed: 1 to {}", limits::PAGE_DEVICES);
-                return Problem::parameter("limit", detail).limit("page_devices", limits::PAGE_DEVICES).response();
-            }
-        }
-    }
-    let parked = match here().shared.runtime.parked(None, limit).await {
-        Ok(parked) => parked,
-        Err(error) => return Problem::from(error).response(),
+    let runtime = &edge.shared.runtime;
+    let (ledger, lifetime) = match (runtime.ledger().await, runtime.lifetime().await) {
+        (Ok(ledger), Ok(lifetime)) => (ledger, lifetime),
+        (Err(error), _) | (_, Err(error)) => return Problem::from(error).response(),
     };
-    let rows: Vec<Value> = parked
-        .iter()
-        .map(|parked| {
-            json!({
-                "position": parked.position,
-                "deviceId": parked.reading.device.as_str(),
-                "script": parked.script,
-                "reason": parked.reason.name(),
-                "message": parked.message,
-                "receivedTime": parked.reading.received,
-                "payload": serde_json::from_slice::<Value>(&parked.reading.payload).unwrap_or(Value::Null),
-            })
-        })
-        .collect();
-    HttpResponse::Ok().json(json!({ "parked": rows }))
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .body(prometheus::render(&edge, &ledger, &lifetime))
 }
 
 /// `GET /api/overview`: everything the dashboard shows besides devices, from the last sample.
@@ -112,6 +68,7 @@ fn overview_json(edge: &EdgeLoop) -> Value {
             "rssBytes": sample.rss_bytes,
             "memoryLimitBytes": shared.settings.memory_limit,
             "pid": std::process::id(),
+            "time": services.clock.now(),
         },
         "devices": { "known": sample.devices_known, "connected": connected },
         "rates": { "readingsPerSecond": sample.readings_per_second },
@@ -127,6 +84,6 @@ fn overview_json(edge: &EdgeLoop) -> Value {
         "pool": { "threads": services.pool.threads(), "queued": services.pool.queued(), "limit": services.pool.limit() },
         "scripts": services.scripts.scripts(),
         "workers": services.scripts.workers(),
-        "ledger": sample.ledger,
+        "ledger": NodeLedger { ledger: &sample.ledger, lifetime: &sample.lifetime },
     })
 }

@@ -4,28 +4,32 @@ use std::{ops::Range, task::Poll, time::Duration};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
     web,
 };
 use bytes::Bytes;
+use hashbrown::HashMap;
 use serde_json::{Value, json};
 use tidegate_actors::{
+    idempotency::Idempotency,
     ids::DeviceId,
-    ledger::RejectReason,
+    ledger::{ConflateReason, RejectReason},
     limits,
     reading::{AckLevel, Channel, Reading},
-    script::ParkReason,
     submission::{Answer, Disposition, Submission},
 };
 
-use super::{path, problem::Problem};
+use super::{path, problem::Problem, wishes::Wishes};
 use crate::{
     edge::{EdgeLoop, here},
-    ingest::{IngestError, Parsed, each_reading, split_lines},
+    ingest::{IdempotencyKey, IngestError, Parsed, each_reading, key_reused, outcome, refused_at_limit, split_lines},
 };
 
 /// How long a request waits for its commit before it is told that the node cannot write.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a request waits for room when the node is at a limit, before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
@@ -53,28 +57,9 @@ type Item = Result<Reading, IngestError>;
 async fn take(request: HttpRequest, payload: web::Payload, device: Option<DeviceId>) -> Result<HttpResponse, Problem> {
     let edge = here();
     wait_for_room(&edge).await?;
-    let level = level(&request, edge.shared.settings.http_default_ack)?;
+    let wishes = Wishes::of(&request, edge.shared.settings.http_default_ack)?;
     check_encoding(&request)?;
-    let limit = edge.shared.settings.http_body_bytes;
-    // What is announced as too large is not waited for.
-    if announced_bytes(&request).is_some_and(|bytes| bytes > limit as u64) {
-        return Err(body_too_large(&edge, limit));
-    }
-    let body = tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, payload.to_bytes_limited(limit)).await;
-    let body = body.map_err(|_| {
-        let seconds = limits::HTTP_BODY_TIMEOUT.as_secs();
-        let detail = format!("the body did not arrive whole within {seconds} s");
-        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body is too slow", detail);
-        problem.limit("http_body_timeout", seconds)
-    })?;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => {
-            let detail = format!("the body did not arrive whole: {error}");
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail));
-        }
-        Err(_) => return Err(body_too_large(&edge, limit)),
-    };
+    let body = body_of(&edge, &request, payload).await?;
     // The body took its time: others may have filled the room meanwhile, or the node stops.
     wait_for_room(&edge).await?;
     let is_ndjson = request.content_type().eq_ignore_ascii_case("application/x-ndjson");
@@ -86,19 +71,90 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
     for error in items.iter().filter_map(|item| item.as_ref().err()) {
         edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
     }
-    let devices: Vec<Option<DeviceId>> = if is_single {
-        Vec::new()
-    } else {
-        items.iter().map(|item| item.as_ref().ok().map(|reading| reading.device.clone())).collect()
-    };
-    if is_single {
+    if let Some(key) = &wishes.key {
+        tag(&edge, &mut items, key, &body, device.as_ref())?;
+    }
+    let mut response = if is_single {
         let item = items.pop().ok_or_else(|| Problem::parameter("body", "the body is empty"))?;
         let reading = item.map_err(|error| Problem::of_ingest(&error, &body))?;
         let device = reading.device.clone();
-        let answers = submit(&edge, vec![(0, reading)], 1, level).await?;
-        return single(level, &device, answers.first().copied().flatten());
+        let answers = submit(&edge, vec![(0, reading)], 1, wishes.level).await?;
+        single(wishes.level, &device, answers.first().copied().flatten())?
+    } else {
+        batch(&edge, items, &body, wishes.level).await?
+    };
+    if wishes.preferred {
+        let level = HeaderValue::from_static(match wishes.level {
+            AckLevel::Received => "ack=received",
+            AckLevel::Committed => "ack=committed",
+            AckLevel::Processed => "ack=processed",
+        });
+        response.headers_mut().insert(HeaderName::from_static("preference-applied"), level);
     }
+    Ok(response)
+}
+
+/// The whole body, within its limits of size and time.
+async fn body_of(edge: &EdgeLoop, request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
+    let limit = edge.shared.settings.http_body_bytes;
+    // What is announced as too large is not waited for.
+    if announced_bytes(request).is_some_and(|bytes| bytes > limit as u64) {
+        return Err(body_too_large(edge, limit));
+    }
+    let body = tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, payload.to_bytes_limited(limit)).await;
+    let body = body.map_err(|_| {
+        let seconds = limits::HTTP_BODY_TIMEOUT.as_secs();
+        let detail = format!("the body did not arrive whole within {seconds} s");
+        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body is too slow", detail);
+        problem.limit("http_body_timeout", seconds)
+    })?;
+    match body {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => {
+            let detail = format!("the body did not arrive whole: {error}");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail))
+        }
+        Err(_) => Err(body_too_large(edge, limit)),
+    }
+}
+
+/// Marks the readings as those of one request, so that their devices tell a retry.
+///
+/// # Errors
+/// The key came with another body before.
+fn tag(
+    edge: &EdgeLoop,
+    items: &mut [Item],
+    key: &IdempotencyKey,
+    body: &Bytes,
+    device: Option<&DeviceId>,
+) -> Result<(), Problem> {
+    let mut readings = items.iter_mut().filter_map(|item| item.as_mut().ok()).peekable();
+    if readings.peek().is_none() {
+        // Nothing of it is taken: the key may come again with a better body.
+        return Ok(());
+    }
+    let request = key.request(body);
+    if edge.shared.keys.remember(device.map_or("", DeviceId::as_str), key, request).is_err() {
+        let reused = RejectReason::IdempotencyKeyReused;
+        readings.for_each(|reading| edge.handle.reject(reused, Some(reading.device.as_str())));
+        return Err(Problem::of_ingest(&key_reused("Idempotency-Key"), b""));
+    }
+    // Each device has its readings of the request numbered from 0: the same body numbers them the same again.
+    let mut next: HashMap<DeviceId, u32> = HashMap::new();
+    for reading in readings {
+        let next = next.entry(reading.device.clone()).or_default();
+        reading.idempotency = Some(Idempotency { request, index: *next });
+        *next += 1;
+    }
+    Ok(())
+}
+
+/// Takes a body of many items: each has a result of its own.
+async fn batch(edge: &EdgeLoop, items: Vec<Item>, body: &Bytes, level: AckLevel) -> Result<HttpResponse, Problem> {
     let count = items.len();
+    let devices: Vec<Option<DeviceId>> =
+        items.iter().map(|item| item.as_ref().ok().map(|reading| reading.device.clone())).collect();
     let mut results: Vec<Result<(), Problem>> = Vec::with_capacity(count);
     let mut readings = Vec::with_capacity(count);
     for (index, item) in items.into_iter().enumerate() {
@@ -107,15 +163,15 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
                 readings.push((index, reading));
                 results.push(Ok(()));
             }
-            Err(error) => results.push(Err(Problem::of_ingest(&error, &body))),
+            Err(error) => results.push(Err(Problem::of_ingest(&error, body))),
         }
     }
-    let answers = submit(&edge, readings, count, level).await?;
+    let answers = submit(edge, readings, count, level).await?;
     Ok(many(level, &devices, &results, &answers))
 }
 
 /// Back-pressure over HTTP: at a limit the request waits for room, and only then is it refused by the limit's name.
-async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
+pub(super) async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
     if !edge.handle.is_pressed() {
         return Ok(());
     }
@@ -156,29 +212,6 @@ fn check_encoding(request: &HttpRequest) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
-}
-
-/// The level asked for: `?ack=`, or `Prefer: ack=` (RFC 7240), or the default.
-fn level(request: &HttpRequest, default: AckLevel) -> Result<AckLevel, Problem> {
-    let named = |name: &str| match name {
-        "received" => Ok(AckLevel::Received),
-        "committed" => Ok(AckLevel::Committed),
-        "processed" => Ok(AckLevel::Processed),
-        other => Err(Problem::parameter("ack", format!("ack = {other:?}; allowed: received, committed, processed"))),
-    };
-    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
-        .map_err(|error| Problem::parameter("query", format!("the query cannot be read: {error}")))?;
-    if let Some((other, _)) = query.iter().find(|(name, _)| name != "ack") {
-        // A misspelt level must not quietly become the default one.
-        return Err(Problem::parameter("query", format!("unknown parameter {other:?}; allowed: ack")));
-    }
-    if let Some((_, value)) = query.first() {
-        return named(value);
-    }
-    let preferred = request.headers().get("prefer").and_then(|value| value.to_str().ok());
-    let preferred =
-        preferred.and_then(|value| value.split([',', ';']).find_map(|part| part.trim().strip_prefix("ack=")));
-    preferred.map_or(Ok(default), |value| named(value.trim_matches('"')))
 }
 
 fn parse(edge: &EdgeLoop, body: &Bytes, device: Option<&DeviceId>, ndjson: bool) -> Result<Vec<Item>, IngestError> {
@@ -281,26 +314,16 @@ async fn submit(
 }
 
 /// The problem of a refused item.
-fn refused(answer: Option<Answer>) -> Option<Problem> {
+pub(super) fn refused(answer: Option<Answer>) -> Option<Problem> {
     let Some(Answer::Refused(reason)) = answer else { return None };
-    let detail = "the reading was refused at a limit; try again later";
-    let value = match reason {
-        RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT_REFUSED),
-        _ => ("loop_in_flight", limits::LOOP_IN_FLIGHT),
-    };
-    let error = IngestError::new(reason, detail).limit(value.0, value.1);
-    Some(Problem::of_ingest(&error, b"").retry_after(1))
+    Some(Problem::of_ingest(&refused_at_limit(reason), b"").retry_after(1))
 }
 
-/// What a handler made of a reading, for `ack=processed`.
-fn outcome(answer: Option<Answer>) -> Option<Value> {
+/// What was made of a reading, for `ack=processed`; and whether it is a retry of one that was here before.
+fn outcome_of(answer: Option<Answer>) -> Option<(Value, bool)> {
     let Some(Answer::Processed(disposition)) = answer else { return None };
-    Some(match disposition {
-        Disposition::Kept => json!("kept"),
-        Disposition::Conflated(reason) => json!(format!("conflated: {}", reason.name())),
-        Disposition::Dropped => json!("dropped by a handler"),
-        Disposition::Parked(reason) => json!(format!("parked: {}", ParkReason::name(reason))),
-    })
+    let is_retry = disposition == Disposition::Conflated(ConflateReason::IdempotentRetry);
+    Some((json!(outcome(disposition)), is_retry))
 }
 
 fn accepted_status(level: AckLevel) -> StatusCode {
@@ -316,8 +339,11 @@ fn single(level: AckLevel, device: &DeviceId, answer: Option<Answer>) -> Result<
     // A str always serializes.
     let _ = serde_json::to_writer(&mut body, device.as_str());
     body.extend_from_slice(b",\"accepted\":1");
-    if let Some(outcome) = outcome(answer) {
+    if let Some((outcome, is_retry)) = outcome_of(answer) {
         body.extend_from_slice(format!(",\"outcome\":{outcome}").as_bytes());
+        if is_retry {
+            body.extend_from_slice(b",\"duplicate\":true");
+        }
     }
     body.push(b'}');
     Ok(HttpResponse::build(accepted_status(level)).insert_header((header::CONTENT_TYPE, "application/json")).body(body))
@@ -345,8 +371,11 @@ fn many(
         } else {
             accepted += 1;
             item["status"] = json!("accepted");
-            if let Some(outcome) = outcome(*answer) {
+            if let Some((outcome, is_retry)) = outcome_of(*answer) {
                 item["outcome"] = outcome;
+                if is_retry {
+                    item["duplicate"] = json!(true);
+                }
             }
         }
         items.push(item);

@@ -66,6 +66,11 @@ impl Problem {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now")
             }
             RejectReason::BadShape => (StatusCode::BAD_REQUEST, "bad-shape", "Not a reading"),
+            RejectReason::IdempotencyKeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The Idempotency-Key belongs to another request",
+            ),
         };
         let mut problem = Self::new(status, kind, title, error.detail.clone());
         if let Some(field) = error.field {

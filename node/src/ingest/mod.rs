@@ -2,10 +2,14 @@
 //!
 //! It knows JSON and the shapes, and neither MQTT nor HTTP: both edges call it.
 
+mod ack;
 mod error;
+mod idempotency;
 mod object;
 mod shape;
 
+pub(crate) use ack::{ack_level, outcome, refused_at_limit};
 pub(crate) use error::IngestError;
+pub(crate) use idempotency::{BadKey, IdempotencyKey, RequestHash, key_reused};
 pub(crate) use object::{Object, parse_object};
 pub(crate) use shape::{Parsed, each_reading, split_lines};

@@ -18,7 +18,7 @@ use tidegate_actors::limits;
 
 use super::{
     encode::{self, OutgoingPublish, Peer},
-    packet::QoS,
+    packet::{QoS, Version},
     reason::ReasonCode,
     router::{Message, Options},
 };
@@ -44,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) close: RefCell<Option<Close>>,
     /// PUBLISHes of the client that wait for their PUBACK, in order ([MQTT-4.6.0-2]).
     pub(crate) unanswered: RefCell<VecDeque<(NonZeroU16, Option<ReasonCode>)>>,
+    /// What their PUBACKs say in words, beside the reason code; few say anything.
+    remarks: RefCell<Vec<(NonZeroU16, Box<str>)>>,
     outgoing: RefCell<Outgoing>,
     dirty: Cell<bool>,
 }
@@ -85,6 +87,7 @@ impl Link {
             waker: RefCell::default(),
             close: RefCell::default(),
             unanswered: RefCell::default(),
+            remarks: RefCell::default(),
             outgoing: RefCell::default(),
             dirty: Cell::new(false),
         }
@@ -107,16 +110,32 @@ impl Link {
         }
     }
 
-    /// Resolves a PUBLISH of the client, and writes the PUBACKs that are due. `None`: the client is not to be answered.
-    pub(crate) fn answer(&self, packet_id: NonZeroU16, reason: ReasonCode) {
+    /// Resolves a PUBLISH of the client, and writes the PUBACKs that are due. A PUBLISH with QoS 0 has no packet id and is
+    /// not answered. `text` is the reason string, or empty.
+    pub(crate) fn answer(&self, packet_id: Option<NonZeroU16>, reason: ReasonCode, text: &str) {
+        let Some(packet_id) = packet_id else { return };
+        self.remark(packet_id, text);
         let mut unanswered = self.unanswered.borrow_mut();
         if let Some((_, answer)) = unanswered.iter_mut().find(|(id, answer)| *id == packet_id && answer.is_none()) {
             *answer = Some(reason);
         }
-        let mut out = self.out.borrow_mut();
+        let (mut out, mut remarks) = (self.out.borrow_mut(), self.remarks.borrow_mut());
         while let Some((id, Some(reason))) = unanswered.front().copied() {
-            encode::puback(&mut out, &self.peer, id, reason, "");
+            let remark = remarks.iter().position(|(of, _)| *of == id).map(|at| remarks.remove(at).1);
+            encode::puback(&mut out, &self.peer, id, reason, remark.as_deref().unwrap_or_default());
             unanswered.pop_front();
+        }
+    }
+
+    /// Adds to what the PUBACK of a PUBLISH will say in words, where the client can read them.
+    pub(crate) fn remark(&self, packet_id: NonZeroU16, text: &str) {
+        if text.is_empty() || self.peer.version != Version::V5 || !self.peer.problem_info {
+            return;
+        }
+        let mut remarks = self.remarks.borrow_mut();
+        match remarks.iter_mut().find(|(id, _)| *id == packet_id) {
+            Some((_, said)) => *said = format!("{said}; {text}").into(),
+            None => remarks.push((packet_id, text.into())),
         }
     }
 
@@ -252,7 +271,6 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::packet::Version;
 
     #[test]
     fn messages_that_a_client_does_not_take_hold_up_none_that_it_does() {

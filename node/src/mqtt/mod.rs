@@ -1,7 +1,8 @@
 //! The MQTT side of the edge: the wire format, and the connections that speak it.
 //!
 //! A client's way in: `listener` (accept, CONNECT, move to the owner's loop once) → `connection` (the actor: bytes to packets)
-//! → `session` (what a packet means) → `topics` (is it a reading?) → the device's actor, and `router` (who has subscribed).
+//! → `session` (what a packet means) → `topics` (is it a reading?) → `readings` (to the device's actor, and its answer back),
+//! and `router` (who has subscribed).
 //! `connections` is what the others on the loop reach of each connection.
 //!
 //! The wire format: bytes become packets in the order of the files: `frame` (where a packet ends, and whether it may be that large) →
@@ -23,6 +24,7 @@ pub(crate) mod listener;
 pub(crate) mod packet;
 pub(crate) mod properties;
 pub(crate) mod publish;
+pub(crate) mod readings;
 pub(crate) mod reason;
 pub(crate) mod router;
 pub(crate) mod session;

@@ -1,34 +1,25 @@
 //! The session of one connection: what each packet of the client means ([MQTT 3.1.1 and 5], section 3).
 //!
 //! This node takes QoS 0 and 1; a session ends with its connection. The session owns no socket: it writes into its connection's
-//! [`Link`], and readings go to their devices through the loop.
+//! [`Link`]. What a PUBLISH with readings comes to is decided in [`super::readings`].
 
-use std::{num::NonZeroU16, rc::Rc, sync::atomic::Ordering};
+use std::{rc::Rc, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tidegate_actors::{
-    clock::Millis,
-    ids::DeviceId,
-    ledger::RejectReason,
-    limits,
-    reading::{AckLevel, Channel, Reading},
-    submission::{Ack, Answer, Submission},
-};
+use tidegate_actors::{ids::DeviceId, limits};
 
 use super::{
     connections::Link,
     encode,
     listener::{self, Greeting},
     packet::{Packet, Publish, QoS, Subscribe, SubscribeFilter, Unsubscribe, Version, Will},
+    readings,
     reason::{CodecError, ReasonCode},
     router::{self, Message, Options},
     topics::Target,
 };
-use crate::{
-    edge::EdgeLoop,
-    ingest::{IngestError, Parsed, each_reading},
-};
+use crate::edge::EdgeLoop;
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -149,64 +140,12 @@ impl Session {
             router::publish(edge, message_of(edge, link, publish));
         }
         match Target::of(publish.topic) {
-            Target::Reading(device, channel) => self.ingest(edge, link, publish, device, channel),
-            Target::Plain => answer(link, publish.packet_id, ReasonCode::SUCCESS),
+            Target::Reading(device, channel) => {
+                readings::take(edge, link, publish, (device, self.device.as_ref()), channel);
+            }
+            Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
         Ok(())
-    }
-
-    /// Hands the readings of a PUBLISH to their device.
-    fn ingest(&self, edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, device: Option<&str>, channel: Channel) {
-        let device = match self.named(device) {
-            Ok(device) => device,
-            Err(error) => return refuse(edge, link, publish, None, &error),
-        };
-        let level = match level(edge, publish) {
-            Ok(level) => level,
-            Err(error) => return refuse(edge, link, publish, Some(&device), &error),
-        };
-        let received = edge.handle.services().clock.now();
-        let reading = |parsed: Parsed| reading_of(device.clone(), channel, received, parsed);
-        let mut readings = SmallVec::<[Reading; 1]>::new();
-        let mut refused = None;
-        let parsed =
-            each_reading(publish.payload, None, channel == Channel::Telemetry, |one| match one.and_then(&reading) {
-                Ok(reading) => readings.push(reading),
-                Err(error) => {
-                    edge.handle.reject(error.reason, Some(device.as_str()));
-                    refused.get_or_insert(error);
-                }
-            });
-        if let Err(error) = parsed {
-            return refuse(edge, link, publish, Some(&device), &error);
-        }
-        if let Some(error) = &refused {
-            log_refusal(link, publish.topic, error);
-        }
-        let Some(last) = readings.pop() else {
-            let reason = if refused.is_some() { ReasonCode::PAYLOAD_FORMAT_INVALID } else { ReasonCode::SUCCESS };
-            return answer(link, publish.packet_id, reason);
-        };
-        for reading in readings {
-            edge.handle.submit(Submission { reading, level: AckLevel::Received, ack: None });
-        }
-        // Readings of one device are committed in order, so the last one's answer speaks for all.
-        let waits = publish.packet_id.filter(|_| level != AckLevel::Received);
-        let ack = waits.map(|id| edge.ack_to_connection(link.key, id.get()));
-        edge.handle.submit(Submission { reading: last, level, ack });
-        if waits.is_none() && publish.packet_id.is_some() {
-            answer(link, publish.packet_id, ReasonCode::SUCCESS);
-        }
-    }
-
-    fn named(&self, device: Option<&str>) -> Result<DeviceId, IngestError> {
-        let bad = |detail: String| IngestError::new(RejectReason::BadDeviceId, detail);
-        match (device, &self.device) {
-            (Some(named), Some(own)) if named == own.as_str() => Ok(own.clone()),
-            (Some(named), _) => DeviceId::new(named).map_err(|error| bad(format!("the topic's device: {error}"))),
-            (None, Some(own)) => Ok(own.clone()),
-            (None, None) => Err(bad("\"me\" is the client id, and this client id cannot be a device id".to_owned())),
-        }
     }
 
     // ---- SUBSCRIBE, UNSUBSCRIBE
@@ -280,72 +219,6 @@ fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
         expiry: publish.message_expiry(),
         from: Some((edge.handle.id(), link.key)),
     }
-}
-
-/// The ack level of a QoS 1 PUBLISH: MQTT 5's user property `ack`, or the listener's default.
-fn level(edge: &EdgeLoop, publish: &Publish<'_>) -> Result<AckLevel, IngestError> {
-    match publish.user_property("ack") {
-        None if publish.qos == QoS::AtMostOnce => Ok(AckLevel::Received),
-        None => Ok(edge.shared.settings.mqtt_default_ack),
-        Some("received") => Ok(AckLevel::Received),
-        Some("committed") => Ok(AckLevel::Committed),
-        Some("processed") => Ok(AckLevel::Processed),
-        Some(other) => {
-            let detail = format!("user property ack = {other:?}; allowed: received, committed, processed");
-            Err(IngestError::new(RejectReason::BadShape, detail).field("ack"))
-        }
-    }
-}
-
-fn reading_of(device: DeviceId, channel: Channel, received: Millis, parsed: Parsed) -> Result<Reading, IngestError> {
-    if let Some(id) = parsed.device_id.filter(|id| id != device.as_str()) {
-        let detail = format!("deviceId {id:?} in the payload, but the topic names {device}");
-        return Err(IngestError::new(RejectReason::BadDeviceId, detail).field("deviceId"));
-    }
-    Ok(Reading::new(device, channel, parsed.ts, received, parsed.fields))
-}
-
-/// Refuses a whole PUBLISH. MQTT 3.1.1 has no word for it: the reading is counted and logged, and acknowledged, or the device
-/// would send the same bad bytes for ever.
-fn refuse(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>, device: Option<&DeviceId>, error: &IngestError) {
-    edge.handle.reject(error.reason, device.map(DeviceId::as_str));
-    log_refusal(link, publish.topic, error);
-    let reason = match error.reason {
-        RejectReason::BadDeviceId => ReasonCode::TOPIC_NAME_INVALID,
-        RejectReason::TooLarge | RejectReason::TooDeep => ReasonCode::QUOTA_EXCEEDED,
-        _ => ReasonCode::PAYLOAD_FORMAT_INVALID,
-    };
-    answer(link, publish.packet_id, reason);
-}
-
-fn log_refusal(link: &Link, topic: &str, error: &IngestError) {
-    let (reason, offset, limit) = (error.reason.name(), error.offset, error.limit.map(|(name, _)| name));
-    tracing::warn!(client = %link.client_id, topic, reason, offset, limit, "refused a reading: {error}");
-}
-
-fn answer(link: &Link, packet_id: Option<NonZeroU16>, reason: ReasonCode) {
-    if let Some(packet_id) = packet_id {
-        link.answer(packet_id, reason);
-    }
-}
-
-/// The runtime's answer to a QoS 1 PUBLISH.
-pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
-    let mut connections = edge.connections.borrow_mut();
-    let Some(link) = connections.get(ack.to.key) else { return };
-    let Some(packet_id) = u16::try_from(ack.to.item).ok().and_then(NonZeroU16::new) else { return };
-    match ack.answer {
-        Answer::Committed | Answer::Processed(_) => link.answer(packet_id, ReasonCode::SUCCESS),
-        Answer::Refused(reason) if link.peer.version == Version::V5 => {
-            tracing::warn!(client = %link.client_id, reason = reason.name(), "refused a reading");
-            link.answer(packet_id, ReasonCode::QUOTA_EXCEEDED);
-        }
-        // 3.1.1 cannot say "later": the connection is closed, and the client sends it again.
-        Answer::Refused(reason) => {
-            link.close(ReasonCode::QUOTA_EXCEEDED, format!("refused a reading: limit {}", reason.name()));
-        }
-    }
-    connections.mark_dirty(&link);
 }
 
 /// Closes the connections that fell silent ([MQTT-3.1.2-22]: one and a half times the keep alive). Runs once a second.

@@ -83,10 +83,28 @@ test('an event of a handler is listed', async () => {
   await byId('events').filter({ hasText: 'hot' }).waitFor();
 });
 
+test("a device's page shows its ledger", async () => {
+  await report('pump-1', { temperature: 20, ts: 1000 });
+  await report('pump-1', { temperature: 21, ts: 500 });
+  const refused = await fetch(`${url}devices/pump-1/metrics`, { method: 'POST', body: '[1]' });
+  assert.equal(refused.status, 400);
+  const ledger = byId('device-ledger');
+  await ledger.filter({ hasText: 'bad-shape' }).waitFor();
+  await ledger.filter({ hasText: 'late' }).waitFor();
+  const rows = await ledger.locator('tbody tr').evaluateAll((lines) => lines.map((line) => [...line.children].slice(0, 2).map((cell) => cell.textContent)));
+  const counts = Object.fromEntries(rows);
+  const { committed } = await (await fetch(`${url}ledger?deviceId=pump-1`)).json();
+  assert.deepEqual([counts.Committed, counts.late, counts['bad-shape'], counts['In flight']], [String(committed), '1', '1', '0']);
+  assert.equal(counts['Accounted for'], counts.Received);
+  await ledger.getByText('balanced').waitFor();
+});
+
 test('the health page shows loops, journal, ledger and the handler', async () => {
   await byId('nav-health').click();
   await byId('health-loops').filter({ hasText: 'loop 0' }).waitFor();
   await byId('ledger-pill').filter({ hasText: 'balanced' }).waitFor();
+  const lifetime = byId('health-ledger').locator('tr', { hasText: 'Committed' }).locator('td').nth(3);
+  assert.match(await lifetime.innerText(), /^\d+$/, 'the lifetime of the data stands beside the counts since the start');
   await byId('journal-pill').filter({ hasText: 'healthy' }).waitFor();
   await page.getByText('10-hot.js').first().waitFor();
 });

@@ -2,8 +2,10 @@
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
 //! Commands: `connect {host, port, id, version, will?, willPayload?}`, `subscribe {filter, qos, noLocal?, subscriptionId?}`,
-//! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?}` (`ack`: MQTT 5's user property), `disconnect`.
-//! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code}`, `message {topic, payload, qos, ids}`, `lost {code}`.
+//! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
+//! `idempotency-key`), `disconnect`.
+//! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
+//! `message {topic, payload, qos, ids}`, `lost {code}`.
 
 use std::{
     collections::VecDeque,
@@ -118,11 +120,29 @@ impl Client {
 
     /// As [`Client::publish`], with MQTT 5's user property.
     #[track_caller]
-    pub(crate) fn publish_with(&mut self, mut command: Value) -> u64 {
+    pub(crate) fn publish_with(&mut self, command: Value) -> u64 {
+        self.send(command);
+        self.puback().0
+    }
+
+    /// Publishes at QoS 1, and leaves the PUBACK to [`Client::puback`].
+    #[track_caller]
+    pub(crate) fn send(&mut self, mut command: Value) {
         (command["op"], command["qos"]) = (json!("publish"), json!(1));
         self.command(&command);
+    }
+
+    /// The next PUBACK's reason code and reason string.
+    #[track_caller]
+    pub(crate) fn puback(&mut self) -> (u64, Option<String>) {
         let puback = self.expect("puback");
-        puback["code"].as_u64().unwrap_or_else(|| panic!("{}: {puback}", self.name))
+        let code = puback["code"].as_u64().unwrap_or_else(|| panic!("{}: {puback}", self.name));
+        (code, puback["reason"].as_str().map(str::to_owned))
+    }
+
+    /// Has nothing come that was not asked for yet?
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.messages.is_empty() && self.events.try_recv().map(|event| panic!("{}: {event}", self.name)).is_err()
     }
 
     /// Publishes at QoS 0, which nobody answers.

@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod mqtt;
 pub(crate) mod node;
 pub(crate) mod raw;
+pub(crate) mod small_disk;
 pub(crate) mod sse;
 pub(crate) mod websocket;
 

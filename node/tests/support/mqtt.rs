@@ -147,6 +147,17 @@ impl Packet {
         assert_eq!(self.first, 0x40, "{self:?}");
         (u16::from_be_bytes([self.body[0], self.body[1]]), self.body.get(2).copied().unwrap_or(0))
     }
+
+    /// The reason string of a v5 PUBACK, which has no other property; empty if there is none.
+    #[track_caller]
+    pub(crate) fn reason_string(&self) -> String {
+        assert_eq!(self.first, 0x40, "{self:?}");
+        // Packet id and reason code, then the properties' length: one byte below 128, else two.
+        let Some(properties) = self.body.get(3..).filter(|rest| !rest.is_empty()) else { return String::new() };
+        let properties = &properties[if properties[0] < 128 { 1 } else { 2 }..];
+        let text = properties.strip_prefix(&[0x1F]).and_then(|string| string.get(2..));
+        String::from_utf8_lossy(text.unwrap_or_else(|| panic!("{self:?}"))).into_owned()
+    }
 }
 
 /// What a CONNECT says.
@@ -196,6 +207,13 @@ pub(crate) fn publish(version: Version, topic: &str, qos: u8, id: u16, propertie
     }
     body.extend_from_slice(payload);
     packet(0x30 | qos << 1, &body)
+}
+
+/// The same PUBLISH once more, with the DUP flag: a client that has not seen its PUBACK.
+pub(crate) fn again(publish: &[u8]) -> Vec<u8> {
+    let mut bytes = publish.to_vec();
+    bytes[0] |= 0x08;
+    bytes
 }
 
 /// A SUBSCRIBE with one filter and its options byte.

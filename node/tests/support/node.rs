@@ -68,6 +68,12 @@ impl House {
         self.dir.path().join("handlers")
     }
 
+    /// Nobody runs here: the doctor finds the data sound, and every reading of the journal in the counts. Returns the sum.
+    #[track_caller]
+    pub(crate) fn ledger_balances(&self) -> Value {
+        ledger_balances(&self.data())
+    }
+
     /// Starts the node and waits until it says that it is ready.
     #[track_caller]
     pub(crate) fn start(&self) -> Node {
@@ -85,8 +91,29 @@ impl House {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Node::spawn(command)
+        Node::spawn(command, self.data())
     }
+}
+
+/// What [`House::ledger_balances`] does.
+#[track_caller]
+fn ledger_balances(data: &Path) -> Value {
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let run = tidegate(elsewhere.path()).args(["doctor", "--json", "--data-dir"]).arg(data).output();
+    let run = run.expect("the binary starts");
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {} {}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr))
+    });
+    let checks = report["checks"].as_array().expect("a list of checks");
+    // The machine's own state (its disk, its limits) is no business of a test.
+    for name in ["data directory", "journal", "snapshots", "view", "ledger"] {
+        let check =
+            checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"));
+        assert_eq!(check["status"], "ok", "{check:#}");
+    }
+    let ledger = checks.iter().find(|check| check["name"] == "ledger").expect("it was there")["details"].clone();
+    assert_eq!(ledger["difference"], 0, "{ledger}");
+    ledger
 }
 
 /// The built binary, in `dir` and without the developer's own settings.
@@ -105,13 +132,14 @@ pub(crate) struct Node {
     ended: Option<ExitStatus>,
     pub(crate) mqtt: SocketAddr,
     pub(crate) http: SocketAddr,
+    data: PathBuf,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Node {
     #[track_caller]
-    fn spawn(mut command: Command) -> Self {
+    fn spawn(mut command: Command, data: PathBuf) -> Self {
         let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (say, ready) = mpsc::channel();
@@ -128,7 +156,7 @@ impl Node {
             }),
         ];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Self { child, ended: None, mqtt: nowhere, http: nowhere, log, readers };
+        let mut node = Self { child, ended: None, mqtt: nowhere, http: nowhere, data, log, readers };
         let Ok(line) = ready.recv_timeout(START) else {
             let status = node.child.try_wait();
             panic!("the node did not become ready: {status:?}");
@@ -190,11 +218,15 @@ impl Node {
         }
     }
 
-    /// SIGTERM, and the exit code.
+    /// SIGTERM, and the exit code. After a graceful stop the ledger balances.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
-        self.wait(PATIENCE).code()
+        let code = self.wait(PATIENCE).code();
+        if code == Some(0) {
+            ledger_balances(&self.data);
+        }
+        code
     }
 
     fn reap(&mut self) {

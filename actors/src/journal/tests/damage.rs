@@ -1,6 +1,6 @@
 //! A damaged journal: never a panic, never a wrong record, always a message.
 
-use std::{fs, ops::ControlFlow, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path, time::Duration};
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ids::Position,
-    journal::{FileJournal, Journal, JournalConfig, Record, ScanError, frame, scan, segment},
+    journal::{FileJournal, Found, Journal, JournalConfig, Record, ScanError, Span, frame, inspect, scan, segment},
 };
 
 const RECORDS: u64 = 12;
@@ -21,7 +21,7 @@ type Files = Vec<(String, Vec<u8>)>;
 /// A journal of three segments: the files, by name, and the records.
 fn small_journal() -> (Files, Vec<(Position, Record)>) {
     let dir = tempfile::tempdir().unwrap();
-    let config = JournalConfig { segment_bytes: 450, commit_max_delay: Duration::ZERO };
+    let config = JournalConfig { segment_bytes: 450, commit_max_delay: Duration::ZERO, segment_age: None };
     let sink = WaitingSink::new();
     let journal = FileJournal::open(dir.path(), config, Position(1), sink.clone()).unwrap();
     for number in 0..RECORDS {
@@ -52,7 +52,10 @@ fn check(files: &[(String, Vec<u8>)], written: &[(Position, Record)], what: &str
 /// As [`check`]; `go_on`: also the second half, which takes its time.
 fn check_scan(files: &[(String, Vec<u8>)], written: &[(Position, Record)], what: &str, go_on: bool) -> (usize, bool) {
     let dir = lay_out(files);
+    let shown = shown(dir.path());
     let (found, report) = all(dir.path(), 1);
+    assert_eq!(shown.0, found, "{what}: an inspection shows what a scan finds");
+    assert_eq!(shown.1, !report.is_clean(), "{what}: an inspection tells of damage where a scan does");
     let mut rest = written.iter();
     for entry in &found {
         assert!(rest.any(|original| original == entry), "{what}: {entry:?} was not written, or not here");
@@ -78,6 +81,29 @@ fn check_scan(files: &[(String, Vec<u8>)], written: &[(Position, Record)], what:
     let (after, _) = all(dir.path(), 1);
     assert_eq!(after.split_last().unwrap(), (&(report.last.plus(1), record(77)), &*found), "{what}: it goes on");
     (lost, report.is_clean())
+}
+
+/// What an inspection shows: the records, and whether anything is wrong. It changes nothing.
+fn shown(dir: &Path) -> (Vec<(Position, Record)>, bool) {
+    let contents = || {
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let before = contents();
+    let (mut records, mut damaged) = (Vec::new(), false);
+    let all = inspect(dir, Span::ALL, &mut |found| {
+        match found {
+            Found::Record { position, record, repeated, .. } if !repeated => records.push((position, record.clone())),
+            Found::Record { .. } => {}
+            Found::Damage { .. } => damaged = true,
+            Found::Segment(report) => damaged |= report.tail.is_some(),
+        }
+        ControlFlow::Continue(())
+    });
+    let all = all.unwrap();
+    assert_eq!(all.records, records.len() as u64);
+    assert!(contents() == before, "an inspection changes nothing");
+    (records, damaged || !all.missing.is_empty())
 }
 
 #[test]

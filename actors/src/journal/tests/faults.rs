@@ -33,8 +33,12 @@ const RETRY: Duration = Duration::from_millis(5);
 struct Faults {
     /// Bytes that can still be written: the write that exceeds them is done in part.
     space: AtomicI64,
-    /// Syncs that will fail.
+    /// Writes, syncs, creations and syncs of the directory that will fail with `EIO`; a write is done in part.
+    writes: AtomicU64,
     syncs: AtomicU64,
+    creates: AtomicU64,
+    dir_syncs: AtomicU64,
+    /// The disk is too full for a new file.
     create: AtomicBool,
     truncate: AtomicBool,
     remove: AtomicBool,
@@ -46,7 +50,10 @@ impl Faults {
     fn none() -> Arc<Self> {
         Arc::new(Self {
             space: AtomicI64::new(i64::MAX),
+            writes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            creates: AtomicU64::new(0),
+            dir_syncs: AtomicU64::new(0),
             create: AtomicBool::new(false),
             truncate: AtomicBool::new(false),
             remove: AtomicBool::new(false),
@@ -56,7 +63,9 @@ impl Faults {
 
     fn heal(&self) {
         self.space.store(i64::MAX, SeqCst);
-        self.syncs.store(0, SeqCst);
+        for fault in [&self.writes, &self.syncs, &self.creates, &self.dir_syncs] {
+            fault.store(0, SeqCst);
+        }
         for fault in [&self.create, &self.truncate, &self.remove] {
             fault.store(false, SeqCst);
         }
@@ -76,6 +85,12 @@ fn full() -> io::Error {
     io::ErrorKind::StorageFull.into()
 }
 
+/// Takes one of the failures that are to come; `EIO` if there was one.
+fn broken(fault: &AtomicU64) -> io::Result<()> {
+    let fails = fault.try_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+    if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+}
+
 fn refused(fault: &AtomicBool) -> io::Result<()> {
     if fault.load(SeqCst) { Err(io::Error::other("refused by the test")) } else { Ok(()) }
 }
@@ -85,6 +100,7 @@ impl Disk for FaultyDisk {
         if self.0.create.load(SeqCst) {
             return Err(full());
         }
+        broken(&self.0.creates)?;
         let file = FileSystem.create(path, 0)?;
         Ok(Box::new(FaultyFile { file, path: path.to_owned(), faults: self.0.clone() }))
     }
@@ -94,6 +110,7 @@ impl Disk for FaultyDisk {
         FileSystem.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        broken(&self.0.dir_syncs)?;
         FileSystem.sync_dir(dir)
     }
 }
@@ -101,15 +118,20 @@ impl Disk for FaultyDisk {
 impl DiskFile for FaultyFile {
     fn write(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         let bytes = parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<_>>();
+        if let Err(error) = broken(&self.faults.writes) {
+            self.file.write(&mut [IoSlice::new(&bytes[..bytes.len() / 2])])?;
+            return Err(error);
+        }
         let space = self.faults.space.fetch_sub(bytes.len() as i64, SeqCst);
         let fits = bytes.len().min(space.max(0) as usize);
         self.file.write(&mut [IoSlice::new(&bytes[..fits])])?;
         if fits < bytes.len() { Err(full()) } else { Ok(()) }
     }
     fn sync(&mut self) -> io::Result<()> {
-        let fails = self.faults.syncs.try_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        self.faults.synced.lock().unwrap().entry(self.path.clone()).or_default().push(!fails);
-        if fails { Err(io::Error::from_raw_os_error(5)) } else { self.file.sync() }
+        let outcome = broken(&self.faults.syncs);
+        self.faults.synced.lock().unwrap().entry(self.path.clone()).or_default().push(outcome.is_ok());
+        outcome?;
+        self.file.sync()
     }
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         refused(&self.faults.truncate)?;
@@ -210,6 +232,54 @@ fn a_failed_sync_is_not_tried_again_on_its_file() {
     assert_eq!(bench.check(), 0, "the failed write was cut off");
 }
 
+/// Every call that the journal makes, broken, in every combination of one and more failures in a row: acknowledgements stop, the
+/// operator reads why, and it goes on.
+#[test]
+fn a_broken_disk_stops_acks_whichever_call_fails() {
+    for failures in [1, 2, 3] {
+        for (name, from_the_start) in [
+            ("write", false),
+            ("sync", false),
+            ("create", true),
+            ("directory sync", true),
+            ("write", true),
+            ("sync", true),
+        ] {
+            let what = format!("{name}, {failures} in a row, in a new segment: {from_the_start}");
+            let mut bench = Bench::new(SMALL);
+            bench.send(3);
+            bench.commit();
+            if from_the_start {
+                // The segment is full: the next group needs a new one.
+                while bench.journal.status().bytes < SMALL.segment_bytes - 400 {
+                    bench.send(1);
+                    bench.commit();
+                }
+            }
+            let faults = bench.faults.clone();
+            let fault = match name {
+                "write" => &faults.writes,
+                "sync" => &faults.syncs,
+                "create" => &faults.creates,
+                _ => &faults.dir_syncs,
+            };
+            let before = bench.sent.len();
+            fault.store(failures, SeqCst);
+            bench.send(12);
+            bench.wait_for_failures(1);
+            bench.sink.wait(|told| {
+                let reason = &told.failures[0].reason;
+                assert!(!told.failures[0].no_space && reason.contains("os error 5"), "{what}: {reason}");
+                assert!([before, before + 12].contains(&told.records()), "{what}: acknowledged on a broken disk");
+                (told.recoveries == 1).then_some(())
+            });
+            assert!(bench.journal.status().healthy, "{what}");
+            bench.send(1);
+            bench.check();
+        }
+    }
+}
+
 #[test]
 fn a_failed_write_that_cannot_be_cut_off_is_read_once() {
     let mut bench = Bench::new(SMALL);
@@ -298,6 +368,9 @@ enum Fault {
     SyncsAndNoCut(u64),
     Create,
     NoRemove(i64),
+    Writes(u64),
+    Creates(u64),
+    DirSyncs(u64),
 }
 
 fn faults() -> impl Strategy<Value = Option<Fault>> {
@@ -308,6 +381,9 @@ fn faults() -> impl Strategy<Value = Option<Fault>> {
         1 => (1_u64..4).prop_map(|syncs| Some(Fault::SyncsAndNoCut(syncs))),
         1 => Just(Some(Fault::Create)),
         1 => (0_i64..900).prop_map(|bytes| Some(Fault::NoRemove(bytes))),
+        1 => (1_u64..4).prop_map(|writes| Some(Fault::Writes(writes))),
+        1 => (1_u64..4).prop_map(|creates| Some(Fault::Creates(creates))),
+        1 => (1_u64..4).prop_map(|syncs| Some(Fault::DirSyncs(syncs))),
     ]
 }
 
@@ -317,7 +393,7 @@ proptest! {
     /// Whatever fails, and however often: all is committed once the disk is well, once and in order.
     #[test]
     fn any_faults_lose_nothing(steps in prop::collection::vec((1_usize..12, faults()), 1..12)) {
-        let mut bench = Bench::new(JournalConfig { segment_bytes: 1_500, commit_max_delay: Duration::ZERO });
+        let mut bench = Bench::new(JournalConfig { segment_bytes: 1_500, commit_max_delay: Duration::ZERO, segment_age: None });
         for (records, fault) in steps {
             match fault {
                 None => {}
@@ -327,6 +403,9 @@ proptest! {
                     bench.faults.truncate.store(true, SeqCst);
                     bench.faults.syncs.store(syncs, SeqCst);
                 }
+                Some(Fault::Writes(writes)) => bench.faults.writes.store(writes, SeqCst),
+                Some(Fault::Creates(creates)) => bench.faults.creates.store(creates, SeqCst),
+                Some(Fault::DirSyncs(syncs)) => bench.faults.dir_syncs.store(syncs, SeqCst),
                 Some(Fault::Create) => bench.faults.create.store(true, SeqCst),
                 Some(Fault::NoRemove(bytes)) => {
                     bench.faults.remove.store(true, SeqCst);

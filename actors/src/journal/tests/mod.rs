@@ -9,3 +9,4 @@ mod full_disk;
 mod memory;
 mod power;
 mod roundtrip;
+mod torn;

@@ -1,18 +1,23 @@
 //! What is written is read, in order, under the position that the sink was told.
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 
 use super::doubles::{WaitingSink, batch, record};
 use crate::{
     ids::{LoopId, Position},
-    journal::{FileJournal, Journal, JournalConfig, JournalError, Record, ScanReport, read, scan},
+    journal::{FileJournal, Journal, JournalConfig, JournalError, Record, Retention, ScanReport, read, scan},
 };
 
 /// Small segments, so that a test sees many.
 pub(super) const SMALL: JournalConfig =
-    JournalConfig { segment_bytes: 4 * 1024, commit_max_delay: Duration::from_millis(1) };
+    JournalConfig { segment_bytes: 4 * 1024, commit_max_delay: Duration::from_millis(1), segment_age: None };
 
 /// Everything from `from` on.
 pub(super) fn all(dir: &Path, from: u64) -> (Vec<(Position, Record)>, ScanReport) {
@@ -111,6 +116,55 @@ fn a_segment_is_freed_only_when_all_of_it_is_covered() {
     assert_eq!(report.missing.len(), 1, "what was freed is missing to who asks for it: {report:?}");
 }
 
+#[test]
+fn a_segment_that_nobody_writes_to_is_closed_when_it_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = WaitingSink::new();
+    let config = JournalConfig { segment_age: Some(Duration::from_millis(30)), ..SMALL };
+    let journal = FileJournal::open(dir.path(), config, Position(1), sink.clone()).unwrap();
+    let wait_for_segments = |segments| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while journal.status().segments != segments {
+            assert!(Instant::now() < deadline, "{segments} segments: {:?}", journal.status());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for number in 0..3 {
+        journal.try_append(batch(0, &[record(number)])).unwrap();
+        sink.wait_for_records(number as usize + 1);
+        wait_for_segments(number as usize + 2);
+    }
+    let hour = Retention { bytes: u64::MAX, age: Some(Duration::from_secs(3_600)) };
+    assert_eq!(journal.beyond(&hour, Position(u64::MAX)), Position(0));
+    let soon = Retention { bytes: u64::MAX, age: Some(Duration::from_millis(1)) };
+    assert_eq!(journal.beyond(&soon, Position(2)), Position(2));
+    journal.close();
+    let (found, report) = all(dir.path(), 1);
+    assert!(report.is_clean() && found.len() == 3, "{report:?}");
+}
+
+/// The files' times are a year apart, as a clock that jumps leaves them: nothing is freed for that.
+#[test]
+fn a_clock_that_jumped_frees_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let age = Duration::from_secs(168 * 3_600);
+    let retention = Retention { bytes: u64::MAX, age: Some(age) };
+    let config = JournalConfig { segment_age: retention.segment_age(), ..SMALL };
+    for round in 0..4 {
+        let sink = WaitingSink::new();
+        let journal = FileJournal::open(dir.path(), config, Position(round + 1), sink.clone()).unwrap();
+        assert_eq!(journal.beyond(&retention, Position(u64::MAX)), Position(0), "round {round}");
+        journal.try_append(batch(0, &[record(round)])).unwrap();
+        sink.wait_for_records(1);
+        journal.close();
+        let year = Duration::from_secs(365 * 24 * 3_600);
+        let now = std::time::SystemTime::now();
+        let time = if round % 2 == 0 { now + year } else { now - year };
+        let path = dir.path().join(format!("{:020}.tgj", round + 1));
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -122,7 +176,7 @@ proptest! {
         from in 1_u64..200,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO };
+        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, segment_age: None };
         let mut model: Vec<Record> = Vec::new();
         for batches in rounds {
             let sink = WaitingSink::new();

@@ -7,7 +7,7 @@ use crate::{
     checkpoint::{CheckpointBatch, CheckpointConfig, Checkpointer},
     child::killed_while_it_writes,
     ids::{LoopId, Position},
-    journal::tests::doubles::reading,
+    journal::{Retention, tests::doubles::reading},
     script::Verdict,
     store::{ParkedChanges, StateStore},
 };
@@ -23,7 +23,7 @@ fn child_runs_until_it_is_killed() {
     let config = CheckpointConfig {
         interval: Duration::from_millis(3),
         snapshot_dir: dir.join("snapshots"),
-        journal_retention_bytes: 20_000,
+        retention: Retention { bytes: 20_000, age: None },
         loops: 1,
     };
     let checkpointer = Checkpointer::start(runtime.store.clone(), runtime.journal.clone(), config).unwrap();

@@ -3,6 +3,7 @@
 mod damage;
 mod full_disk;
 mod model;
+mod parked;
 
 use bytes::Bytes;
 

@@ -173,8 +173,10 @@ impl Five {
             }
             "unsubscribe" => client.try_unsubscribe(text(command, "filter")),
             "publish" => {
-                let ack = command["ack"].as_str().map(|ack| ("ack".to_owned(), ack.to_owned()));
-                let user_properties = ack.into_iter().collect();
+                let named = [("ack", "ack"), ("key", "idempotency-key")].into_iter();
+                let user_properties = named
+                    .filter_map(|(member, name)| Some((name.to_owned(), command[member].as_str()?.to_owned())))
+                    .collect();
                 let properties = packets::PublishProperties { user_properties, ..Default::default() };
                 let payload = text(command, "payload").to_owned();
                 client.try_publish_with_properties(text(command, "topic"), qos, false, payload, properties)
@@ -195,7 +197,10 @@ impl Five {
                 json!({"event": "suback", "codes": codes.collect::<Vec<_>>()})
             }
             packets::Packet::UnsubAck(_) => json!({"event": "unsuback"}),
-            packets::Packet::PubAck(ack) => json!({"event": "puback", "code": puback_code(ack.reason)}),
+            packets::Packet::PubAck(ack) => {
+                let reason = ack.properties.as_ref().and_then(|properties| properties.reason_string.clone());
+                json!({"event": "puback", "code": puback_code(ack.reason), "reason": reason})
+            }
             packets::Packet::Publish(publish) => {
                 let mut ids = publish.properties.as_ref().map_or_else(Vec::new, |p| p.subscription_identifiers.clone());
                 ids.sort_unstable();
@@ -212,6 +217,7 @@ fn puback_code(reason: packets::PubAckReason) -> u8 {
     match reason {
         packets::PubAckReason::Success => 0x00,
         packets::PubAckReason::NoMatchingSubscribers => 0x10,
+        packets::PubAckReason::ImplementationSpecificError => 0x83,
         packets::PubAckReason::TopicNameInvalid => 0x90,
         packets::PubAckReason::QuotaExceeded => 0x97,
         packets::PubAckReason::PayloadFormatInvalid => 0x99,
