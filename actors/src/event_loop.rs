@@ -100,6 +100,8 @@ pub(crate) struct EventLoop {
     by_order: BTreeSet<DeviceId>,
     /// Batches that the journal has, oldest first.
     committing: VecDeque<Vec<Written>>,
+    /// Batches that are committed, since the start.
+    commits: u64,
     last_committed: Position,
     /// Readings that other loops handed over, taken and not yet gone to their devices.
     handed_over: VecDeque<Submission>,
@@ -157,6 +159,7 @@ impl EventLoop {
             by_id: HashMap::new(),
             by_order: BTreeSet::new(),
             committing: VecDeque::new(),
+            commits: 0,
             last_committed: Position(0),
             handed_over: VecDeque::new(),
             unwoken: vec![Due::Never; loops],
@@ -287,6 +290,7 @@ impl EventLoop {
             return;
         };
         debug_assert_eq!(written.len(), commit.records);
+        self.commits += 1;
         self.last_committed = Position((commit.first.0 + commit.records as u64).saturating_sub(1));
         for (written, position) in written.into_iter().zip(commit.first.0..) {
             let position = Position(position);
@@ -503,6 +507,18 @@ impl EventLoop {
             // The queue is full: the batch goes on growing, and past its limit the sockets wait.
             Err(batch) => self.turn.batch = batch,
         }
+    }
+
+    /// Hands everything that was done up to now to the journal, and says how many of the loop's batches must be committed for
+    /// that to be durable; `None`: the journal does not take it yet.
+    pub(crate) fn commits_needed(&mut self) -> Option<u64> {
+        self.send_batch();
+        self.turn.batch.is_empty().then(|| self.commits + self.committing.len() as u64)
+    }
+
+    /// Batches that are committed, since the start.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits
     }
 
     /// Sends everything else that the turn collected. What a full queue refuses stays for the next turn.

@@ -16,6 +16,7 @@ pub mod crash_point;
 mod device;
 mod dirty;
 pub mod event_loop;
+pub mod export;
 mod failed_loads;
 pub mod fanout;
 pub mod fold;

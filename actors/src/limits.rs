@@ -72,6 +72,9 @@ pub const RECORD_BYTES: usize = 4 * 1024 * 1024;
 /// Parked readings that are kept; more: the oldest is dropped, counted.
 pub const PARKED_READINGS: usize = 10_000;
 
+/// Records of an export a second, unless the export asks for more or less: at full speed it takes a core from the loops.
+pub const EXPORT_RATE: u32 = 100_000;
+
 // ---- blocking pool
 
 /// Threads of the shared blocking pool.

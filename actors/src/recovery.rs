@@ -223,6 +223,40 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     Ok(Recovered { store: Arc::new(store), next, unfinished, lifetime, report, data, lock })
 }
 
+/// Folds what the journal in `dir` has after the store's position into the store, up to and including `through`, and changes nothing
+/// in the journal: also while a node writes it. Says how many readings wait for an outcome, and are not folded.
+///
+/// # Errors
+/// As [`recover`].
+pub(crate) fn fold_through(
+    store: &dyn StateStore,
+    dir: &Path,
+    through: Position,
+    fold: &mut Fold<'_>,
+) -> Result<u64, RecoveryError> {
+    let from = store.folded().plus(1);
+    if from > through {
+        return Ok(0);
+    }
+    let mut replay = Replay::new(store, fold);
+    let mut failed = None;
+    journal::read(dir, from, |position, record| {
+        if position <= through
+            && let Err(error) = replay.record(position, record)
+        {
+            failed = Some(error);
+        }
+        // Behind it may stand what is just being written.
+        if failed.is_some() || position >= through { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let mut report = RecoveryReport::default();
+    replay.finish(&mut report)?;
+    Ok(report.unfinished)
+}
+
 /// Opens the store; one that cannot be trusted is moved away and rebuilt from the newest whole snapshot.
 fn open_store(
     data: &DataDir,

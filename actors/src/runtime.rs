@@ -257,6 +257,29 @@ impl RuntimeHandle {
         futures_util::future::try_join_all(asked).await
     }
 
+    /// Waits until the journal durably has everything that the loops have done before this call, handlers' outcomes included, and
+    /// gives a position of the journal from which on that is so. It waits for as long as the journal cannot write.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::on_loop`].
+    pub async fn journaled(&self) -> Result<Position, QueryError> {
+        let pause = Duration::from_millis(5);
+        let needed: Vec<u64> = loop {
+            let needed = self.on_every_loop(|handle| handle.event_loop().commits_needed()).await?;
+            match needed.into_iter().collect() {
+                Some(needed) => break needed,
+                None => tokio::time::sleep(pause).await,
+            }
+        };
+        loop {
+            let commits = self.on_every_loop(|handle| handle.event_loop().commits()).await?;
+            if commits.iter().zip(&needed).all(|(commits, needed)| commits >= needed) {
+                return Ok(self.services.journal.status().committed);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// The node's ledger.
     ///
     /// # Errors

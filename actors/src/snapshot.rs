@@ -26,6 +26,9 @@ const EXTENSION: &str = "tgs";
 /// Snapshots that are kept: the newest, and one more in case it is damaged.
 pub const KEPT: usize = 2;
 
+/// Bytes that are read or written at a time.
+const BUFFER: usize = 256 * 1024;
+
 /// The kinds of an entry.
 const STATE: u8 = 1;
 const PARKED: u8 = 2;
@@ -100,7 +103,7 @@ pub fn list(dir: &Path) -> Result<Vec<Snapshot>, SnapshotError> {
 /// [`SnapshotError`]; no file is left.
 pub fn write(store: &dyn StateStore, dir: &Path) -> Result<Snapshot, SnapshotError> {
     let position = store.folded();
-    let path = dir.join(format!("{position:020}.{EXTENSION}"));
+    let path = dir.join(file_name(position));
     let beside = path.with_extension("tmp");
     let io = |what| {
         let path = beside.clone();
@@ -110,9 +113,9 @@ pub fn write(store: &dyn StateStore, dir: &Path) -> Result<Snapshot, SnapshotErr
         disk::make_dir(dir).map_err(io("create the directory of"))?;
         CrashPoint::SnapshotBeforeWrite.pass();
         let file = File::create(&beside).map_err(io("create"))?;
-        let mut writer = Writer { file: BufWriter::with_capacity(256 * 1024, file), entry: Vec::new() };
-        fill(store, position, &mut writer)?.map_err(io("write"))?;
-        let file = writer.file.into_inner().map_err(|error| io("write")(error.into_error()))?;
+        let mut out = BufWriter::with_capacity(BUFFER, file);
+        fill(store, position, &mut out)?.map_err(io("write"))?;
+        let file = out.into_inner().map_err(|error| io("write")(error.into_error()))?;
         CrashPoint::SnapshotAfterWrite.pass();
         file.sync_all().map_err(io("sync"))?;
         CrashPoint::SnapshotBeforeRename.pass();
@@ -127,6 +130,27 @@ pub fn write(store: &dyn StateStore, dir: &Path) -> Result<Snapshot, SnapshotErr
             Err(error)
         }
     }
+}
+
+/// A snapshot file of any name, with the position that its head says.
+///
+/// # Errors
+/// [`SnapshotError`]: it has no head of a snapshot.
+pub fn at(path: &Path) -> Result<Snapshot, SnapshotError> {
+    let mut head = [0; HEAD];
+    let file = File::open(path).map_err(|source| io_error("open", path, source))?;
+    let whole = Reader { file, entry: Vec::new() }.fill(&mut head).map_err(|source| io_error("read", path, source))?;
+    match whole.and_then(|()| parse_head(&head)) {
+        Some((FORMAT, position)) => Ok(Snapshot { position, path: path.to_owned() }),
+        Some(_) => Err(SnapshotError::Newer { path: path.to_owned() }),
+        None => Err(damaged(path, "it has no head of a snapshot")),
+    }
+}
+
+/// The name of the snapshot file of a position.
+#[must_use]
+pub fn file_name(position: Position) -> String {
+    format!("{position:020}.{EXTENSION}")
 }
 
 /// Reads a snapshot from end to end, and says whether it is whole.
@@ -155,42 +179,79 @@ pub fn load(
     snapshot: &Snapshot,
     each: &mut dyn FnMut(Entry) -> Result<(), SnapshotError>,
 ) -> Result<(), SnapshotError> {
-    let io = |what| move |source| SnapshotError::Io { what, path: snapshot.path.clone(), source };
-    let damaged = |reason: &str| SnapshotError::Damaged { path: snapshot.path.clone(), reason: reason.to_owned() };
-    let file = File::open(&snapshot.path).map_err(io("open"))?;
-    let mut reader = Reader { file: BufReader::with_capacity(256 * 1024, file), entry: Vec::new() };
-    let mut head = [0; HEAD];
-    reader.fill(&mut head).map_err(io("read"))?.ok_or_else(|| damaged("it has no head"))?;
-    match parse_head(&head) {
-        Some((FORMAT, position)) if position == snapshot.position => {}
-        Some((FORMAT, _)) => return Err(damaged("its name and its head do not agree")),
-        Some(_) => return Err(SnapshotError::Newer { path: snapshot.path.clone() }),
-        None => return Err(damaged("its head is damaged")),
-    }
-    let decoded = |error| match error {
-        DecodeError::Newer => SnapshotError::Newer { path: snapshot.path.clone() },
-        error => damaged(&error.to_string()),
-    };
-    let (mut states, mut parked) = (0_u64, 0_u64);
-    loop {
-        match reader.entry().map_err(io("read"))?.ok_or_else(|| damaged("an entry is damaged or missing"))? {
-            (STATE, body) => {
-                states += 1;
-                each(Entry::State(record::decode_state(body).map_err(decoded)?))?;
-            }
-            (PARKED, body) => {
-                parked += 1;
-                each(Entry::Parked(record::decode_parked(body).map_err(decoded)?))?;
-            }
-            (END, body) if body == end(states, parked) => break,
-            (END, _) => return Err(damaged("entries are missing")),
-            _ => return Err(SnapshotError::Newer { path: snapshot.path.clone() }),
-        }
-    }
-    if reader.fill(&mut [0]).map_err(io("read"))?.is_some() {
-        return Err(damaged("bytes follow its end"));
+    let mut entries = Entries::open(snapshot)?;
+    while let Some(entry) = entries.next()? {
+        each(entry)?;
     }
     Ok(())
+}
+
+/// The entries of a snapshot, one by one: see [`load`].
+pub struct Entries {
+    path: PathBuf,
+    reader: Reader<BufReader<File>>,
+    states: u64,
+    parked: u64,
+}
+
+impl Entries {
+    /// Opens a snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn open(snapshot: &Snapshot) -> Result<Self, SnapshotError> {
+        let path = snapshot.path.clone();
+        let file = File::open(&path).map_err(|source| io_error("open", &path, source))?;
+        let mut reader = Reader { file: BufReader::with_capacity(BUFFER, file), entry: Vec::new() };
+        let mut head = [0; HEAD];
+        let whole = reader.fill(&mut head).map_err(|source| io_error("read", &path, source))?;
+        whole.ok_or_else(|| damaged(&path, "it has no head"))?;
+        match parse_head(&head) {
+            Some((FORMAT, position)) if position == snapshot.position => {}
+            Some((FORMAT, _)) => return Err(damaged(&path, "its name and its head do not agree")),
+            Some(_) => return Err(SnapshotError::Newer { path }),
+            None => return Err(damaged(&path, "its head is damaged")),
+        }
+        Ok(Self { path, reader, states: 0, parked: 0 })
+    }
+
+    /// The next entry; `None`: that was all, and the snapshot is whole.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    #[allow(clippy::should_implement_trait, reason = "an iterator that goes on behind an error would be no help")]
+    pub fn next(&mut self) -> Result<Option<Entry>, SnapshotError> {
+        let Self { path, reader, states, parked } = self;
+        let decoded = |error| match error {
+            DecodeError::Newer => SnapshotError::Newer { path: path.clone() },
+            error => damaged(path, &error.to_string()),
+        };
+        let entry = reader.entry().map_err(|source| io_error("read", path, source))?;
+        match entry.ok_or_else(|| damaged(path, "an entry is damaged or missing"))? {
+            (STATE, body) => {
+                *states += 1;
+                Ok(Some(Entry::State(record::decode_state(body).map_err(decoded)?)))
+            }
+            (PARKED, body) => {
+                *parked += 1;
+                Ok(Some(Entry::Parked(record::decode_parked(body).map_err(decoded)?)))
+            }
+            (END, body) if body == end(*states, *parked) => {
+                let more = reader.fill(&mut [0]).map_err(|source| io_error("read", path, source))?;
+                more.map_or(Ok(None), |()| Err(damaged(path, "bytes follow its end")))
+            }
+            (END, _) => Err(damaged(path, "entries are missing")),
+            _ => Err(SnapshotError::Newer { path: path.clone() }),
+        }
+    }
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> SnapshotError {
+    SnapshotError::Io { what, path: path.to_owned(), source }
+}
+
+fn damaged(path: &Path, reason: &str) -> SnapshotError {
+    SnapshotError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// Takes a damaged snapshot out of the list, and keeps it for who wants to look: `<name>.damaged`.
@@ -220,28 +281,22 @@ pub fn prune(dir: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Writes head, entries and end: what the store says, and within it what the file system says.
-fn fill(store: &dyn StateStore, position: Position, writer: &mut Writer) -> Result<io::Result<()>, StoreError> {
-    let (mut states, mut parked) = (0_u64, 0_u64);
-    let mut written = writer.file.write_all(&head(position));
+/// Writes head, entries and end: what the store says, and within it what the file system says. A state that changes meanwhile
+/// comes as it was before or after.
+pub(crate) fn fill<W: Write>(store: &dyn StateStore, position: Position, out: W) -> Result<io::Result<()>, StoreError> {
+    let mut writer = match Writer::begin(out, position) {
+        Ok(writer) => writer,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut written = Ok(());
     store.for_each(&mut |state| {
-        states += 1;
-        written = match written {
-            Ok(()) => writer.entry(STATE, |body| record::encode_state(body, &state)),
-            Err(_) => return ControlFlow::Break(()),
-        };
-        ControlFlow::Continue(())
+        written = writer.state(&state);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     for reading in store.parked(None, usize::MAX)?.iter().rev() {
-        parked += 1;
-        written = written.and_then(|()| writer.entry(PARKED, |body| record::encode_parked(body, reading)));
+        written = written.and_then(|()| writer.parked(reading));
     }
-    let counted = end(states, parked);
-    let end = |body: &mut Vec<u8>| {
-        body.extend_from_slice(&counted);
-        Ok(())
-    };
-    Ok(written.and_then(|()| writer.entry(END, end)))
+    Ok(written.and_then(|()| writer.end()).and_then(|mut out| out.flush()))
 }
 
 /// Magic, format, position, zero, CRC-32C of all that.
@@ -273,30 +328,73 @@ fn position_of(path: &Path) -> Option<u64> {
     (path.extension()? == EXTENSION).then(|| path.file_stem()?.to_str()?.parse().ok())?
 }
 
-/// Entries: length of kind and body (4), CRC-32C of kind and body (4), kind (1), body.
-struct Writer {
-    file: BufWriter<File>,
+/// Writes a snapshot, entry by entry, wherever it goes: the states by device id, then the parked readings by position, then the
+/// end, without which it is none. An entry is: length of kind and body (4), CRC-32C of kind and body (4), kind (1), body.
+pub struct Writer<W> {
+    out: W,
     entry: Vec<u8>,
+    states: u64,
+    parked: u64,
 }
 
-impl Writer {
+impl<W: Write> Writer<W> {
+    /// Writes the head.
+    ///
+    /// # Errors
+    /// Of `out`.
+    pub fn begin(mut out: W, position: Position) -> io::Result<Self> {
+        out.write_all(&head(position))?;
+        Ok(Self { out, entry: Vec::new(), states: 0, parked: 0 })
+    }
+
+    /// Writes a state.
+    ///
+    /// # Errors
+    /// Of `out`, or the state is larger than any can be.
+    pub fn state(&mut self, state: &DeviceState) -> io::Result<()> {
+        self.states += 1;
+        self.entry(STATE, |body| record::encode_state(body, state))
+    }
+
+    /// Writes a parked reading.
+    ///
+    /// # Errors
+    /// As [`Writer::state`].
+    pub fn parked(&mut self, reading: &ParkedReading) -> io::Result<()> {
+        self.parked += 1;
+        self.entry(PARKED, |body| record::encode_parked(body, reading))
+    }
+
+    /// Writes the end, and gives `out` back; it is not flushed.
+    ///
+    /// # Errors
+    /// Of `out`.
+    pub fn end(mut self) -> io::Result<W> {
+        let counted = end(self.states, self.parked);
+        self.entry(END, |body| {
+            body.extend_from_slice(&counted);
+            Ok(())
+        })?;
+        Ok(self.out)
+    }
+
     fn entry(&mut self, kind: u8, body: impl FnOnce(&mut Vec<u8>) -> Result<(), RecordTooLarge>) -> io::Result<()> {
         self.entry.clear();
         self.entry.push(kind);
         body(&mut self.entry).map_err(io::Error::other)?;
         let length = u32::try_from(self.entry.len()).map_err(io::Error::other)?;
-        self.file.write_all(&length.to_le_bytes())?;
-        self.file.write_all(&crc32c::crc32c(&self.entry).to_le_bytes())?;
-        self.file.write_all(&self.entry)
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(&crc32c::crc32c(&self.entry).to_le_bytes())?;
+        self.out.write_all(&self.entry)
     }
 }
 
-struct Reader {
-    file: BufReader<File>,
+struct Reader<R> {
+    file: R,
     entry: Vec<u8>,
 }
 
-impl Reader {
+impl<R: Read> Reader<R> {
     /// Fills `bytes`; `None`: the file ends before that.
     fn fill(&mut self, bytes: &mut [u8]) -> io::Result<Option<()>> {
         match self.file.read_exact(bytes) {

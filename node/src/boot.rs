@@ -144,6 +144,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
+        exporting: http::state::Exporting::default(),
         stopping: AtomicBool::new(false),
     });
     let watchdog = Arc::new(AtomicBool::new(false));
@@ -379,6 +380,7 @@ fn settings(config: &Config, fds: u64) -> Settings {
         viewer_filters: config.viewers.filters,
         viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },
         memory_limit: config.runtime.memory_limit_bytes,
+        data_dir: recovery::DataDir::new(&config.data.dir),
     }
 }
 

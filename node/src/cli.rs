@@ -7,13 +7,14 @@ use clap::{Args, Parser, Subcommand};
 
 use tidegate_simulator::{ProveArgs, SwarmArgs};
 
-use crate::{client::DEFAULT_NODE, config::Flags, doctor::DoctorArgs};
+use crate::{client::DEFAULT_NODE, config::Flags, doctor::DoctorArgs, state::StateCommand};
 
 const EXAMPLES: &str = "\
 Examples:
   tidegate demo                      a node with simulated devices; open http://127.0.0.1:8080/
   tidegate serve                     MQTT on 127.0.0.1:1883, HTTP on 127.0.0.1:8080, data in ./tidegate-data
   curl -d '{\"deviceId\":\"d1\",\"temperature\":21.5}' http://127.0.0.1:8080/metrics
+  tidegate state export > all.ndjson the states of all devices
   tidegate config show               every setting that is in effect, and where it came from
 
 Exit codes: 0 ok, 1 failure while running, 2 wrong usage, 78 wrong configuration.
@@ -126,6 +127,9 @@ pub(crate) enum Command {
     /// Kill a node under load again and again, and check that nothing it has acknowledged is lost
     #[command(after_help = PROVE_EXAMPLES)]
     ProveDurability(ProveArgs),
+    /// Export, import, migrate, back up and restore the states of all devices
+    #[command(subcommand)]
+    State(StateCommand),
     /// Work on handlers without a node
     #[command(subcommand)]
     Script(ScriptCommand),

@@ -12,7 +12,7 @@ use hyper::{
     Method, Request, Response, Uri,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
-    header::{CONTENT_TYPE, HOST},
+    header::{CONTENT_TYPE, HOST, HeaderMap},
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -238,7 +238,8 @@ impl NodeClient {
             let (response, connection) = send(place, None, request).await?;
             let status = response.status().as_u16();
             if response.status().is_success() {
-                return Ok(Stream { client: self, _connection: connection, body: response.into_body() });
+                let (head, body) = response.into_parts();
+                return Ok(Stream { client: self, _connection: connection, headers: head.headers, body });
             }
             let body = response.into_body().collect().await.map_err(|error| place.broken(&error))?;
             Err(Answer { status, body: body.to_bytes() }.refusal().into())
@@ -252,10 +253,16 @@ pub(crate) struct Stream<'a> {
     client: &'a NodeClient,
     /// Ends with the stream.
     _connection: Connection,
+    headers: HeaderMap,
     body: Incoming,
 }
 
 impl Stream<'_> {
+    /// A header of the answer.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// The next piece; `None` at the body's end, which the node has marked as such.
     ///
     /// # Errors

@@ -5,7 +5,6 @@
 
 mod boot;
 mod cli;
-// Its first user comes with the state tools; the other commands take it from here.
 #[allow(dead_code, reason = "each command uses its own part of it")]
 mod client;
 mod config;
@@ -23,6 +22,7 @@ mod output;
 mod parked;
 mod prove;
 mod script;
+mod state;
 mod swarm;
 mod utc;
 mod vitals;
@@ -51,6 +51,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::ProveDurability(args) => return Ok(prove::run(&args)?),
         Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
         Command::Journal(command) => return Ok(journal_command::run(&command)?),
+        Command::State(command) => return Ok(state::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
         Command::Parked(command) => return Ok(parked::run(command)?),

@@ -44,6 +44,12 @@ impl DataDir {
         self.0.join("snapshots")
     }
 
+    /// What an export writes while it lasts; nothing that is kept.
+    #[must_use]
+    pub fn export(&self) -> PathBuf {
+        self.0.join("export")
+    }
+
     /// The lock file.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

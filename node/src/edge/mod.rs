@@ -23,6 +23,7 @@ use tidegate_actors::{
     ids::LoopId,
     loop_handle::{Edge, LoopHandle},
     reading::AckLevel,
+    recovery::DataDir,
     runtime::RuntimeHandle,
     submission::{Ack, AckTo},
     turn::Shown,
@@ -33,7 +34,7 @@ pub(crate) use retries::{Retries, Taken};
 pub(crate) use waits::Waits;
 
 use crate::{
-    http::viewer::Seat,
+    http::{state::Exporting, viewer::Seat},
     mqtt::{
         connections::Connections,
         router::{Announcements, Router},
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) retries: Arc<Retries>,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
+    /// Whether an export is under way.
+    pub(crate) exporting: Exporting,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
     pub(crate) stopping: AtomicBool,
 }
@@ -77,6 +80,7 @@ pub(crate) struct Settings {
     pub(crate) viewer_filters: usize,
     pub(crate) viewer_limits: ViewerLimits,
     pub(crate) memory_limit: u64,
+    pub(crate) data_dir: DataDir,
 }
 
 /// What the edge counts, beside the ledger.

@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 
-use super::{devices, ledger, ops, page, parked, post, problem::Problem, viewer};
+use super::{devices, ledger, ops, page, parked, post, problem::Problem, state, viewer};
 
 /// The application, one for each loop.
 pub(crate) fn app()
@@ -26,6 +26,12 @@ pub(crate) fn app()
         )
         .service(get("/devices", devices::list))
         .service(get("/devices/{id}", devices::one))
+        .service(get("/state/export", state::export))
+        .service(
+            web::resource("/state/import")
+                .route(web::post().to(state::import))
+                .default_service(web::to(method_not_allowed)),
+        )
         .service(get("/ws", viewer::websocket))
         .service(get("/stream", viewer::sse))
         .service(get("/ledger", ledger::get))
@@ -69,7 +75,7 @@ async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
         ("/metrics", _) => "GET, POST",
         (path, _) if path.starts_with("/parked/") && path.ends_with("/retry") => "POST",
         (path, _) if path.starts_with("/parked/") => "GET, DELETE",
-        (path, _) if path.ends_with("/metrics") => "POST",
+        (path, _) if path.ends_with("/metrics") || path == "/state/import" => "POST",
         (_, &Method::HEAD | _) => "GET",
     };
     let detail = format!("{} is not allowed here; allowed: {allowed}", request.method());

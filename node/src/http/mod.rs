@@ -1,6 +1,7 @@
 //! The HTTP side of the edge: every loop serves it on its own listener.
 //!
-//! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out), `viewer` (live: WebSocket and SSE),
+//! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out),
+//! `state` (all of them, out and in), `viewer` (live: WebSocket and SSE),
 //! `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
@@ -15,5 +16,6 @@ mod path;
 mod post;
 mod problem;
 mod socket;
+pub(crate) mod state;
 pub(crate) mod viewer;
 mod wishes;

@@ -203,7 +203,7 @@ fn body_too_large(edge: &EdgeLoop, limit: usize) -> Problem {
 }
 
 /// A body is taken as it is: compressed bytes would only be told not to be JSON.
-fn check_encoding(request: &HttpRequest) -> Result<(), Problem> {
+pub(super) fn check_encoding(request: &HttpRequest) -> Result<(), Problem> {
     match request.headers().get(header::CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes())) {
         Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
             let detail = format!("content-encoding {coding:?} is not taken; send the body uncompressed");

@@ -11,5 +11,5 @@ mod shape;
 pub(crate) use ack::{ack_level, outcome, refused_at_limit};
 pub(crate) use error::IngestError;
 pub(crate) use idempotency::{BadKey, IdempotencyKey, RequestHash, key_reused};
-pub(crate) use object::{Object, parse_object};
+pub(crate) use object::{LATEST, Object, check_depth, parse_object};
 pub(crate) use shape::{Parsed, each_reading, split_lines};

@@ -10,7 +10,7 @@ use tidegate_actors::{clock::Millis, ledger::RejectReason, limits};
 use super::IngestError;
 
 /// The latest time that a device may claim: the end of the year 9999.
-const LATEST: Millis = 253_402_300_799_999;
+pub(crate) const LATEST: Millis = 253_402_300_799_999;
 
 /// A parsed object. Borrows from the payload.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ fn offset_of(text: &str, line: usize, column: usize) -> usize {
 }
 
 /// Nesting is checked before anything recursive sees the text.
-fn check_depth(payload: &[u8]) -> Result<(), IngestError> {
+pub(crate) fn check_depth(payload: &[u8]) -> Result<(), IngestError> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for (offset, byte) in payload.iter().enumerate() {
         if in_string {
