@@ -19,7 +19,7 @@ use crate::scenario::fanout::{Audience, FanoutLoad};
 use crate::scenario::http::{Clients, HttpLoad};
 use crate::scenario::mqtt::{MqttLoad, Swarm};
 use crate::server::{Peer, Programs};
-use crate::{durable, overwrites, table};
+use crate::{durable, export, overwrites, table};
 
 /// Tidegate's benchmarks: the side-by-side table, and its loads one by one.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Cmd {
     Durable(Durable),
     /// Memory and disk while 50,000 devices overwrite their states 10 million times
     Overwrites(Overwrites),
+    /// An export of all states from a node under load: acknowledgements meanwhile, memory, and the same states in another node
+    Export(Export),
     /// The process that `overwrites` measures
     #[command(hide = true)]
     OverwritesChild(OverwritesChild),
@@ -114,6 +116,25 @@ struct Overwrites {
     #[arg(long)]
     millions: Option<u64>,
     /// 3 million overwrites
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// The node's binary
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate: PathBuf,
+    /// A folder on the disk that is measured
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    /// Devices: a multiple of 500 (default 500,000, quick 50,000)
+    #[arg(long)]
+    devices: Option<usize>,
+    /// Records a second of the export, instead of the node's default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// 50,000 devices, and 5 s before, between and after the exports instead of 10 s
     #[arg(long)]
     quick: bool,
 }
@@ -230,6 +251,19 @@ pub(crate) fn run() -> Result<()> {
         Cmd::Overwrites(args) => {
             let millions = args.millions.unwrap_or(if args.quick { 3 } else { 10 }).max(2);
             print(&overwrites::run(&args.dir, args.devices, (args.rate > 0).then_some(args.rate), millions)?)
+        }
+        Cmd::Export(args) => {
+            let plan = export::Plan {
+                tidegate: args.tidegate,
+                dir: args.dir,
+                devices: args.devices.unwrap_or(if args.quick { 50_000 } else { 500_000 }),
+                quiet: Duration::from_secs(if args.quick { 5 } else { 10 }),
+                rate: args.rate,
+            };
+            let (table, identical) = export::run(&plan)?;
+            print(&table)?;
+            ensure!(identical, "the states of both nodes differ");
+            Ok(())
         }
         Cmd::OverwritesChild(args) => overwrites::child::run(&args.dir, args.devices, args.rate, args.millions),
         Cmd::Mqtt(args) => {

@@ -5,11 +5,13 @@
 //! `meter` and `process` say what it cost → `table` prints medians and ratios.
 //!
 //! Beside the comparison with peers stand the promises of durability, each a command with tables of its own: `durable` (rates,
-//! latencies and costs of acknowledged readings) and `overwrites` (memory and disk under endless overwriting).
+//! latencies and costs of acknowledged readings), `overwrites` (memory and disk under endless overwriting) and `export` (all states out
+//! of a loaded node and into another).
 
 mod cli;
 mod conn;
 mod durable;
+mod export;
 mod http;
 mod inside;
 mod meter;

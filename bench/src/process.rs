@@ -91,6 +91,16 @@ pub(crate) fn waits_for_disk(task: &Path) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
 }
 
+/// Resident bytes of a process alone, without holding it up: the kernel counts them along.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).with_context(|| format!("process {pid} has ended"))?;
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    Ok(pages.context("reading statm")? * rustix::param::page_size() as u64)
+}
+
 /// Resident bytes of this process.
 pub(crate) fn own_rss_bytes() -> u64 {
     rss_bytes(std::process::id()).unwrap_or_default()

@@ -19,7 +19,7 @@ use tidegate_actors::{
     fold::{Folded, fold},
     handover::Handover,
     inbox,
-    journal::{FileJournal, Journal, JournalConfig},
+    journal::{FileJournal, Journal, JournalConfig, Retention},
     limits,
     loop_handle::{Edge, LoopHandle},
     loop_sink::LoopSink,
@@ -63,10 +63,11 @@ pub(crate) fn run(dir: &Path, devices: usize, rate: Option<u32>, millions: u64) 
     let Recovered { store, next, lifetime, data, lock, .. } = recovered;
     let (outlets, inboxes): (Vec<_>, Vec<_>) = (0..LOOPS).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
     let sink = Arc::new(LoopSink::new(outlets.clone()));
-    let config = JournalConfig { segment_bytes: SEGMENT_BYTES, commit_max_delay: limits::COMMIT_COMPANY };
+    let config =
+        JournalConfig { segment_bytes: SEGMENT_BYTES, commit_max_delay: limits::COMMIT_COMPANY, segment_age: None };
     let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), config, next, sink)?;
-    let checkpoints =
-        CheckpointConfig { journal_retention_bytes: RETENTION_BYTES, ..CheckpointConfig::new(data.snapshots(), LOOPS) };
+    let retention = Retention { bytes: RETENTION_BYTES, age: None };
+    let checkpoints = CheckpointConfig { retention, ..CheckpointConfig::new(data.snapshots(), LOOPS) };
     let checkpointer =
         Checkpointer::start(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&journal), checkpoints)?;
     let services = Arc::new(Services {
