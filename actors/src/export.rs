@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter},
+    io::{self, BufWriter, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -21,12 +21,12 @@ use crate::{
     ids::{DeviceId, Position},
     journal::{self, Record, ScanError},
     recovery::{self, RecoveryError},
-    snapshot::{self, Entries, Entry, Snapshot, SnapshotError},
+    snapshot::{Entries, Entry, Snapshot, SnapshotError, Writer},
     state::{DeviceState, ParkedReading},
     store::{Changes, MemoryStore, StateStore, StoreError},
 };
 
-/// States that are put into the overlay at a time.
+/// States that are read, or put into the overlay, at a time.
 const PIECE: usize = 1_024;
 
 /// Why there is no export.
@@ -70,10 +70,12 @@ pub struct Base {
 
 impl Base {
     /// Copies the store into the directory `scratch`, which is this export's alone: what an earlier one left there is removed.
+    /// It reads a piece at a time, so that nobody waits for the store meanwhile, and calls `pause` with each piece's states: at full
+    /// speed a copy takes a processor from the readings.
     ///
     /// # Errors
     /// [`ExportError`].
-    pub fn take(store: &dyn StateStore, scratch: &Path) -> Result<Self, ExportError> {
+    pub fn take(store: &dyn StateStore, scratch: &Path, pause: &mut dyn FnMut(usize)) -> Result<Self, ExportError> {
         // Before the first state is read: whatever changes from here on is after it in the journal.
         let position = store.folded();
         let file = Scratch(scratch.to_owned());
@@ -84,7 +86,7 @@ impl Base {
             .map_err(io("clear"))?;
         fs::create_dir_all(scratch).map_err(io("create"))?;
         let out = BufWriter::with_capacity(256 * 1024, File::create(&path).map_err(io("create a file in"))?);
-        snapshot::fill(store, position, out)?.map_err(io("write a copy of the states to"))?;
+        copy(store, position, out, pause)?.map_err(io("write a copy of the states to"))?;
         Ok(Self { snapshot: Snapshot { position, path }, _file: file })
     }
 
@@ -172,6 +174,35 @@ impl Base {
             }
         }
     }
+}
+
+/// Writes the store's states and parked readings to `out`, and within it what the file system says.
+fn copy(
+    store: &dyn StateStore,
+    position: Position,
+    out: impl Write,
+    pause: &mut dyn FnMut(usize),
+) -> Result<io::Result<()>, StoreError> {
+    let mut writer = match Writer::begin(out, position) {
+        Ok(writer) => writer,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut written = Ok(());
+    let mut after: Option<DeviceId> = None;
+    loop {
+        let piece = store.page(after.as_ref().map(DeviceId::as_str), "", PIECE)?;
+        let Some(last) = piece.last() else { break };
+        written = written.and_then(|()| piece.iter().try_for_each(|state| writer.state(state)));
+        if written.is_err() {
+            return Ok(written);
+        }
+        after = Some(last.device.clone());
+        pause(piece.len());
+    }
+    for reading in store.parked(None, usize::MAX)?.iter().rev() {
+        written = written.and_then(|()| writer.parked(reading));
+    }
+    Ok(written.and_then(|()| writer.end()).and_then(|mut out| out.flush()))
 }
 
 /// All states and parked readings at one position.

@@ -281,9 +281,8 @@ pub fn prune(dir: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Writes head, entries and end: what the store says, and within it what the file system says. A state that changes meanwhile
-/// comes as it was before or after.
-pub(crate) fn fill<W: Write>(store: &dyn StateStore, position: Position, out: W) -> Result<io::Result<()>, StoreError> {
+/// Writes head, entries and end: what the store says, and within it what the file system says.
+fn fill<W: Write>(store: &dyn StateStore, position: Position, out: W) -> Result<io::Result<()>, StoreError> {
     let mut writer = match Writer::begin(out, position) {
         Ok(writer) => writer,
         Err(error) => return Ok(Err(error)),

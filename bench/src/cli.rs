@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -18,7 +19,7 @@ use crate::scenario::fanout::{Audience, FanoutLoad};
 use crate::scenario::http::{Clients, HttpLoad};
 use crate::scenario::mqtt::{MqttLoad, Swarm};
 use crate::server::{Peer, Programs};
-use crate::table;
+use crate::{durable, export, overwrites, table};
 
 /// Tidegate's benchmarks: the side-by-side table, and its loads one by one.
 #[derive(Debug, Parser)]
@@ -32,6 +33,15 @@ pub(crate) struct Cli {
 enum Cmd {
     /// Starts Tidegate, mosquitto and the Node.js reference, loads them in turn and prints a table of ratios
     Peers(Peers),
+    /// Durable readings: the node's rate beside sled's, acknowledgements beside the disk's fdatasync, processor time
+    Durable(Durable),
+    /// Memory and disk while 50,000 devices overwrite their states 10 million times
+    Overwrites(Overwrites),
+    /// An export of all states from a node under load: acknowledgements meanwhile, memory, and the same states in another node
+    Export(Export),
+    /// The process that `overwrites` measures
+    #[command(hide = true)]
+    OverwritesChild(OverwritesChild),
     /// Publishers over MQTT, against a running server
     Mqtt(Mqtt),
     /// POST /metrics, against a running server
@@ -71,6 +81,77 @@ struct Peers {
 }
 
 #[derive(Debug, Args)]
+struct Durable {
+    /// The node's binary
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate: PathBuf,
+    /// A folder on the disk that is measured
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 50_000)]
+    devices: usize,
+    /// Connections that the devices report over; the devices are shared out evenly
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+    /// One round with windows of 3 s instead of 3 rounds with 12 s
+    #[arg(long)]
+    quick: bool,
+    /// Rounds
+    #[arg(long)]
+    rounds: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct Overwrites {
+    /// A folder on the disk that is measured
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 50_000)]
+    devices: usize,
+    /// Overwrites a second; 0: as fast as they become durable. At most a device a second (a checkpoint's interval), every
+    /// overwrite reaches the store; faster, they are coalesced before
+    #[arg(long, default_value_t = 50_000)]
+    rate: u32,
+    /// Millions of overwrites (default 10, quick 3)
+    #[arg(long)]
+    millions: Option<u64>,
+    /// 3 million overwrites
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// The node's binary
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate: PathBuf,
+    /// A folder on the disk that is measured
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    /// Devices: a multiple of 500 (default 500,000, quick 50,000)
+    #[arg(long)]
+    devices: Option<usize>,
+    /// Records a second of the export, instead of the node's default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// 50,000 devices, and 5 s before, between and after the exports instead of 10 s
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Args)]
+struct OverwritesChild {
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    devices: usize,
+    #[arg(long)]
+    rate: Option<u32>,
+    #[arg(long)]
+    millions: u64,
+}
+
+#[derive(Debug, Args)]
 struct Target {
     /// The server's address
     #[arg(long)]
@@ -89,6 +170,9 @@ struct Mqtt {
     target: Target,
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     publishers: u16,
+    /// Devices that they report for; each publisher its own if not given
+    #[arg(long)]
+    devices: Option<usize>,
     #[arg(long, default_value_t = 200_000)]
     messages: u64,
     /// Messages a second over all publishers; flat out if not given
@@ -153,9 +237,39 @@ pub(crate) fn run() -> Result<()> {
     raise_descriptor_limit();
     match cli.command {
         Cmd::Peers(args) => peers(&args),
+        Cmd::Durable(args) => {
+            let plan = durable::Plan {
+                tidegate: args.tidegate,
+                dir: args.dir,
+                devices: args.devices,
+                connections: usize::from(args.connections),
+                rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 3 }).max(1),
+                window: Duration::from_secs(if args.quick { 3 } else { 12 }),
+            };
+            print(&durable::run(&plan)?)
+        }
+        Cmd::Overwrites(args) => {
+            let millions = args.millions.unwrap_or(if args.quick { 3 } else { 10 }).max(2);
+            print(&overwrites::run(&args.dir, args.devices, (args.rate > 0).then_some(args.rate), millions)?)
+        }
+        Cmd::Export(args) => {
+            let plan = export::Plan {
+                tidegate: args.tidegate,
+                dir: args.dir,
+                devices: args.devices.unwrap_or(if args.quick { 50_000 } else { 500_000 }),
+                quiet: Duration::from_secs(if args.quick { 5 } else { 10 }),
+                rate: args.rate,
+            };
+            let (table, identical) = export::run(&plan)?;
+            print(&table)?;
+            ensure!(identical, "the states of both nodes differ");
+            Ok(())
+        }
+        Cmd::OverwritesChild(args) => overwrites::child::run(&args.dir, args.devices, args.rate, args.millions),
         Cmd::Mqtt(args) => {
             let load = MqttLoad {
                 publishers: usize::from(args.publishers),
+                devices: args.devices.unwrap_or(usize::from(args.publishers)),
                 with_ack: args.qos == 1,
                 subscriber: args.subscriber,
                 rate: args.rate,
@@ -204,7 +318,7 @@ fn peers(args: &Peers) -> Result<()> {
     }
 
     let blocks: Vec<_> = plan.iter().map(|scenario| compare(scenario, &servers, &programs, rounds)).collect();
-    writeln!(io::stdout(), "{}", table::markdown(&blocks))?;
+    print(&table::markdown(&blocks))?;
     if let Some(path) = &args.json {
         let about = json!({
             "cpus": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
@@ -226,6 +340,10 @@ fn peers(args: &Peers) -> Result<()> {
 fn first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+fn print(text: &str) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{text}")?)
 }
 
 fn print_sample(sample: &Sample) -> Result<()> {

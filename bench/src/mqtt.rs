@@ -37,6 +37,7 @@ pub(crate) fn subscribe(filter: &str) -> Vec<u8> {
 /// A PUBLISH (3.3) that can be sent many times.
 pub(crate) struct Publish {
     bytes: Vec<u8>,
+    topic_at: usize,
     id_at: Option<usize>,
 }
 
@@ -51,8 +52,14 @@ impl Publish {
         }
         body.extend_from_slice(payload);
         let bytes = packet(if with_ack { 0x32 } else { 0x30 }, &body);
-        let id_at = with_ack.then(|| bytes.len() - body.len() + id_in_body);
-        Self { bytes, id_at }
+        let body_at = bytes.len() - body.len();
+        Self { bytes, topic_at: body_at + 2, id_at: with_ack.then_some(body_at + id_in_body) }
+    }
+
+    /// Writes `text` over the topic's bytes from `at` on.
+    pub(crate) fn overwrite_topic(&mut self, at: usize, text: &[u8]) {
+        let at = self.topic_at + at;
+        self.bytes[at..at + text.len()].copy_from_slice(text);
     }
 
     /// The packet as it goes out; `id` is written into it where it has QoS 1.

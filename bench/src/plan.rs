@@ -82,7 +82,8 @@ const UPDATE_RATE: u32 = 200;
 /// All scenarios; with `quick` in a fraction of the time and with fewer connections.
 pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
     let count = |full: u64| if quick { full / 4 } else { full };
-    let flat = MqttLoad { publishers: 50, with_ack: false, subscriber: false, rate: None, burst: 1, window: 32 };
+    let flat =
+        MqttLoad { publishers: 50, devices: 50, with_ack: false, subscriber: false, rate: None, burst: 1, window: 32 };
     let paced = MqttLoad { rate: Some(MQTT_RATE), ..flat };
     let mqtt = |name, title: &str, load: MqttLoad, messages| Scenario {
         name,

@@ -2,8 +2,9 @@
 //!
 //! Tidegate's script workers are child processes: a figure of the parent alone would flatter it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -63,6 +64,48 @@ pub(crate) fn usage(root: u32) -> Result<Usage> {
     Ok(total)
 }
 
+/// The run time so far of a process's living threads, in nanoseconds, by their names (the kernel keeps 15 bytes of each).
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn threads(pid: u32) -> Result<BTreeMap<String, u64>> {
+    let mut by_name = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} has ended"))? {
+        let task = task?.path();
+        // A thread may end while it is looked at: then it counts no more.
+        let (Ok(name), Some(ns)) = (fs::read_to_string(task.join("comm")), run_ns(&task)) else { continue };
+        *by_name.entry(name.trim_end().to_owned()).or_insert(0) += ns;
+    }
+    Ok(by_name)
+}
+
+/// The folder of a process's thread of that name in `/proc`.
+pub(crate) fn thread_named(pid: u32, name: &str) -> Option<PathBuf> {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().map(|task| task.path());
+    tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+}
+
+/// Is a thread in a sleep that no signal ends (state `D`), as in `fdatasync`?
+pub(crate) fn waits_for_disk(task: &Path) -> bool {
+    let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+}
+
+/// Resident bytes of a process alone, without holding it up: the kernel counts them along.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).with_context(|| format!("process {pid} has ended"))?;
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    Ok(pages.context("reading statm")? * rustix::param::page_size() as u64)
+}
+
+/// Resident bytes of this process.
+pub(crate) fn own_rss_bytes() -> u64 {
+    rss_bytes(std::process::id()).unwrap_or_default()
+}
+
 /// The processor time of this process alone, in microseconds: the load generator's share.
 ///
 /// # Errors
@@ -77,13 +120,15 @@ fn tick_us() -> u64 {
     1_000_000 / rustix::param::clock_ticks_per_second()
 }
 
-/// The run time of the living threads of one process, in nanoseconds: the first figure of each `schedstat`.
+/// The run time of the living threads of one process, in nanoseconds.
 fn threads_ns(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks
-        .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split_ascii_whitespace().next()?.parse::<u64>().ok())
-        .sum()
+    tasks.filter_map(|task| run_ns(&task.path())).sum()
+}
+
+/// The run time of one thread: the first figure of its `schedstat`.
+fn run_ns(task: &Path) -> Option<u64> {
+    fs::read_to_string(task.join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Resident bytes of one process.

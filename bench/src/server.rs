@@ -100,10 +100,10 @@ impl Server {
     /// # Errors
     /// A program that is not there, or that is not ready within 30 s; what it wrote to stderr is part of the error.
     pub(crate) fn start(peer: Peer, programs: &Programs, with_handler: bool) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
+        let dir = folder(&std::env::temp_dir())?;
         let handler = with_handler.then(|| programs.handler());
         let (command, broker) = match peer {
-            Peer::Tidegate => (tidegate(programs, dir.path(), handler.as_deref())?, None),
+            Peer::Tidegate => (tidegate(&programs.tidegate, dir.path(), handler.as_deref())?, None),
             Peer::Reference => (reference(programs, handler.as_deref())?, None),
             Peer::Mosquitto | Peer::MosquittoPersistent => {
                 ensure!(!with_handler, "mosquitto runs no handlers");
@@ -121,6 +121,27 @@ impl Server {
             return Err(error.context(format!("{} did not start; its stderr:\n{stderr}", peer.name())));
         }
         Ok(server)
+    }
+
+    /// Starts a node without handlers, with its data below `parent`, which is on the disk that counts. `settings` are further
+    /// variables of its environment.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(crate) fn node(program: &Path, parent: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let dir = folder(parent)?;
+        let mut command = tidegate(program, dir.path(), None)?;
+        command.envs(settings.iter().copied());
+        let mut server = Self::spawn(command, dir, true)?;
+        match server.wait_for_ready_line() {
+            Ok(()) => Ok(server),
+            Err(error) => Err(server.explain(error)),
+        }
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What this server costs.
@@ -214,15 +235,25 @@ impl Drop for Server {
     }
 }
 
-fn tidegate(programs: &Programs, dir: &Path, handler: Option<&Path>) -> Result<Command> {
+/// A folder below `parent` that goes with its value.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn folder(parent: &Path) -> Result<TempDir> {
+    let parent = std::path::absolute(parent)?;
+    fs::create_dir_all(&parent).with_context(|| format!("making {}", parent.display()))?;
+    Ok(tempfile::Builder::new().prefix("tidegate-bench-").tempdir_in(parent)?)
+}
+
+fn tidegate(program: &Path, dir: &Path, handler: Option<&Path>) -> Result<Command> {
     let handlers = dir.join("handlers");
     fs::create_dir(&handlers)?;
     if let Some(handler) = handler {
         fs::copy(handler, handlers.join("10-bench.js")).with_context(|| format!("copying {}", handler.display()))?;
     }
     // Absolute, because it runs in another folder.
-    let program = fs::canonicalize(&programs.tidegate)
-        .with_context(|| format!("{} is not there: cargo build --release", programs.tidegate.display()))?;
+    let program = fs::canonicalize(program)
+        .with_context(|| format!("{} is not there: cargo build --release", program.display()))?;
     let mut command = Command::new(program);
     command.args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--data-dir"]);
     command.arg(dir.join("data")).arg("--handlers").arg(handlers).current_dir(dir);

@@ -1,7 +1,7 @@
 //! The figures of all rounds, their medians, and the table that is made of them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,10 +20,20 @@ pub(crate) struct Block {
 
 /// The median and the extremes of what the rounds gave.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Spread {
-    median: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
     min: f64,
     max: f64,
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, min, max } = *self;
+        if min >= max {
+            return f.write_str(&number(median));
+        }
+        write!(f, "{} ({}–{})", number(median), number(min), number(max))
+    }
 }
 
 impl Block {
@@ -150,7 +160,8 @@ fn key(peer: Peer) -> String {
     clap::ValueEnum::to_possible_value(&peer).map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-fn spread(mut values: Vec<f64>) -> Option<Spread> {
+/// The median and the extremes of some values; `None` of none.
+pub(crate) fn spread(mut values: Vec<f64>) -> Option<Spread> {
     values.sort_by(f64::total_cmp);
     let (&min, &max) = (values.first()?, values.last()?);
     let middle = values.len() / 2;
@@ -158,8 +169,13 @@ fn spread(mut values: Vec<f64>) -> Option<Spread> {
     Some(Spread { median, min, max })
 }
 
+/// A goal, and whether it was met.
+pub(crate) fn judged(met: bool, goal: &str) -> String {
+    format!("{goal} {}", if met { "met" } else { "MISSED" })
+}
+
 /// Three digits are as many as a noisy machine gives.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value {
         small if small < 10.0 => format!("{small:.2}"),
         middle if middle < 100.0 => format!("{middle:.1}"),

@@ -296,7 +296,7 @@ fn an_export_of_a_node_at_work_is_what_the_journal_says_at_its_position() {
             while journaled.load(Ordering::Acquire) < begun + 40 {
                 std::thread::yield_now();
             }
-            let base = Base::take(&*store, &scratch).unwrap();
+            let base = Base::take(&*store, &scratch, &mut |_| {}).unwrap();
             let at = Position(journaled.load(Ordering::Acquire));
             let export = base.fold(&journal, at).unwrap();
             exports.push((at, exported(&export)));
@@ -319,7 +319,7 @@ fn records_that_are_gone_are_said_to_be_missing() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::open(dir.path(), 5);
     (0..300).for_each(|_| node.step());
-    let base = Base::take(&*node.store, &dir.path().join("export")).unwrap();
+    let base = Base::take(&*node.store, &dir.path().join("export"), &mut |_| {}).unwrap();
     let begun = base.snapshot.position;
     (0..3_000).for_each(|_| node.step());
     node.journal.release(Position(node.sent as u64));
@@ -331,7 +331,7 @@ fn records_that_are_gone_are_said_to_be_missing() {
 fn an_empty_node_exports_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::open(dir.path(), 5);
-    let base = Base::take(&*node.store, &dir.path().join("export")).unwrap();
+    let base = Base::take(&*node.store, &dir.path().join("export"), &mut |_| {}).unwrap();
     let export = base.fold(&dir.path().join("journal"), Position(0)).unwrap();
     assert_eq!(exported(&export), Content { states: Vec::new(), parked: Vec::new(), unfinished: 0 });
 }

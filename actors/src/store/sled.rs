@@ -167,6 +167,10 @@ impl SledStore {
 
     /// Opens sled again after a write error, which would stay for good.
     fn reopen(&self) -> Result<(), StoreError> {
+        // The write lock waits for every reader, and holds up those that come: only when there is something to do.
+        if read(&self.opened).is_some() {
+            return Ok(());
+        }
         let mut opened = write(&self.opened);
         if opened.is_none() {
             let (again, found) = open_guarded(&self.dir, self.config)?;

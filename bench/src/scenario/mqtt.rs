@@ -1,4 +1,4 @@
-//! Publishers over MQTT 3.1.1, each its own device, with QoS 0 or 1, and at most one subscriber to all of them.
+//! Publishers over MQTT 3.1.1, each its own device or a gateway of some, with QoS 0 or 1, and at most one subscriber to all.
 //!
 //! QoS 0 has no acknowledgement: a PINGREQ behind the messages tells by its PINGRESP that the server has read them, which
 //! both bounds what is outstanding and ends the run.
@@ -24,8 +24,10 @@ const SUBSCRIBER_LAG: u64 = 512;
 /// The shape of the load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MqttLoad {
-    /// Connections; the client id is the device id.
+    /// Connections.
     pub(crate) publishers: usize,
+    /// Devices that they report for, in turn: as many as publishers, or more, a like share each.
+    pub(crate) devices: usize,
     /// QoS 1 instead of 0.
     pub(crate) with_ack: bool,
     /// Whether a further client subscribes to `devices/+/metrics`.
@@ -38,9 +40,17 @@ pub(crate) struct MqttLoad {
     pub(crate) window: usize,
 }
 
+/// Where the device's number stands in a topic.
+const NUMBER_AT: usize = "devices/bench-".len();
+
 struct Publisher {
     conn: Conn,
     packets: Vec<Publish>,
+    /// Its devices are every `stride`-th one from its own number on; `turn` is the one whose turn it is.
+    number: usize,
+    stride: usize,
+    share: usize,
+    turn: usize,
     /// Messages still to send.
     left: u64,
     /// QoS 1: when each unacknowledged message went out. Acks come in order (MQTT 3.1.1, 4.6).
@@ -71,15 +81,20 @@ impl Swarm {
     /// Any refusal.
     pub(crate) fn connect(address: SocketAddr, load: MqttLoad) -> Result<Self> {
         let poller = Poller::new()?;
+        ensure!(load.devices >= load.publishers && load.devices <= 1_000_000, "{} devices", load.devices);
         let mut publishers = Vec::with_capacity(load.publishers);
         for device in 0..load.publishers {
-            let id = format!("bench-{device:05}");
+            let id = format!("bench-{device:06}");
             let topic = format!("devices/{id}/metrics");
             let packets = (0..reading::VARIANTS)
                 .map(|variant| Publish::new(&topic, reading::mqtt(device, variant).as_bytes(), load.with_ack));
             publishers.push(Publisher {
                 conn: Conn::open(address, &poller, device, &mqtt::connect(&id, KEEP_ALIVE_S), mqtt::connack)?,
                 packets: packets.collect(),
+                number: device,
+                stride: load.publishers,
+                share: load.devices / load.publishers,
+                turn: 0,
                 left: 0,
                 unacked: VecDeque::new(),
                 next_id: 1,
@@ -227,7 +242,12 @@ impl Publisher {
         outgoing.clear();
         for _ in 0..count {
             let variant = (self.left % self.packets.len() as u64) as usize;
-            outgoing.extend_from_slice(self.packets[variant].bytes(self.next_id));
+            let packet = &mut self.packets[variant];
+            if self.share > 1 {
+                packet.overwrite_topic(NUMBER_AT, &six_digits(self.number + self.stride * self.turn));
+                self.turn = (self.turn + 1) % self.share;
+            }
+            outgoing.extend_from_slice(packet.bytes(self.next_id));
             if with_ack {
                 self.unacked.push_back((self.next_id, Instant::now()));
                 self.next_id = if self.next_id == u16::MAX { 1 } else { self.next_id + 1 };
@@ -243,6 +263,15 @@ impl Publisher {
         }
         Ok(count)
     }
+}
+
+fn six_digits(mut number: usize) -> [u8; 6] {
+    let mut digits = [b'0'; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit += (number % 10) as u8;
+        number /= 10;
+    }
+    digits
 }
 
 fn on_puback(unacked: &mut VecDeque<(u16, Instant)>, body: &[u8], latency_us: &mut Histogram<u64>) -> Result<usize> {
@@ -268,7 +297,7 @@ mod tests {
     use crate::scenario::stub;
 
     const LOAD: MqttLoad =
-        MqttLoad { publishers: 3, with_ack: false, subscriber: false, rate: None, burst: 1, window: 8 };
+        MqttLoad { publishers: 3, devices: 3, with_ack: false, subscriber: false, rate: None, burst: 1, window: 8 };
 
     /// Runs 300 messages against a broker that answers each packet with what `reply` makes of its type and body.
     fn check(load: MqttLoad, reply: fn(u8, &[u8]) -> Option<Vec<u8>>) -> Result<Run> {
@@ -314,6 +343,30 @@ mod tests {
             assert_eq!(run.messages, 300);
             assert_eq!(run.latency_us.map(|latency_us| latency_us.len()), load.with_ack.then_some(300));
         }
+    }
+
+    #[test]
+    fn a_gateway_reports_for_each_of_its_devices_in_turn() {
+        let address = stub::serve(|bytes| {
+            let mut answers = Vec::new();
+            let used = mqtt::packets(bytes, |kind, body| {
+                if kind == mqtt::PUBLISH {
+                    let topic = String::from_utf8(body[2..2 + "devices/bench-000000/metrics".len()].to_vec())?;
+                    let mut seen = SEEN.lock().expect("no panic");
+                    *seen.entry(topic).or_insert(0) += 1;
+                }
+                answers.extend(good(kind, body).context("closed")?);
+                Ok(())
+            });
+            Some((used.ok()?, answers))
+        });
+        static SEEN: std::sync::Mutex<std::collections::BTreeMap<String, u32>> =
+            std::sync::Mutex::new(std::collections::BTreeMap::new());
+        let load = MqttLoad { devices: 150, with_ack: true, ..LOAD };
+        Swarm::connect(address, load).and_then(|mut swarm| swarm.run(300)).expect("a good broker");
+        let seen = SEEN.lock().expect("no panic");
+        assert_eq!(seen.len(), 150);
+        assert!(seen.contains_key("devices/bench-000149/metrics") && seen.values().all(|&count| count == 2));
     }
 
     #[test]

@@ -179,7 +179,11 @@ impl Job {
         let mut attempt = 1;
         loop {
             let services = self.runtime.services();
-            let base = Base::take(&*services.store, &self.data.export()).map_err(|error| error.to_string())?;
+            // Not slower than by default: the longer a copy takes, the more of the journal must be kept for it.
+            let mut pace = Pace::new(Some(self.rate.max(limits::EXPORT_RATE)));
+            let mut pause = |states| pace.wait(u32::try_from(states).unwrap_or(u32::MAX));
+            let base = Base::take(&*services.store, &self.data.export(), &mut pause);
+            let base = base.map_err(|error| error.to_string())?;
             let journaled =
                 waiter.block_on(async { tokio::time::timeout(JOURNAL_PATIENCE, self.runtime.journaled()).await });
             let at = match journaled {

@@ -43,11 +43,16 @@ pub(crate) fn run(command: &StateCommand) -> anyhow::Result<Exit> {
     }
 }
 
+/// Bytes that are written before they are synced. All at the end would keep a node's commits waiting whose journal is on the
+/// same disk: for as long as the disk takes for the whole file.
+const SYNC_BYTES: usize = 2 * 1024 * 1024;
+
 /// A file that has its name only once it is whole and durable.
 struct WholeFile {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
+    unsynced: usize,
 }
 
 impl WholeFile {
@@ -56,7 +61,7 @@ impl WholeFile {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let file = File::create(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-        Ok(Self { path: path.to_owned(), partial, file: BufWriter::with_capacity(256 * 1024, file) })
+        Ok(Self { path: path.to_owned(), partial, file: BufWriter::with_capacity(256 * 1024, file), unsynced: 0 })
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
@@ -70,7 +75,14 @@ impl WholeFile {
 
 impl Write for WholeFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
