@@ -64,7 +64,14 @@ pub(super) fn lock(data: &DataDir) -> (Check, Holder) {
     let mut file = match File::open(data.lock()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return (Check::ok(LOCK, format!("{shown}: no node has run in it yet")), Holder::Nobody(None));
+            let is_empty = std::fs::read_dir(data.path()).is_ok_and(|mut entries| entries.next().is_none());
+            let check = if is_empty {
+                Check::ok(LOCK, format!("{shown}: no node has run in it yet"))
+            } else {
+                let advice = "name the directory that has the node's LOCK, journal and snapshots with --data-dir";
+                Check::warn(LOCK, format!("{shown} is not empty, and no node has ever run in it"), advice)
+            };
+            return (check, Holder::Nobody(None));
         }
         Err(error) => return unusable(&error),
     };

@@ -84,7 +84,7 @@ impl Format {
 /// Another system's form of its latest values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum From {
-    /// The Node.js service's latest metrics: {"<device>": {…}} or [{"deviceId": …}]
+    /// The Node.js service's latest metrics: {"pump-1": {…}} or [{"deviceId": …}]
     NodeJson,
     /// ThingsBoard's latest telemetry, as its REST API gives it
     ThingsboardJson,
