@@ -191,7 +191,7 @@ impl<'a, 'f> Replay<'a, 'f> {
         self.write()?;
         let mut unfinished = Vec::new();
         for (device, queue) in self.waiting {
-            // The state may have what the journal lacks: an outcome is folded before it is durable.
+            // A store of an older build may have what the journal lacks: it was given outcomes before they were durable.
             let position = self.store.get(device.as_str())?.map_or(Position(0), |state| state.position);
             unfinished.extend(queue.into_iter().filter(|waiting| waiting.position() > position));
         }
