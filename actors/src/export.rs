@@ -17,7 +17,7 @@ use std::{
 use hashbrown::HashSet;
 
 use crate::{
-    fold::{Folded, fold},
+    fold::fold_state,
     ids::{DeviceId, Position},
     journal::{self, Record, ScanError},
     recovery::{self, RecoveryError},
@@ -99,14 +99,7 @@ impl Base {
         let changed = self.changed_devices(journal, at)?;
         let (overlay, devices) = self.overlay(&changed)?;
         let known = overlay.count();
-        let unfinished = recovery::fold_through(
-            &overlay,
-            journal,
-            at,
-            &mut |previous, position, reading, verdict, script_state| {
-                Folded::into_state(fold(previous, position, reading, verdict, script_state))
-            },
-        )?;
+        let unfinished = recovery::fold_through(&overlay, journal, at, &mut fold_state)?;
         let mut parked = overlay.parked(None, usize::MAX)?;
         parked.reverse();
         let states = overlay.page(None, "", usize::MAX)?;

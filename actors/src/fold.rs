@@ -106,6 +106,18 @@ pub fn fold(
     Folded::Committed(next)
 }
 
+/// The state after [`fold`], if anything in it changed: what a recovery, an audit and an export fold with.
+#[must_use]
+pub fn fold_state(
+    previous: Option<&DeviceState>,
+    position: Position,
+    reading: &Reading,
+    verdict: &Verdict,
+    script_state: &[(Box<str>, Bytes)],
+) -> Option<DeviceState> {
+    fold(previous, position, reading, verdict, script_state).into_state()
+}
+
 /// Is this another attempt at a reading that has been overtaken while it was parked? Its order of arrival is that of its first
 /// attempt, so where no device time orders it, the times of arrival do.
 fn is_overtaken(state: &DeviceState, reading: &Reading) -> bool {

@@ -19,7 +19,7 @@ use tidegate_actors::{
     checkpoint::{CheckpointConfig, Checkpointer},
     clock::SystemClock,
     fanout::ViewerLimits,
-    fold::{Folded, fold},
+    fold::fold_state,
     handover::Handover,
     inbox::{self, Inbox},
     journal::{FileJournal, Journal, JournalConfig, JournalError, Retention},
@@ -321,10 +321,7 @@ impl EdgeLoop {
 
 fn recover(config: &Config) -> Result<Recovered, ServeError> {
     let sled = SledConfig { cache_bytes: config.data.sled_cache_bytes };
-    let recovered =
-        recovery::recover_with(&config.data.dir, sled, &mut |previous, position, reading, verdict, script_state| {
-            Folded::into_state(fold(previous, position, reading, verdict, script_state))
-        })?;
+    let recovered = recovery::recover_with(&config.data.dir, sled, &mut fold_state)?;
     let report = &recovered.report;
     let (folded, unfinished, seconds) = (report.folded, report.unfinished, report.seconds);
     let devices = recovered.store.count();

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     env,
     net::SocketAddr,
+    os::unix::process::ExitStatusExt as _,
     sync::mpsc,
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -36,6 +37,21 @@ struct Tally {
 }
 
 type Tallies = BTreeMap<String, Tally>;
+
+/// The prover aims at these points, and counts a round that does not come to one: here it is seen that they strike, and where.
+#[test]
+fn a_named_point_kills_the_node_just_there() {
+    for (point, is_durable) in [("journal.before_write", false), ("journal.after_sync", true), ("ack.before", true)] {
+        let house = House::new().variable("TIDEGATE_CRASH_AT", &format!("{point}:1"));
+        let mut node = house.start();
+        let mut http = Http::connect(node.http);
+        http.send("POST", "/metrics?ack=committed", &[], br#"{"deviceId":"d1","n":1}"#);
+        assert_eq!(node.wait(support::PATIENCE).signal(), Some(9), "{point} kills");
+        assert!(http.try_receive().is_err(), "{point}: nothing was acknowledged");
+        let node = house.without_variable("TIDEGATE_CRASH_AT").start();
+        assert_eq!(node.device("d1").is_some(), is_durable, "{point}: what was synced is there, and nothing else");
+    }
+}
 
 #[test]
 fn no_acknowledged_reading_is_lost() {

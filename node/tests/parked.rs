@@ -155,9 +155,12 @@ fn a_retry_does_not_replace_what_came_meanwhile() {
     let house = house();
     let node = house.start();
     let position = park(&node, "d1", &json!({"bad": true}));
-    // Another millisecond, so that it came later by the clock.
-    std::thread::sleep(std::time::Duration::from_millis(2));
-    node.post("/devices/d1/metrics?ack=processed", r#"{"heal":true,"n":2}"#);
+    let came = node.get(&format!("/parked/{position}")).json()["receivedTime"].as_i64();
+    // Until it came in another millisecond, and so later by the clock.
+    eventually("a later reading", || {
+        node.post("/devices/d1/metrics?ack=processed", r#"{"heal":true,"n":2}"#);
+        (node.device("d1")?["receivedTime"].as_i64() > came).then_some(())
+    });
     let late = retry(&node, position).json();
     assert_eq!((&late["result"], &late["reason"]), (&json!("conflated"), &json!("late")));
     assert_eq!(node.device("d1").expect("known")["state"]["n"], 2);

@@ -142,7 +142,7 @@ impl Node {
     fn fold(&mut self, what: &(Position, Reading, bool), verdict: &Verdict, script_state: &[(Box<str>, Bytes)]) {
         let (position, reading, _) = what;
         self.parked.extend(parked(*position, reading, verdict).map(|parked| (*position, parked)));
-        let state = fold(self.states.get(&reading.device), *position, reading, verdict, script_state).into_state();
+        let state = fold_state(self.states.get(&reading.device), *position, reading, verdict, script_state);
         self.states.extend(state.map(|state| (reading.device.clone(), state)));
     }
 
@@ -219,7 +219,7 @@ fn model(records: &[(Position, Record)]) -> Content {
         for (position, record) in rest.by_ref() {
             let next = match record {
                 Record::Reading { reading, routed: false } => {
-                    fold(state.as_ref(), *position, reading, &Verdict::Unchanged, &[]).into_state()
+                    fold_state(state.as_ref(), *position, reading, &Verdict::Unchanged, &[])
                 }
                 Record::Reading { reading, .. } => {
                     let Some(outcome) = outcomes.get(position) else {
@@ -227,7 +227,7 @@ fn model(records: &[(Position, Record)]) -> Content {
                         break;
                     };
                     all_parked.extend(parked(*position, reading, &outcome.verdict).map(|one| (*position, one)));
-                    fold(state.as_ref(), *position, reading, &outcome.verdict, &outcome.script_state).into_state()
+                    fold_state(state.as_ref(), *position, reading, &outcome.verdict, &outcome.script_state)
                 }
                 Record::Imported { state: brought, overwrite } => {
                     crate::fold::fold_import(state.as_ref(), *position, brought, *overwrite).1
@@ -264,7 +264,7 @@ fn recovered(records: &[(Position, Record)]) -> Content {
     sink.wait_for_records(records.len());
     journal.close();
     let found = recover(dir.path(), &mut |previous, position, reading, verdict, script_state| {
-        fold(previous, position, reading, verdict, script_state).into_state()
+        fold_state(previous, position, reading, verdict, script_state)
     });
     let found = found.unwrap();
     let mut parked = found.store.parked(None, usize::MAX).unwrap();

@@ -11,17 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
 use super::{DataDir, RecoveryReport, Unfinished, fill, replay::Replay};
 use crate::{
-    fold::{Folded, fold},
+    fold::fold_state,
     ids::{DeviceId, Position},
     journal::{self, Record, ScanError, ScanReport},
     lifetime::Lifetime,
-    reading::Reading,
-    script::Verdict,
     snapshot::{self, Entry, Snapshot, SnapshotError},
     state::DeviceState,
     store::{MemoryStore, SledConfig, SledStore, StateStore, StoreError},
@@ -156,7 +153,7 @@ fn audit_with(data: &DataDir, scratch: &Path, in_memory: u64) -> Result<Audit, A
     // An empty view is filled from a snapshot at the next start: then there is nothing to compare.
     let view = view.filter(|view| view.count() > 0 || after == Position(0));
 
-    let (mut one, mut other) = (folding, folding);
+    let (mut one, mut other) = (fold_state, fold_state);
     let mut rebuild = Replay::new(&*rebuilt, &mut one);
     let mut catch_up = view.as_ref().map(|view| (view.folded(), Replay::new(&**view, &mut other)));
     let mut failed = None;
@@ -195,17 +192,6 @@ fn audit_with(data: &DataDir, scratch: &Path, in_memory: u64) -> Result<Audit, A
     let readings = unfinished.iter().filter(|one| matches!(one, Unfinished::Reading { .. })).count();
     audit.ledger = counting.close(brought, readings as u64, lifetime(last)?);
     Ok(audit)
-}
-
-/// The fold of the running node, as recovery takes it.
-fn folding(
-    previous: Option<&DeviceState>,
-    position: Position,
-    reading: &Reading,
-    verdict: &Verdict,
-    script_state: &[(Box<str>, Bytes)],
-) -> Option<DeviceState> {
-    Folded::into_state(fold(previous, position, reading, verdict, script_state))
 }
 
 /// The whole snapshots that the journal goes on from, oldest first: the oldest says most.

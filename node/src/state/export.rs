@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tidegate_actors::{
     clock::{Clock, SystemClock},
-    fold::{Folded, fold},
+    fold::fold_state,
     ids::Position,
     recovery::{self, RecoveryError},
     snapshot,
@@ -131,10 +131,7 @@ fn from_directory(dir: &Path, args: &ExportArgs, out: &mut dyn Write) -> anyhow:
     if !dir.is_dir() {
         bail!("there is no data directory {}", dir.display());
     }
-    let recovered = recovery::recover(dir, &mut |previous, position, reading, verdict, script_state| {
-        Folded::into_state(fold(previous, position, reading, verdict, script_state))
-    });
-    let found = match recovered {
+    let found = match recovery::recover(dir, &mut fold_state) {
         Err(error @ RecoveryError::InUse { .. }) => {
             bail!("{error}; or export it while it runs, with --node {}", crate::client::DEFAULT_NODE)
         }

@@ -54,6 +54,12 @@ impl House {
         self
     }
 
+    /// Without an environment variable that was set before.
+    pub(crate) fn without_variable(mut self, name: &str) -> Self {
+        self.variables.retain(|(set, _)| set != name);
+        self
+    }
+
     /// With more flags of `serve`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
@@ -14,7 +15,7 @@ use crate::{
         Batch, FileJournal, Journal, JournalConfig, OutcomeRecord,
         tests::doubles::{WaitingSink, reading},
     },
-    script::ParkReason,
+    script::{ParkReason, Verdict},
     store::Changes,
 };
 
@@ -32,7 +33,7 @@ impl House {
 
     /// Takes records into the journal, and nowhere else. Returns the position of the first.
     fn journal(&self, fill: impl FnOnce(&mut Batch)) -> Position {
-        let recovered = recover(self.0.path(), &mut { folding }).unwrap();
+        let recovered = recover(self.0.path(), &mut fold_state).unwrap();
         let sink = WaitingSink::new();
         let config =
             JournalConfig { segment_bytes: 1 << 20, commit_max_delay: Duration::ZERO, ..JournalConfig::default() };
@@ -49,7 +50,7 @@ impl House {
 
     /// Folds what the journal has into the view, as a start does, and changes the view.
     fn change(&self, change: impl FnOnce(&SledStore) -> Changes) {
-        let recovered = recover_with(self.0.path(), SledConfig::default(), &mut { folding }).unwrap();
+        let recovered = recover_with(self.0.path(), SledConfig::default(), &mut fold_state).unwrap();
         let changes = change(&recovered.store);
         recovered.store.write(&changes, recovered.store.folded()).unwrap();
     }
@@ -59,7 +60,7 @@ impl House {
     }
 
     fn snapshot(&self) {
-        let recovered = recover(self.0.path(), &mut { folding }).unwrap();
+        let recovered = recover(self.0.path(), &mut fold_state).unwrap();
         snapshot::write(&*recovered.store, &self.data().snapshots()).unwrap();
     }
 
@@ -188,7 +189,7 @@ fn an_outcome_that_the_view_has_and_the_journal_lacks_is_not_taken_for_damage() 
     house.change(|store| {
         let device = reading(43).device;
         let before = store.get(device.as_str()).unwrap();
-        let state = folding(before.as_ref(), position, &reading(43), &Verdict::Unchanged, &[]).unwrap();
+        let state = fold_state(before.as_ref(), position, &reading(43), &Verdict::Unchanged, &[]).unwrap();
         Changes { states: vec![state], ..Changes::default() }
     });
     let audit = house.audit();
@@ -200,7 +201,7 @@ fn an_outcome_that_the_view_has_and_the_journal_lacks_is_not_taken_for_damage() 
 fn imported_states_bring_their_counts_and_dropped_parked_readings_are_gone() {
     let house = lived_in();
     let state = {
-        let recovered = recover(house.0.path(), &mut { folding }).unwrap();
+        let recovered = recover(house.0.path(), &mut fold_state).unwrap();
         recovered.store.get("pump-0").unwrap().unwrap()
     };
     let brought = DeviceState { device: DeviceId::new("brought").unwrap(), version: 900, ..state.clone() };
