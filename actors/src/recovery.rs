@@ -198,22 +198,11 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     let (store, mut lifetime) = open_store(&data, config, &mut report)?;
     report.replayed_after = store.folded();
     let mut replay = Replay::new(&store, fold);
-    let mut failed = None;
     let mut speaker = Speaker::new();
     let mut progress = |progress| speaker.at(progress);
     let from = store.folded().plus(1);
-    report.journal = journal::scan_with(&data.journal(), from, &mut progress, |position, record| {
-        match replay.record(position, record) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
+    let feed = |position, record| replay.feed(position, record);
+    report.journal = journal::scan_with(&data.journal(), from, &mut progress, feed)?;
     let (unfinished, changed) = replay.finish(&mut report)?;
     // Also beyond what the store has seen, should the journal have lost its end: a position is never used twice.
     let next = report.journal.last.max(store.newest()).max(store.folded()).plus(1);
@@ -239,19 +228,13 @@ pub(crate) fn fold_through(
         return Ok(0);
     }
     let mut replay = Replay::new(store, fold);
-    let mut failed = None;
     journal::read(dir, from, |position, record| {
-        if position <= through
-            && let Err(error) = replay.record(position, record)
-        {
-            failed = Some(error);
+        if position <= through {
+            replay.feed(position, record)?;
         }
         // Behind it may stand what is just being written.
-        if failed.is_some() || position >= through { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if position >= through { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
     let mut report = RecoveryReport::default();
     replay.finish(&mut report)?;
     Ok(report.unfinished)

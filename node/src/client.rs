@@ -15,6 +15,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST, HeaderMap},
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, runtime::Runtime, task::JoinHandle, time};
 
@@ -287,16 +288,11 @@ impl Stream<'_> {
 
 /// Percent-encodes a path segment or a query value (RFC 3986, all but the unreserved characters).
 pub(crate) fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    utf8_percent_encode(text, RESERVED).to_string()
 }
+
+/// All but the unreserved characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where a node is.
 struct Place {

@@ -12,6 +12,7 @@ use hyper::{
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{net::TcpStream, task::JoinHandle, time};
 
 /// Largest answer that is read, in bytes: a page of 1,000 devices of the largest readings fits; more is refused.
@@ -154,16 +155,11 @@ pub(crate) fn basic((name, password): &(String, String)) -> String {
 
 /// Percent-encodes a query value (RFC 3986, section 2.3).
 pub(crate) fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    utf8_percent_encode(text, RESERVED).to_string()
 }
+
+/// All but the unreserved characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// hyper's own message names only the stage; the reason is its source.
 fn root_cause(error: &hyper::Error) -> String {

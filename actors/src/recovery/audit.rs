@@ -156,28 +156,15 @@ fn audit_with(data: &DataDir, scratch: &Path, in_memory: u64) -> Result<Audit, A
     let (mut one, mut other) = (fold_state, fold_state);
     let mut rebuild = Replay::new(&*rebuilt, &mut one);
     let mut catch_up = view.as_ref().map(|view| (view.folded(), Replay::new(&**view, &mut other)));
-    let mut failed = None;
     audit.journal = journal::read(&data.journal(), after.plus(1), |position, record| {
-        let replayed = (|| {
-            if let Some((folded, replay)) = &mut catch_up
-                && position > *folded
-            {
-                replay.record(position, record.clone())?;
-            }
-            counting.record(position, &record);
-            rebuild.record(position, record)
-        })();
-        match replayed {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+        if let Some((folded, replay)) = &mut catch_up
+            && position > *folded
+        {
+            replay.feed(position, record.clone())?;
         }
+        counting.record(position, &record);
+        rebuild.feed(position, record)
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
     let brought = rebuild.brought();
     let (waiting, _) = rebuild.finish(&mut RecoveryReport::default())?;
     let unfinished = match catch_up {

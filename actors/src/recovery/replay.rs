@@ -1,6 +1,6 @@
 //! The replay: the journal's records, folded in each device's order, on their way into the store.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::ControlFlow};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -33,6 +33,8 @@ pub(super) struct Replay<'a, 'f> {
     brought: i128,
     folded: u64,
     orphaned: u64,
+    /// The store failed: it ends here.
+    failed: Option<StoreError>,
 }
 
 impl<'a, 'f> Replay<'a, 'f> {
@@ -48,10 +50,17 @@ impl<'a, 'f> Replay<'a, 'f> {
             seen: store.folded(),
             folded: 0,
             orphaned: 0,
+            failed: None,
         }
     }
 
-    pub(super) fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
+    /// Takes the journal's next record. Breaks when the store fails; [`Replay::finish`] tells how.
+    pub(super) fn feed(&mut self, position: Position, record: Record) -> ControlFlow<()> {
+        self.failed = self.record(position, record).err();
+        if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn record(&mut self, position: Position, record: Record) -> Result<(), StoreError> {
         match record {
             Record::Reading { reading, routed } => self.take(Unfinished::Reading { position, reading, routed })?,
             Record::Outcome(outcome) => self.outcome(&outcome)?,
@@ -188,6 +197,9 @@ impl<'a, 'f> Replay<'a, 'f> {
 
     /// Writes what is left, and gives the readings that are still to be folded.
     pub(super) fn finish(mut self, report: &mut RecoveryReport) -> Result<(Vec<Unfinished>, Lifetime), StoreError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.write()?;
         let mut unfinished = Vec::new();
         for (device, queue) in self.waiting {
