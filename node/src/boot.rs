@@ -35,6 +35,7 @@ use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    auth::{self, Auth, AuthError},
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
@@ -67,6 +68,9 @@ pub(crate) enum ServeError {
     /// The handlers' directory is something else.
     #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
     HandlersNoDir(PathBuf),
+    /// Users, rules or keys.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// Threads, signals.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -96,6 +100,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
 /// As [`serve`].
 pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let fds = raise_fd_limit();
+    let auth = Auth::open(config)?;
     let doors = Doors::open(config)?;
     let recovered = recover(config)?;
     let (outlets, inboxes): (Vec<_>, Vec<_>) =
@@ -141,6 +146,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config, fds),
         counters: Counters::default(),
+        auth: Arc::clone(&auth),
         keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
@@ -152,6 +158,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let system = actix::System::new();
     let served = system.block_on(live(shared, inboxes, doors, unfinished, when_ready));
     watchdog.store(true, Ordering::Relaxed);
+    auth.audit.stop();
     drop(lock);
     served
 }
@@ -173,6 +180,7 @@ async fn live(
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
+    actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
     let ready = format!("tidegate ready mqtt={} http=http://{}/\n", addresses.mqtt, addresses.http);
     if let Err(error) = output::write(&ready) {
@@ -303,6 +311,7 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                auth::revoke::sweep(&edge);
                 http::viewer::sweep(&edge);
             }
         }));

@@ -16,9 +16,14 @@ mod source;
 mod suggest;
 mod value;
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-pub(crate) use keys::{Data, Http, Log, LogFormat, Mqtt, Runtime, Scripts, Security, Viewers};
+pub(crate) use keys::{Auth, AuthBans, Data, Http, Log, LogFormat, Mqtt, Runtime, Scripts, Security, Viewers};
 pub(crate) use source::Problems;
 use source::{Problem, Source};
 
@@ -39,8 +44,26 @@ pub(crate) struct Config {
     pub(crate) scripts: Scripts,
     /// Log lines.
     pub(crate) log: Log,
+    /// Identity and authorization.
+    pub(crate) auth: Auth,
     /// Who may connect.
     pub(crate) security: Security,
+}
+
+impl Config {
+    /// The users' file: the one that is set, or the one in the data directory.
+    pub(crate) fn users_file(&self) -> PathBuf {
+        self.auth.users_file.clone().unwrap_or_else(|| self.data.dir.join("users.jsonl"))
+    }
+
+    /// Must clients authenticate? (As the node would find it if it started now.)
+    pub(crate) fn authenticates(&self) -> bool {
+        let auth = &self.auth;
+        auth.users_file.is_some()
+            || auth.acl_file.is_some()
+            || auth.jwt_key_file.is_some()
+            || self.users_file().exists()
+    }
 }
 
 /// A value as it was given, for a key that exists.
@@ -152,9 +175,13 @@ fn misfits(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = Vec::new();
 
     if !config.security.insecure_allow_anonymous {
-        for (key, binds) in [("mqtt.bind", &config.mqtt.bind), ("http.bind", &config.http.bind)] {
-            problems
-                .extend(binds.iter().find(|bind| !bind::is_local(bind)).map(|bind| problem(key, open_bind(key, bind))));
+        let on = config.authenticates();
+        for (key, binds, open) in [
+            ("mqtt.bind", &config.mqtt.bind, !on || matches!(config.auth.allow_anonymous.as_str(), "mqtt" | "all")),
+            ("http.bind", &config.http.bind, !on || matches!(config.auth.allow_anonymous.as_str(), "http" | "all")),
+        ] {
+            let reachable = binds.iter().find(|bind| open && !bind::is_local(bind));
+            problems.extend(reachable.map(|bind| problem(key, open_bind(key, bind, on))));
         }
     }
     let all: Vec<_> = config.mqtt.bind.iter().chain(&config.http.bind).copied().collect();
@@ -171,10 +198,11 @@ fn misfits(loaded: &Loaded) -> Vec<Problem> {
     problems
 }
 
-fn open_bind(key: &str, bind: &SocketAddr) -> String {
+fn open_bind(key: &str, bind: &SocketAddr, authenticates: bool) -> String {
+    let users = if authenticates { "auth.allow_anonymous without this listener" } else { "users (tidegate user add)" };
     format!(
         "{key} = {bind} can be reached from other machines, and nobody would have to authenticate; \
-         allowed: a loopback address such as 127.0.0.1:{}, or --insecure-allow-anonymous \
+         allowed: {users}, a loopback address such as 127.0.0.1:{}, or --insecure-allow-anonymous \
          (security.insecure_allow_anonymous = true) if that is what you want",
         bind.port()
     )
@@ -259,8 +287,8 @@ mod tests {
         refused(
             "[mqtt]\nbind = [\"127.0.0.1:1883\", \"0.0.0.0:1883\"]",
             "error: t.toml:2:8: mqtt.bind = 0.0.0.0:1883 can be reached from other machines, and nobody would have to \
-             authenticate; allowed: a loopback address such as 127.0.0.1:1883, or --insecure-allow-anonymous \
-             (security.insecure_allow_anonymous = true) if that is what you want",
+             authenticate; allowed: users (tidegate user add), a loopback address such as 127.0.0.1:1883, or \
+             --insecure-allow-anonymous (security.insecure_allow_anonymous = true) if that is what you want",
         );
         refused(
             "[http]\nbind = \"127.0.0.1:1883\"",

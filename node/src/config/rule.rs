@@ -11,6 +11,8 @@ use super::{
 
 /// Most addresses of one listener.
 const MOST_BINDS: usize = 16;
+/// Longest text of a setting, in bytes.
+const MOST_TEXT: usize = 1_024;
 /// Units of a size, largest first, so that [`size`] finds the shortest spelling.
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -28,8 +30,14 @@ pub(crate) enum Rule {
     Switch,
     /// A path, relative to the working directory.
     Path,
+    /// A path, or nothing.
+    OptionalPath,
+    /// Any text, also none.
+    Text,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Some of these words, separated by commas.
+    Words(&'static [&'static str]),
     /// One address and port, or a list of them.
     Binds,
     /// A log level, or levels by target.
@@ -44,7 +52,16 @@ impl Rule {
             Self::Size(min, max) => within(bytes(raw)?, min, max),
             Self::Switch => switch(raw).map(Value::Boolean),
             Self::Path => path(text(raw)?),
+            Self::OptionalPath => {
+                if text(raw)?.is_empty() {
+                    Ok(Value::Text(String::new()))
+                } else {
+                    path(text(raw)?)
+                }
+            }
+            Self::Text => plain(text(raw)?),
             Self::Choice(words) => choice(text(raw)?, words),
+            Self::Words(words) => some_of(text(raw)?, words),
             Self::Binds => binds(raw),
             Self::LogFilter => log_filter(text(raw)?),
         }
@@ -60,7 +77,10 @@ impl Rule {
             Self::Millis(min, max) => format!("milliseconds, an integer from {min} to {max}"),
             Self::Switch => "true or false".to_owned(),
             Self::Path => "a path; a relative one starts at the working directory".to_owned(),
+            Self::OptionalPath => "a path, or \"\" for none".to_owned(),
+            Self::Text => format!("a text of at most {MOST_TEXT} bytes"),
             Self::Choice(words) => words.join(", "),
+            Self::Words(words) => format!("one or several, separated by commas, of {}", words.join(", ")),
             Self::Binds => {
                 format!(
                     "an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most {MOST_BINDS}"
@@ -162,6 +182,24 @@ fn path(text: &str) -> Result<Value, String> {
 
 fn choice(text: &str, words: &[&str]) -> Result<Value, String> {
     if words.contains(&text) { Ok(Value::Text(text.to_owned())) } else { Err("is not known".to_owned()) }
+}
+
+fn plain(text: &str) -> Result<Value, String> {
+    if text.len() > MOST_TEXT {
+        return Err(format!("has {} bytes", text.len()));
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("contains {c:?}")),
+        None => Ok(Value::Text(text.to_owned())),
+    }
+}
+
+fn some_of(text: &str, words: &[&str]) -> Result<Value, String> {
+    let given: Vec<_> = text.split(',').map(str::trim).collect();
+    match given.iter().find(|word| !words.contains(word)) {
+        Some(word) => Err(format!("holds {word:?}, which is not known")),
+        None => Ok(Value::Text(given.join(","))),
+    }
 }
 
 fn binds(raw: &Raw) -> Result<Value, String> {
@@ -269,6 +307,10 @@ mod tests {
         refused(Rule::Path, &word(""), "is empty");
         refused(Rule::Path, &quoted("a\0b"), "contains a NUL");
         refused(Rule::Choice(&["json", "pretty"]), &word("JSON"), "is not known");
+        accepted(Rule::OptionalPath, &quoted(""), &Value::Text(String::new()));
+        accepted(Rule::Words(&["a", "b"]), &word("b, a"), &Value::Text("b,a".to_owned()));
+        refused(Rule::Words(&["a", "b"]), &word("a,,b"), "holds \"\", which is not known");
+        refused(Rule::Text, &quoted("a\nb"), "contains '\\n'");
     }
 
     #[test]

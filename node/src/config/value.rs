@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tidegate_actors::reading::AckLevel;
 
 use super::keys::LogFormat;
+use crate::auth::Role;
 
 /// A value as its source spells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,27 @@ impl Field for PathBuf {
 
     fn to_value(&self) -> Value {
         Value::Text(self.to_string_lossy().into_owned())
+    }
+}
+
+/// The empty text stands for none.
+impl Field for Option<PathBuf> {
+    fn from_value(value: Value) -> Option<Self> {
+        String::from_value(value).map(|text| (!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn to_value(&self) -> Value {
+        self.as_ref().map_or_else(|| Value::Text(String::new()), Field::to_value)
+    }
+}
+
+impl Field for Role {
+    fn from_value(value: Value) -> Option<Self> {
+        Self::parse(&String::from_value(value)?)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.name().to_owned())
     }
 }
 

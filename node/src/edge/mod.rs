@@ -34,6 +34,7 @@ pub(crate) use retries::{Retries, Taken};
 pub(crate) use waits::Waits;
 
 use crate::{
+    auth::Auth,
     http::{state::Exporting, viewer::Seat},
     mqtt::{
         connections::Connections,
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// Identity and authorization.
+    pub(crate) auth: Arc<Auth>,
     /// The idempotency keys of requests.
     pub(crate) keys: KeyMemory,
     /// The parked readings that are being worked on.

@@ -13,7 +13,7 @@ use std::{
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::Sleep,
 };
@@ -27,7 +27,10 @@ use super::{
     reason::{CodecError, ReasonCode},
     session::{Session, Stop},
 };
-use crate::edge::{EdgeLoop, READ_BUFFER};
+use crate::{
+    auth,
+    edge::{EdgeLoop, READ_BUFFER},
+};
 
 /// Reads of one connection before it yields its loop.
 const READS: usize = 4;
@@ -49,8 +52,22 @@ pub(crate) struct Connection {
 }
 
 /// Starts the actor on this loop, which owns the client id.
-pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting) {
+pub(crate) fn start(edge: &Rc<EdgeLoop>, mut stream: TcpStream, greeting: &Greeting) {
     let Greeting { connect, .. } = greeting;
+    let access = {
+        let connections = edge.connections.borrow();
+        let old = connections.of_client(&connect.client_id);
+        let owner = old.as_ref().map(|old| old.owner());
+        auth::mqtt::begin(edge, connect, greeting.principal.as_ref(), owner.as_deref())
+    };
+    let access = match access {
+        Ok(access) => access,
+        Err(refusal) => {
+            let out = listener::refused(edge, greeting.peer, connect, &refusal);
+            actix_rt::spawn(async move { stream.write_all(&out).await });
+            return;
+        }
+    };
     let peer = Peer::of(connect);
     let inflight = connect.receive_maximum.get().min(edge.shared.settings.mqtt_inflight);
     let (link, old) =
@@ -58,12 +75,13 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting)
     if let Some(old) = old {
         old.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
     }
+    link.access.replace(access.map(Rc::new));
     encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
     link.heard.set(edge.uptime_ms());
     edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
 
-    let session = Session::new(edge, greeting);
+    let session = Session::new(edge, greeting, &link);
     let mut connection =
         Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false, goodbye: None };
     // What came right behind the CONNECT is handled before anything else is read.
@@ -266,7 +284,7 @@ impl Connection {
     fn stop(&mut self, stop: Stop) {
         self.ended = true;
         match stop {
-            Stop::Lost => {}
+            Stop::Lost => auth::mqtt::lost(&self.edge, &self.link),
             Stop::Left => self.session.left(),
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use super::{
     reason::ReasonCode,
     router::{Message, Options},
 };
+use crate::auth::{Access, Grant};
 
 /// Names a connection on its loop; never reused.
 pub(crate) type ConnectionKey = u64;
@@ -48,6 +49,8 @@ pub(crate) struct Link {
     remarks: RefCell<Vec<(NonZeroU16, Box<str>)>>,
     outgoing: RefCell<Outgoing>,
     dirty: Cell<bool>,
+    /// What the client may do; `None`: everything, for nobody was asked who they are.
+    pub(crate) access: RefCell<Option<Rc<Access>>>,
 }
 
 /// QoS 1 messages to the client.
@@ -90,7 +93,24 @@ impl Link {
             remarks: RefCell::default(),
             outgoing: RefCell::default(),
             dirty: Cell::new(false),
+            access: RefCell::default(),
         }
+    }
+
+    /// Whose it is: the name of the principal, empty where nobody was asked.
+    pub(crate) fn owner(&self) -> Box<str> {
+        self.access.borrow().as_ref().map(|access| access.principal.name.clone()).unwrap_or_default()
+    }
+
+    /// What a subscription of the client with this filter gets.
+    pub(crate) fn grant(&self, filter: &str) -> Grant {
+        self.access.borrow().as_ref().map_or(Grant::Free, |access| access.grant(filter))
+    }
+
+    /// May the client publish to this topic?
+    #[inline]
+    pub(crate) fn may_publish(&self, topic: &str) -> bool {
+        self.access.borrow().as_ref().is_none_or(|access| access.may_publish(topic))
     }
 
     /// Asks the connection's actor to say why and close.
@@ -245,6 +265,11 @@ impl Connections {
         }
     }
 
+    /// The connection of a client id.
+    pub(crate) fn of_client(&self, client_id: &str) -> Option<Rc<Link>> {
+        self.by_client.get(client_id).and_then(|key| self.get(*key))
+    }
+
     pub(crate) fn get(&self, key: ConnectionKey) -> Option<Rc<Link>> {
         self.links.get((key & 0xFFFF_FFFF) as usize).filter(|link| link.key == key).cloned()
     }
@@ -291,6 +316,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             no_local: false,
             retain_as_published: false,
+            checked: false,
             subscription_id: smallvec::SmallVec::new(),
         };
         for _ in 0..3 {

@@ -1,7 +1,13 @@
 //! The MQTT door of a loop: accepts, reads the CONNECT under a deadline, and moves the connection to the loop that owns the
 //! client id, once.
 
-use std::{net::SocketAddr, num::NonZeroU32, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tidegate_actors::{ids::DeviceId, limits, placement};
 use tokio::{
@@ -16,7 +22,10 @@ use super::{
     packet::{Connect, Packet, QoS, Version},
     reason::{CodecError, ReasonCode},
 };
-use crate::edge::EdgeLoop;
+use crate::{
+    auth::{self, Principal},
+    edge::EdgeLoop,
+};
 
 /// Accepts until the edge stops. Runs as a task of the loop.
 pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
@@ -37,6 +46,8 @@ pub(crate) struct Greeting {
     pub(crate) assigned: bool,
     pub(crate) peer: SocketAddr,
     pub(crate) rest: Vec<u8>,
+    /// Who it is; `None`: nobody was asked.
+    pub(crate) principal: Option<Arc<Principal>>,
 }
 
 async fn greet(edge: Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr) {
@@ -145,19 +156,22 @@ async fn welcome(
     mut connect: Box<Connect>,
     rest: Vec<u8>,
 ) {
-    if let Some((reason, text)) = refusal(edge, &connect) {
-        edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
-        let mut out = Vec::new();
-        encode::connack(&mut out, &Peer::of(&connect), &Connack::refused(reason, &text));
-        let _ = stream.write_all(&out).await;
-        return;
-    }
+    let admitted = match refusal(edge, &connect) {
+        Some(refusal) => Err(refusal),
+        None => auth::mqtt::admit(edge, &connect, peer, None).await,
+    };
+    let principal = match admitted {
+        Ok(principal) => principal,
+        Err(refusal) => {
+            let _ = stream.write_all(&refused(edge, peer, &connect, &refusal)).await;
+            return;
+        }
+    };
     let assigned = connect.client_id.is_empty();
     if assigned {
         connect.client_id = format!("auto-{:016x}", rand_u64());
     }
-    let greeting = Greeting { connect, assigned, peer, rest };
+    let greeting = Greeting { connect, assigned, peer, rest, principal };
     let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
     if owner == edge.handle.id() {
         connection::start(edge, stream, &greeting);
@@ -171,6 +185,16 @@ async fn welcome(
     if !moved {
         tracing::warn!(%peer, r#loop = owner.0, "refused an MQTT connection: its loop's inbox is full (limit loop_inbox)");
     }
+}
+
+/// The answer to a CONNECT that is refused, counted and logged.
+pub(crate) fn refused(edge: &EdgeLoop, peer: SocketAddr, connect: &Connect, refusal: &auth::mqtt::Refusal) -> Vec<u8> {
+    let (reason, text) = refusal;
+    edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
+    let mut out = Vec::new();
+    encode::connack(&mut out, &Peer::of(connect), &Connack::refused(*reason, text));
+    out
 }
 
 /// What this node does not offer, by the specification's reason codes.

@@ -23,7 +23,7 @@ use super::{
     filters::FilterTrie,
     packet::QoS,
 };
-use crate::edge::EdgeLoop;
+use crate::{auth, edge::EdgeLoop};
 
 /// A message on its way to subscribers; shared by all of them.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) qos: QoS,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
+    /// Not everything that the filter matches may be read: each message is asked about.
+    pub(crate) checked: bool,
     pub(crate) subscription_id: SmallVec<[NonZeroU32; 1]>,
 }
 
@@ -108,6 +110,7 @@ impl Router {
                 qos: QoS::AtLeastOnce,
                 no_local: false,
                 retain_as_published: true,
+                checked: false,
                 subscription_id: SmallVec::new(),
             };
             if self.trie.insert(filter, Subscriber::Loop(id), options).is_none() {
@@ -248,6 +251,7 @@ fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
             Some((_, merged)) => {
                 merged.qos = merged.qos.max(options.qos);
                 merged.retain_as_published |= options.retain_as_published;
+                merged.checked &= options.checked;
                 merged.subscription_id.extend_from_slice(&options.subscription_id);
             }
             None => here.push((key, options.clone())),
@@ -277,6 +281,9 @@ fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
 }
 
 fn deliver(edge: &EdgeLoop, connections: &mut Connections, link: &Rc<Link>, message: &Arc<Message>, options: &Options) {
+    if link.access.borrow().as_ref().is_some_and(|access| !access.may_deliver(options.checked, &message.topic)) {
+        return auth::mqtt::delivery_denied(edge);
+    }
     let counter = match link.deliver(message, options, edge.shared.settings.mqtt_outbound_bytes) {
         Delivery::Written => {
             connections.mark_dirty(link);
@@ -350,6 +357,7 @@ mod tests {
             qos: QoS::AtMostOnce,
             no_local: false,
             retain_as_published: false,
+            checked: false,
             subscription_id: SmallVec::new(),
         };
         let mut router = Router::new(LoopId(0), 2);

@@ -19,7 +19,10 @@ use super::{
     router::{self, Message, Options},
     topics::Target,
 };
-use crate::edge::EdgeLoop;
+use crate::{
+    auth::{self, Grant},
+    edge::EdgeLoop,
+};
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -41,8 +44,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(edge: &EdgeLoop, greeting: &Greeting) -> Self {
-        let device = listener::device_of(&greeting.connect.client_id);
+    pub(crate) fn new(edge: &EdgeLoop, greeting: &Greeting, link: &Link) -> Self {
+        let device = match &*link.access.borrow() {
+            None => listener::device_of(&greeting.connect.client_id),
+            Some(access) => access.device().cloned(),
+        };
         if let Some(device) = &device {
             edge.handle.connected(device, true);
         }
@@ -57,7 +63,7 @@ impl Session {
         if let Some(device) = &self.device {
             edge.handle.connected(device, false);
         }
-        if let Some(will) = self.will.take() {
+        if let Some(will) = self.will.take().filter(|will| link.may_publish(&will.topic)) {
             let message = Message {
                 topic: will.topic.into(),
                 payload: will.payload,
@@ -136,7 +142,11 @@ impl Session {
             }
             unanswered.push_back((packet_id, None));
         }
-        if !edge.router.borrow().is_empty() {
+        if !link.may_publish(publish.topic) {
+            auth::mqtt::answer_denied(edge, link, publish.packet_id, publish.topic);
+            return Ok(());
+        }
+        if !edge.router.borrow().is_empty() && !auth::mqtt::is_for_the_node(link, publish.topic) {
             router::publish(edge, message_of(edge, link, publish));
         }
         match Target::of(publish.topic) {
@@ -162,6 +172,12 @@ impl Session {
                 codes.push(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
                 continue;
             }
+            let grant = link.grant(&filter.filter);
+            if grant == Grant::Denied {
+                text = "not a filter that this user may subscribe to".to_owned();
+                codes.push(auth::mqtt::subscription_denied(edge, link, &filter.filter));
+                continue;
+            }
             let known = self.filters.iter().any(|own| **own == filter.filter);
             // Known here is not yet known everywhere while an announcement is on its way.
             let announcing = edge.announcements.are_under_way();
@@ -172,7 +188,7 @@ impl Session {
                 continue;
             }
             let granted = filter.qos.min(QoS::AtLeastOnce);
-            if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id))
+            if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id, grant))
                 || announcing
             {
                 new.push(Box::from(filter.filter.as_str()));
@@ -200,11 +216,12 @@ impl Session {
     }
 }
 
-fn options(filter: &SubscribeFilter, qos: QoS, subscription_id: Option<std::num::NonZeroU32>) -> Options {
+fn options(filter: &SubscribeFilter, qos: QoS, subscription_id: Option<std::num::NonZeroU32>, grant: Grant) -> Options {
     Options {
         qos,
         no_local: filter.no_local,
         retain_as_published: filter.retain_as_published,
+        checked: grant == Grant::Checked,
         subscription_id: subscription_id.into_iter().collect(),
     }
 }
