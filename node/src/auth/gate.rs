@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tidegate_actors::{blocking::BlockingPool, limits};
+use tidegate_actors::{blocking::BlockingPool, ids::DeviceId, limits};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     login::Sessions,
     password::{Hash, PASSWORD_BYTES},
     place::{self, BadFile},
-    principal::{Principal, Proof, Role, TlsIdentity},
+    principal::{Principal, Proof, Role},
     secret,
     verified::Verified,
 };
@@ -56,7 +56,8 @@ pub(crate) enum Credential<'a> {
     },
     /// A token of the users' file, or a signed one.
     Bearer(&'a str),
-    Certificate(&'a TlsIdentity),
+    /// The name in a certificate that the TLS layer has checked.
+    Certificate(&'a str),
     Nothing,
 }
 
@@ -215,7 +216,7 @@ impl Auth {
             Err(denied) => {
                 let user = match credential {
                     Credential::Password { user, .. } => user,
-                    Credential::Certificate(identity) => &identity.name,
+                    Credential::Certificate(name) => name,
                     // What was meant for a token may be anything, above all a secret.
                     Credential::Bearer(_) => "(token)",
                     Credential::Nothing => "(anonymous)",
@@ -250,7 +251,7 @@ impl Auth {
             Credential::Bearer(secret) => {
                 current.directory.of_token(&secret::sha256(secret.as_bytes()), now).map_err(|_: Refused| Denied::Wrong)
             }
-            Credential::Certificate(identity) => of_certificate(&current.directory, identity),
+            Credential::Certificate(name) => of_certificate(&current.directory, name),
             Credential::Nothing if self.lets_anybody_in(door) => Ok(Principal::anonymous(self.config.anonymous_role)),
             Credential::Nothing => Err(Denied::Missing),
         };
@@ -392,13 +393,13 @@ impl Denied {
 }
 
 /// A certificate that the TLS layer accepted names a user, or else a device.
-fn of_certificate(directory: &Directory, identity: &TlsIdentity) -> Result<Principal, Denied> {
-    match directory.user(&identity.name) {
-        Ok(user) => Ok(Directory::principal(&identity.name, user, Proof::Certificate)),
+fn of_certificate(directory: &Directory, name: &str) -> Result<Principal, Denied> {
+    match directory.user(name) {
+        Ok(user) => Ok(Directory::principal(name, user, Proof::Certificate)),
         Err(Refused::Unknown) => {
-            let device = tidegate_actors::ids::DeviceId::new(&identity.name).map_err(|_| Denied::Wrong)?;
-            let (name, proof) = (identity.name.clone(), Proof::Certificate);
-            Ok(Principal { name, role: Role::Device, device: Some(device), proof, expires: None, rules: None })
+            let device = Some(DeviceId::new(name).map_err(|_| Denied::Wrong)?);
+            let (name, proof) = (name.into(), Proof::Certificate);
+            Ok(Principal { name, role: Role::Device, device, proof, expires: None, rules: None })
         }
         Err(_) => Err(Denied::Wrong),
     }

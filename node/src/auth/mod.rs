@@ -30,4 +30,4 @@ mod verified;
 
 pub(crate) use access::{Access, Grant};
 pub(crate) use gate::{Auth, AuthError};
-pub(crate) use principal::{Principal, Role, TlsIdentity};
+pub(crate) use principal::{Principal, Role};

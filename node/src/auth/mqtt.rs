@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc, time::Instant};
 
 use super::{
-    Access, TlsIdentity,
+    Access,
     access::ME,
     audit::Event,
     directory::Standing,
@@ -17,6 +17,7 @@ use crate::{
         packet::{Connect, Version},
         reason::ReasonCode,
     },
+    transport::identity::TlsIdentity,
 };
 
 /// A refusal of a CONNECT: its code and its words.
@@ -50,9 +51,10 @@ pub(crate) async fn admit(
 }
 
 /// A user name without a password is a token, as ThingsBoard's devices send it.
-fn credential<'a>(connect: &'a Connect, identity: Option<&'a TlsIdentity>) -> Credential<'a> {
-    if let Some(identity) = identity {
-        return Credential::Certificate(identity);
+fn credential<'a>(connect: &'a Connect, identity: Option<&TlsIdentity>) -> Credential<'a> {
+    // The client id is one of the certificate's names: the listener has seen to that.
+    if identity.is_some_and(|identity| identity.device_ids.is_some()) {
+        return Credential::Certificate(&connect.client_id);
     }
     let user = connect.username.as_deref().filter(|user| !user.is_empty());
     let password = connect.password.as_deref().filter(|password| !password.is_empty());

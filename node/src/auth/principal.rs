@@ -109,10 +109,3 @@ impl Principal {
         }
     }
 }
-
-/// What a client certificate says of its holder; the TLS layer has checked it against the CA and the revocation lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TlsIdentity {
-    /// The CN or SAN that is configured to name the device.
-    pub(crate) name: Box<str>,
-}
