@@ -26,7 +26,7 @@ fn code(node: &Node, connect: &Connect<'_>) -> u8 {
 
 fn house(keys: &Keys) -> House {
     House::new()
-        .variable("TIDEGATE_AUTH__JWT_KEY_FILE", keys.public.to_str().unwrap())
+        .variable("TIDEGATE_AUTH__JWT_KEY_FILE", keys.public.to_str().expect("a path of UTF-8"))
         .variable("TIDEGATE_AUTH__JWT_AUDIENCE", "tidegate")
         .variable("TIDEGATE_AUTH__JWT_ISSUER", "https://id.example")
         .variable("TIDEGATE_AUTH__BANS__WRONG_PASSWORDS", "0")
@@ -39,7 +39,7 @@ fn claims() -> Value {
 /// The claims with one changed; `null` takes it away.
 fn but(name: &str, value: Value) -> Value {
     let mut claims = claims();
-    let members = claims.as_object_mut().unwrap();
+    let members = claims.as_object_mut().expect("claims are an object");
     if value.is_null() {
         members.remove(name)
     } else {
