@@ -39,7 +39,7 @@ use crate::{
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, ListenError},
-    mqtt::{self, reason::ReasonCode},
+    mqtt::{self, outgoing::QueueLimit, reason::ReasonCode, receipt::Receipts},
     output, vitals,
     vitals::Vitals,
 };
@@ -145,6 +145,9 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         exporting: http::state::Exporting::default(),
+        stored_sessions: edge::StoredSessions::new(config.runtime.loops),
+        receipts: (0..config.runtime.loops).map(|_| Receipts::default()).collect(),
+        origins: AtomicU64::new(edge::first_origin()),
         stopping: AtomicBool::new(false),
     });
     let watchdog = Arc::new(AtomicBool::new(false));
@@ -303,6 +306,7 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                mqtt::sessions::sweep(&edge);
                 http::viewer::sweep(&edge);
             }
         }));
@@ -373,6 +377,12 @@ fn settings(config: &Config, fds: u64) -> Settings {
         mqtt_inflight: config.mqtt.limits.inflight,
         mqtt_subscriptions: config.mqtt.limits.subscriptions,
         mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
+        mqtt_receive_maximum: config.mqtt.limits.receive_maximum,
+        mqtt_queue: QueueLimit { messages: config.mqtt.limits.queue, bytes: config.mqtt.limits.queue_bytes },
+        mqtt_topic_aliases: config.mqtt.limits.topic_aliases,
+        mqtt_longest_keep_alive: config.mqtt.limits.keep_alive_s,
+        mqtt_longest_session: config.mqtt.limits.session_expiry_s,
+        mqtt_sessions: config.mqtt.limits.sessions,
         viewers: config.viewers.max,
         viewer_filters: config.viewers.filters,
         viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },
