@@ -137,7 +137,10 @@ fn what_is_not_acknowledged_comes_again_in_order_under_its_id() {
         }
         second.iter().for_each(|(_, id, _)| client.send(&ack(0x40, *id)));
         let rest = messages(&mut client, version, 7);
-        assert_eq!(rest.iter().map(|(payload, ..)| &**payload).collect::<Vec<_>>(), ["34", "35", "36", "37", "38", "39", "40"]);
+        assert_eq!(
+            rest.iter().map(|(payload, ..)| &**payload).collect::<Vec<_>>(),
+            ["34", "35", "36", "37", "38", "39", "40"]
+        );
         assert!(rest.iter().all(|(.., dup)| !dup));
         rest.iter().for_each(|(_, id, _)| client.send(&ack(0x40, *id)));
         nothing_more(&mut client);
@@ -450,7 +453,8 @@ fn the_connack_tells_what_was_granted() {
     for (expiry, told) in [(0, None), (7_200, None), (7_201, Some(7_200)), (u32::MAX, Some(7_200))] {
         let properties = property(SESSION_EXPIRY, expiry);
         let answer = connack(&Connect { properties: &properties, ..stored(V5, &format!("e{expiry}")) });
-        let said = told.map_or(answer.body.contains(&SESSION_EXPIRY), |told| !has(&answer, &property(SESSION_EXPIRY, told)));
+        let said =
+            told.map_or(answer.body.contains(&SESSION_EXPIRY), |told| !has(&answer, &property(SESSION_EXPIRY, told)));
         assert!(!said, "{expiry}: {answer:02X?}");
     }
 }

@@ -39,7 +39,9 @@ impl InboundAliases {
             let bytes = self.bytes - before + topic.len();
             if bytes > limits::MQTT_TOPIC_ALIAS_BYTES {
                 let most = limits::MQTT_TOPIC_ALIAS_BYTES;
-                let detail = format!("the topics of all aliases take {bytes} bytes, at most {most} (limit mqtt_topic_alias_bytes)");
+                let detail = format!(
+                    "the topics of all aliases take {bytes} bytes, at most {most} (limit mqtt_topic_alias_bytes)"
+                );
                 return Err(CodecError::new(ReasonCode::QUOTA_EXCEEDED, detail));
             }
             self.bytes = bytes;
@@ -157,7 +159,10 @@ mod tests {
         let mut aliases = InboundAliases::default();
         let long = "x".repeat(limits::MQTT_TOPIC_ALIAS_BYTES / 2);
         for round in 0..3 {
-            assert!(aliases.resolve(id(1), &format!("{round}{}", &long[1..]), 9).is_ok(), "it takes the former's place");
+            assert!(
+                aliases.resolve(id(1), &format!("{round}{}", &long[1..]), 9).is_ok(),
+                "it takes the former's place"
+            );
         }
         assert!(aliases.resolve(id(2), &long, 9).is_ok());
         assert_eq!(aliases.resolve(id(3), "x", 9).expect_err("too much").reason, ReasonCode::QUOTA_EXCEEDED);
@@ -175,7 +180,11 @@ mod tests {
         assert_eq!(write("a"), Spelling::Given(id(1)));
         assert_eq!(write("a"), Spelling::Short(id(1)));
         assert_eq!((write("b"), write("b")), (Spelling::Full, Spelling::Given(id(2))));
-        assert_eq!((write("c"), write("c")), (Spelling::Full, Spelling::Given(id(1))), "the oldest one's is given away");
+        assert_eq!(
+            (write("c"), write("c")),
+            (Spelling::Full, Spelling::Given(id(1))),
+            "the oldest one's is given away"
+        );
         assert_eq!((write("a"), write("b")), (Spelling::Given(id(2)), Spelling::Given(id(1))), "lately seen");
         assert_eq!(OutboundAliases::new(0).spell("a"), Spelling::Full);
     }

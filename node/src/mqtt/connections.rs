@@ -17,6 +17,7 @@ use slab::Slab;
 use super::{
     aliases::{InboundAliases, OutboundAliases, Spelling},
     answers::Answers,
+    deferred::Deferred,
     encode::{self, OutgoingPublish, Peer, TooLarge},
     outgoing::Parcel,
     packet::{Connect, QoS, Version},
@@ -50,6 +51,7 @@ pub(crate) struct Link {
     pub(crate) waker: RefCell<Option<Waker>>,
     pub(crate) close: RefCell<Option<Box<Close>>>,
     pub(crate) answers: RefCell<Answers>,
+    pub(crate) deferred: RefCell<Option<Box<Deferred>>>,
     inbound_aliases: RefCell<Option<Box<InboundAliases>>>,
     outbound_aliases: RefCell<Option<Box<OutboundAliases>>>,
     dirty: Cell<bool>,
@@ -80,6 +82,7 @@ impl Link {
             waker: RefCell::default(),
             close: RefCell::default(),
             answers: RefCell::default(),
+            deferred: RefCell::default(),
             inbound_aliases: RefCell::default(),
             outbound_aliases: RefCell::default(),
             dirty: Cell::new(false),
@@ -94,7 +97,14 @@ impl Link {
 
     /// Should the client's socket not be read now: too many of its PUBLISHes wait for their commit?
     pub(crate) fn is_pressed(&self, receive_maximum: u16) -> bool {
-        self.answers.borrow().len() >= usize::from(receive_maximum)
+        let most = usize::from(receive_maximum);
+        self.answers.borrow().len() >= most
+            || self.deferred.borrow().as_ref().is_some_and(|waiting| waiting.len() >= most)
+    }
+
+    /// Does a PUBLISH wait for the disk before anything is done with it?
+    pub(crate) fn is_deferring(&self) -> bool {
+        self.deferred.borrow().as_ref().is_some_and(|waiting| waiting.len() > 0)
     }
 
     pub(crate) fn wake(&self) {
@@ -197,11 +207,11 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Adds a connection.
-    pub(crate) fn add(&mut self, make: impl FnOnce(ConnectionKey) -> Link) -> &Rc<Link> {
+    pub(crate) fn add(&mut self, make: impl FnOnce(ConnectionKey) -> Link) -> Rc<Link> {
         self.serial = (self.serial + 1) & 0x7FFF_FFFF;
         let entry = self.links.vacant_entry();
         let key = u64::from(self.serial) << 32 | entry.key() as u64;
-        entry.insert(Rc::new(make(key)))
+        Rc::clone(entry.insert(Rc::new(make(key))))
     }
 
     /// Forgets a connection.

@@ -13,8 +13,9 @@ use super::{
     outgoing::{Parcel, Phase},
     packet::{Ack, QoS},
     reason::ReasonCode,
-    router::{Message, Options},
+    router::{Again, Message, Options},
     session::Session,
+    stored::Progress,
 };
 use crate::edge::EdgeLoop;
 
@@ -54,6 +55,13 @@ impl Session {
     pub(crate) fn take(self: &Rc<Self>, edge: &EdgeLoop, parcel: Parcel) -> Result<Delivery, DropReason> {
         let settings = &edge.shared.settings;
         let link = self.live_link();
+        if parcel.message.again != Again::No {
+            let origin = parcel.message.origin;
+            let has = self.outgoing.borrow().as_ref().is_some_and(|outgoing| outgoing.has_origin(origin));
+            if has || parcel.message.again == Again::SinceTheStart {
+                return Ok(if self.is_stored() && has { Delivery::Stored } else { Delivery::Taken });
+            }
+        }
         if parcel.qos == QoS::AtMostOnce {
             let link = link.ok_or(DropReason::Offline)?;
             if !link.has_room(parcel.message.payload.len(), settings.mqtt_outbound_bytes) {
@@ -65,9 +73,6 @@ impl Session {
         }
         let mut slot = self.outgoing.borrow_mut();
         let outgoing = slot.get_or_insert_default();
-        if parcel.message.origin != 0 && parcel.message.again && outgoing.has_origin(parcel.message.origin) {
-            return Ok(if self.is_stored() { Delivery::Stored } else { Delivery::Taken });
-        }
         if !outgoing.has_room(parcel.bytes(), settings.mqtt_queue) {
             return Err(DropReason::Queue);
         }
@@ -99,8 +104,9 @@ impl Session {
     fn send(self: &Rc<Self>, edge: &EdgeLoop, link: &Rc<Link>, seq: u64, id: NonZeroU16, parcel: Parcel) -> bool {
         let mut slot = self.outgoing.borrow_mut();
         let outgoing = slot.get_or_insert_default();
+        let named = (id, parcel.message.origin);
         if self.is_stored() && parcel.qos == QoS::ExactlyOnce {
-            outgoing.begin(seq, id, Phase::Held, Some(parcel));
+            outgoing.begin(seq, named, Phase::Held, Some(parcel));
             let (session, link) = (Rc::clone(self), Rc::clone(link));
             keeping::when_durable(edge, move || session.send_held(&crate::edge::here(), &link, seq));
             return true;
@@ -112,7 +118,7 @@ impl Session {
             }
             return false;
         }
-        outgoing.begin(seq, id, Phase::Sent, self.is_stored().then_some(parcel));
+        outgoing.begin(seq, named, Phase::Sent, self.is_stored().then_some(parcel));
         if let Some(sent) = outgoing.by_seq(seq) {
             sent.written = true;
         }
@@ -193,7 +199,8 @@ impl Session {
             }
             let id = outgoing.take_id();
             if self.is_stored() {
-                keeping::progress(edge, self, seq, id, false);
+                let origin = parcel.message.origin;
+                keeping::progress(edge, self, seq, Progress { id, released: false, origin });
             }
             return Some((seq, id, parcel));
         }
@@ -202,9 +209,9 @@ impl Session {
     /// Has the session something that waits for room in the connection's buffer?
     pub(crate) fn is_behind(&self, link: &Link) -> bool {
         let outgoing = self.outgoing.borrow();
-        outgoing.as_ref().is_some_and(|outgoing| {
-            outgoing.is_behind() && outgoing.current() < usize::from(link.receive_maximum)
-        })
+        outgoing
+            .as_ref()
+            .is_some_and(|outgoing| outgoing.is_behind() && outgoing.current() < usize::from(link.receive_maximum))
     }
 
     /// A PUBACK or PUBCOMP: the message is over, and the next may go.
@@ -238,7 +245,7 @@ impl Session {
             self.acked(edge, link, id);
             return;
         }
-        let seq = sent.seq;
+        let (seq, origin) = (sent.seq, sent.origin);
         sent.phase = Phase::Released;
         sent.parcel = None;
         drop(slot);
@@ -246,7 +253,7 @@ impl Session {
             encode::pubrel(&mut link.out.borrow_mut(), &link.peer, id, ReasonCode::SUCCESS);
             return;
         }
-        keeping::progress(edge, self, seq, id, true);
+        keeping::progress(edge, self, seq, Progress { id, released: true, origin });
         let (session, link) = (Rc::clone(self), Rc::clone(link));
         keeping::when_durable(edge, move || {
             // A later connection has sent it already.

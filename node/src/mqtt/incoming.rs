@@ -26,6 +26,8 @@ pub(crate) struct Exchange {
     pub(crate) origin: u64,
     /// The message is where it belongs: its PUBREC may go out, and only its PUBREL is missing.
     pub(crate) received: bool,
+    /// It has been on its way there since the node's start.
+    routed: bool,
 }
 
 /// What a PUBLISH with QoS 2 is.
@@ -37,8 +39,9 @@ pub(crate) enum Arrival {
     Again,
     /// The same, while the first one is still being worked on: it is answered with that.
     UnderWay,
-    /// One that the session has had, though not whether it went where it belongs: it goes there again, under its old name.
-    Unsure { origin: u64 },
+    /// One that the session has had, though it is not known whether it went where it belongs: it goes there again, under its old
+    /// name. `routed`: it was sent there since the node's start, and only the answer is missing.
+    Unsure { origin: u64, routed: bool },
 }
 
 impl Incoming {
@@ -47,7 +50,7 @@ impl Incoming {
     /// A client that sends a message again says so (DUP, [MQTT-3.3.1-1]). One that uses a packet id anew over a later
     /// connection has lost its memory of the exchange: that message is another one.
     pub(crate) fn arrive(&mut self, id: NonZeroU16, dup: bool, connection: ConnectionKey, origin: u64) -> Arrival {
-        let new = Exchange { connection, origin, received: false };
+        let new = Exchange { connection, origin, received: false, routed: true };
         let Some(known) = self.ids.get_mut(&id) else {
             self.ids.insert(id, new);
             return Arrival::New { origin };
@@ -62,7 +65,10 @@ impl Incoming {
         match (known.received, same) {
             (true, _) => Arrival::Again,
             (false, true) => Arrival::UnderWay,
-            (false, false) => Arrival::Unsure { origin: known.origin },
+            (false, false) => {
+                let routed = std::mem::replace(&mut known.routed, true);
+                Arrival::Unsure { origin: known.origin, routed }
+            }
         }
     }
 
@@ -83,7 +89,7 @@ impl Incoming {
 
     /// Puts an exchange back that was stored.
     pub(crate) fn restore(&mut self, id: NonZeroU16, origin: u64, received: bool) {
-        self.ids.insert(id, Exchange { connection: 0, origin, received });
+        self.ids.insert(id, Exchange { connection: 0, origin, received, routed: false });
         self.received += usize::from(received);
     }
 
@@ -134,7 +140,7 @@ mod tests {
     fn a_later_connection_goes_on_with_an_exchange_or_begins_a_new_one() {
         let mut incoming = Incoming::default();
         incoming.arrive(ID, false, 1, 100);
-        assert_eq!(incoming.arrive(ID, true, 2, 101), Arrival::Unsure { origin: 100 });
+        assert_eq!(incoming.arrive(ID, true, 2, 101), Arrival::Unsure { origin: 100, routed: true });
         assert_eq!(incoming.arrive(ID, true, 2, 102), Arrival::UnderWay);
         incoming.received(ID);
         assert_eq!(incoming.arrive(ID, true, 3, 103), Arrival::Again);
@@ -143,5 +149,8 @@ mod tests {
         incoming.restore(NonZeroU16::MAX, 9, true);
         assert_eq!(incoming.arrive(NonZeroU16::MAX, true, 4, 105), Arrival::Again);
         assert_eq!(incoming.ids().count(), 2);
+        incoming.restore(ID, 5, false);
+        assert_eq!(incoming.arrive(ID, true, 4, 106), Arrival::Unsure { origin: 5, routed: false });
+        assert_eq!(incoming.arrive(ID, true, 5, 107), Arrival::Unsure { origin: 5, routed: true });
     }
 }

@@ -67,8 +67,9 @@ pub(crate) fn message(
 }
 
 /// Keeps how far a message has come: its packet id, and whether the client has it (PUBREC), for then it is itself forgotten.
-pub(crate) fn progress(edge: &EdgeLoop, session: &Session, seq: u64, id: NonZeroU16, released: bool) {
-    let progress = stored::encode_progress(Progress { id, released });
+pub(crate) fn progress(edge: &EdgeLoop, session: &Session, seq: u64, progress: Progress) {
+    let released = progress.released;
+    let progress = stored::encode_progress(progress);
     let _ = put(edge, stored::progress_key(&session.client_id, seq), Some(progress));
     if released {
         forget_pair(edge, stored::message_key(&session.client_id, seq));
@@ -98,18 +99,17 @@ pub(crate) fn forget_incoming(edge: &EdgeLoop, session: &Session, id: NonZeroU16
     }
 }
 
-fn forget_pair(edge: &EdgeLoop, key: Bytes) {
+/// Forgets one pair.
+pub(crate) fn forget_pair(edge: &EdgeLoop, key: Bytes) {
     // Only a pair that is kept can be too large.
     let _ = put(edge, key, None);
 }
 
 fn put(edge: &EdgeLoop, key: Bytes, value: Option<Bytes>) -> Result<(), TooLarge> {
-    let _ = (edge, key, value);
-    Ok(())
+    edge.handle.keep(key, value).map_err(|_| TooLarge)
 }
 
 /// Runs `then` here once everything that was kept so far is durable. Never before this returns.
 pub(crate) fn when_durable(edge: &EdgeLoop, then: impl FnOnce() + 'static) {
-    let _ = edge;
-    actix_rt::spawn(async move { then() });
+    edge.handle.when_durable(then);
 }

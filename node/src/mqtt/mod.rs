@@ -6,7 +6,7 @@
 //! `connections` is what the others on the loop reach of each connection, `answers` its PUBACKs and PUBRECs in order.
 //!
 //! A session's way out: `delivery`, with `outgoing` (what is under way and what waits) and `aliases`. The exchanges of QoS 2 with
-//! the client as sender are in `incoming`. What of a session is durable is in `keeping`, its form in `stored`; `receipt` tells a publisher
+//! the client as sender are in `incoming`, PUBLISHes that wait for the disk first in `deferred`. What of a session is durable is in `keeping`, its form in `stored`, its way back at boot in `restore`; `receipt` tells a publisher
 //! when every stored session has its message. `wills` makes a message of a will, `drops` counts what subscribers did not get.
 //!
 //! The wire format: bytes become packets in the order of the files: `frame` (where a packet ends, and whether it may be that large) →
@@ -23,6 +23,7 @@ pub(crate) mod connect;
 pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod control;
+pub(crate) mod deferred;
 pub(crate) mod delivery;
 pub(crate) mod drops;
 pub(crate) mod encode;
@@ -38,6 +39,7 @@ pub(crate) mod publish;
 pub(crate) mod readings;
 pub(crate) mod reason;
 pub(crate) mod receipt;
+pub(crate) mod restore;
 pub(crate) mod router;
 pub(crate) mod session;
 pub(crate) mod sessions;

@@ -11,7 +11,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::{packet::QoS, router::Message};
+use super::{packet::QoS, router::Message, stored::Progress};
 
 /// A message for one session.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub(crate) struct Inflight {
     /// Its place in the session's order.
     pub(crate) seq: u64,
     pub(crate) id: NonZeroU16,
+    /// The message's name, see [`Message::origin`].
+    pub(crate) origin: u64,
     pub(crate) phase: Phase,
     /// Has it been written, to this connection or an earlier one? Then it is written again with DUP.
     pub(crate) written: bool,
@@ -83,8 +85,7 @@ impl Outgoing {
 
     /// May another message wait? One of any size may if none does.
     pub(crate) fn has_room(&self, bytes: usize, limit: QueueLimit) -> bool {
-        self.waiting.is_empty()
-            || (self.waiting.len() < limit.messages && self.waiting_bytes + bytes <= limit.bytes)
+        self.waiting.is_empty() || (self.waiting.len() < limit.messages && self.waiting_bytes + bytes <= limit.bytes)
     }
 
     /// Messages that this connection has been given and that are not over.
@@ -125,9 +126,9 @@ impl Outgoing {
     }
 
     /// Gives the next message a packet id; it belongs to this connection's window.
-    pub(crate) fn begin(&mut self, seq: u64, id: NonZeroU16, phase: Phase, parcel: Option<Parcel>) {
+    pub(crate) fn begin(&mut self, seq: u64, (id, origin): (NonZeroU16, u64), phase: Phase, parcel: Option<Parcel>) {
         debug_assert_eq!(self.current, self.inflight.len());
-        self.inflight.push_back(Inflight { seq, id, phase, written: false, parcel });
+        self.inflight.push_back(Inflight { seq, id, origin, phase, written: false, parcel });
         self.current += 1;
     }
 
@@ -135,7 +136,8 @@ impl Outgoing {
     pub(crate) fn take_id(&mut self) -> NonZeroU16 {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
-            if let Some(id) = NonZeroU16::new(self.last_id).filter(|id| self.inflight.iter().all(|sent| sent.id != *id)) {
+            if let Some(id) = NonZeroU16::new(self.last_id).filter(|id| self.inflight.iter().all(|sent| sent.id != *id))
+            {
                 return id;
             }
         }
@@ -173,8 +175,8 @@ impl Outgoing {
 
     /// Has the session this message already?
     pub(crate) fn has_origin(&self, origin: u64) -> bool {
-        let parcels = self.inflight.iter().filter_map(|sent| sent.parcel.as_ref());
-        parcels.chain(self.waiting.iter().map(|(_, parcel)| parcel)).any(|parcel| parcel.message.origin == origin)
+        let mut waiting = self.waiting.iter().map(|(_, parcel)| parcel.message.origin);
+        waiting.any(|of| of == origin) || self.inflight.iter().any(|sent| sent.origin == origin)
     }
 
     /// The numbers of all messages.
@@ -182,18 +184,30 @@ impl Outgoing {
         self.inflight.iter().map(|sent| sent.seq).chain(self.waiting.iter().map(|(seq, _)| *seq))
     }
 
-    /// Puts a message back that was stored; they come in the order of their numbers.
-    pub(crate) fn restore(&mut self, seq: u64, progress: Option<(NonZeroU16, bool)>, parcel: Option<Parcel>) {
+    /// Puts a message back that was stored, or how far it has come, which may follow the message itself; by rising numbers.
+    pub(crate) fn restore(&mut self, seq: u64, progress: Option<Progress>, parcel: Option<Parcel>) {
         self.next_seq = self.next_seq.max(seq);
-        match (progress, parcel) {
-            (Some((id, released)), parcel) => {
-                self.last_id = id.get();
-                let phase = if released { Phase::Released } else { Phase::Sent };
-                self.inflight.push_back(Inflight { seq, id, phase, written: true, parcel });
+        let Some(Progress { id, released, origin }) = progress else {
+            if let Some(parcel) = parcel {
+                self.wait(seq, parcel);
             }
-            (None, Some(parcel)) => self.wait(seq, parcel),
-            (None, None) => {}
+            return;
+        };
+        let mut parcel = parcel;
+        if self.waiting.back().is_some_and(|(last, _)| *last == seq)
+            && let Some((_, last)) = self.waiting.pop_back()
+        {
+            self.waiting_bytes -= last.bytes();
+            parcel = Some(last);
         }
+        if let Some(last) = self.inflight.back_mut().filter(|last| last.seq == seq) {
+            parcel = last.parcel.take();
+            self.inflight.pop_back();
+        }
+        self.last_id = id.get();
+        let phase = if released { Phase::Released } else { Phase::Sent };
+        let parcel = parcel.filter(|_| !released);
+        self.inflight.push_back(Inflight { seq, id, origin, phase, written: true, parcel });
     }
 }
 
@@ -225,7 +239,7 @@ mod tests {
         let ids: Vec<_> = (0..3)
             .map(|_| {
                 let (seq, id) = (outgoing.next_seq(), outgoing.take_id());
-                outgoing.begin(seq, id, Phase::Sent, Some(parcel(1, seq)));
+                outgoing.begin(seq, (id, seq), Phase::Sent, Some(parcel(1, seq)));
                 id
             })
             .collect();
@@ -248,9 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stored_comes_back_as_it_was() {
+        let (one, two) = (NonZeroU16::MIN, NonZeroU16::new(2).expect("not 0"));
+        let mut outgoing = Outgoing::default();
+        let progress = |id, released| Some(Progress { id, released, origin: 0 });
+        outgoing.restore(4, progress(one, false), Some(parcel(1, 4)));
+        outgoing.restore(4, progress(one, true), None);
+        outgoing.restore(5, None, Some(parcel(1, 5)));
+        outgoing.restore(5, progress(two, false), None);
+        outgoing.restore(6, progress(NonZeroU16::MAX, true), None);
+        outgoing.restore(9, None, Some(parcel(7, 9)));
+        let inflight: Vec<_> =
+            outgoing.inflight.iter().map(|sent| (sent.seq, sent.id, sent.phase, sent.parcel.is_some())).collect();
+        let last = (6, NonZeroU16::MAX, Phase::Released, false);
+        assert_eq!(inflight, [(4, one, Phase::Released, false), (5, two, Phase::Sent, true), last]);
+        assert_eq!((outgoing.waiting.len(), outgoing.waiting_bytes, outgoing.next_seq()), (1, 8, 10));
+        assert_eq!(outgoing.take_id().get(), 3, "1 and 2 are in use");
+    }
+
+    #[test]
     fn packet_ids_go_round_and_are_never_0_or_in_use() {
         let mut outgoing = Outgoing { last_id: u16::MAX - 1, ..Outgoing::default() };
-        outgoing.begin(1, NonZeroU16::MIN, Phase::Sent, None);
+        outgoing.begin(1, (NonZeroU16::MIN, 0), Phase::Sent, None);
         assert_eq!(outgoing.take_id().get(), u16::MAX);
         assert_eq!(outgoing.take_id().get(), 2);
     }

@@ -38,7 +38,10 @@ pub(super) fn take(
     origin: u64,
 ) {
     let device = named(devices);
-    let taken = device.as_ref().map_err(Clone::clone).and_then(|device| try_take(edge, link, publish, device, (channel, origin)));
+    let taken = device
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|device| try_take(edge, link, publish, device, (channel, origin)));
     if let Err((error, code)) = taken {
         edge.handle.reject(error.reason, device.ok().as_ref().map(DeviceId::as_str));
         log_refusal(link, publish.topic, &error);

@@ -19,14 +19,8 @@ use smallvec::SmallVec;
 use tidegate_actors::{event_loop::LoopMessage, ids::LoopId, limits, turn::Shown};
 
 use super::{
-    connections::ConnectionKey,
-    delivery::Delivery,
-    drops::DropReason,
-    filters::FilterTrie,
-    keeping,
-    packet::QoS,
-    receipt::Receipt,
-    session::SessionKey,
+    connections::ConnectionKey, delivery::Delivery, drops::DropReason, filters::FilterTrie, keeping, packet::QoS,
+    receipt::Receipt, session::SessionKey,
 };
 use crate::edge::EdgeLoop;
 
@@ -45,8 +39,20 @@ pub(crate) struct Message {
     pub(crate) from: Option<(LoopId, SessionKey)>,
     /// Names a message with QoS 2 of a stored session; 0: it has no name.
     pub(crate) origin: u64,
-    /// The same message, under its name, may have been routed before a crash.
-    pub(crate) again: bool,
+    /// Was the message, under its name, routed before?
+    pub(crate) again: Again,
+}
+
+/// See [`Message::again`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Again {
+    /// No.
+    #[default]
+    No,
+    /// Perhaps, before a crash: who has it already does not get it again.
+    BeforeACrash,
+    /// Yes: nobody gets it again, and who stores it still has to make it durable.
+    SinceTheStart,
 }
 
 impl Message {
@@ -61,7 +67,7 @@ impl Message {
             deadline: None,
             from: None,
             origin: 0,
-            again: false,
+            again: Again::No,
         }
     }
 
@@ -345,11 +351,7 @@ pub(crate) fn publish_shown(edge: &EdgeLoop, shown: &Shown) {
         None => format!("devices/{device}/state"),
         Some(name) => format!("devices/{device}/events/{}", name.replace(['/', '+', '#', '\0'], "_")),
     };
-    publish(
-        edge,
-        Message { payload: shown.update.json(), ..Message::new(topic, QoS::AtMostOnce) },
-        None,
-    );
+    publish(edge, Message { payload: shown.update.json(), ..Message::new(topic, QoS::AtMostOnce) }, None);
 }
 
 /// Sends what was collected for other loops.

@@ -18,6 +18,7 @@ use tidegate_actors::{ids::DeviceId, limits};
 
 use super::{
     connections::Link,
+    deferred::{Deferred, Name, Owned},
     encode,
     incoming::{Arrival, Incoming},
     keeping,
@@ -25,7 +26,7 @@ use super::{
     packet::{Ack, Disconnect, Packet, Publish, QoS, Subscribe, SubscribeFilter, Unsubscribe, Version, Will},
     readings,
     reason::{CodecError, ReasonCode},
-    router::{self, Message, Options},
+    router::{self, Again, Message, Options},
     topics::Target,
 };
 use crate::edge::EdgeLoop;
@@ -97,6 +98,26 @@ impl Subscription {
 }
 
 impl Session {
+    /// A session without a key, a device or anything in it.
+    #[cfg(test)]
+    pub(crate) fn for_test(client_id: &str, principal: Option<&str>, expiry: u32) -> Self {
+        Self {
+            key: 0,
+            client_id: client_id.into(),
+            principal: principal.map(Arc::from),
+            device: None,
+            expiry: Cell::new(expiry),
+            kept: Cell::new(false),
+            link: RefCell::default(),
+            subscriptions: RefCell::default(),
+            filter_bytes: Cell::new(0),
+            will: RefCell::default(),
+            outgoing: RefCell::default(),
+            incoming: RefCell::default(),
+            deadlines: Cell::default(),
+        }
+    }
+
     /// Does it outlive its connection?
     pub(crate) fn is_stored(&self) -> bool {
         self.expiry.get() > 0
@@ -164,25 +185,36 @@ impl Session {
 
     // ---- PUBLISH
 
-    fn on_publish(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>) -> Result<(), CodecError> {
+    fn on_publish(
+        self: &Rc<Self>,
+        edge: &Rc<EdgeLoop>,
+        link: &Rc<Link>,
+        publish: &Publish<'_>,
+    ) -> Result<(), CodecError> {
         edge.shared.counters.mqtt_received.fetch_add(1, Ordering::Relaxed);
         let Some(alias) = publish.topic_alias() else { return self.on_message(edge, link, publish) };
         let topic = link.resolve_alias(alias, publish.topic, edge.shared.settings.mqtt_topic_aliases)?;
         self.on_message(edge, link, &Publish { topic: &topic, ..*publish })
     }
 
-    fn on_message(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>) -> Result<(), CodecError> {
+    fn on_message(
+        self: &Rc<Self>,
+        edge: &Rc<EdgeLoop>,
+        link: &Rc<Link>,
+        publish: &Publish<'_>,
+    ) -> Result<(), CodecError> {
         if publish.retain && link.peer.version == Version::V5 {
             let detail = "a retained message, but the CONNACK says Retain Available 0";
             return Err(CodecError::new(ReasonCode::RETAIN_NOT_SUPPORTED, detail));
         }
-        let (mut origin, mut again) = (0, false);
+        let mut name = Name::default();
         if let Some(id) = publish.packet_id {
             let exactly_once = publish.qos == QoS::ExactlyOnce;
             if exactly_once {
                 match self.arrive(edge, link, publish)? {
-                    Arrival::New { origin: named } => origin = named,
-                    Arrival::Unsure { origin: named } => (origin, again) = (named, true),
+                    Arrival::New { origin } => name.origin = origin,
+                    Arrival::Unsure { origin, routed: true } => name = Name { origin, again: Again::SinceTheStart },
+                    Arrival::Unsure { origin, routed: false } => name = Name { origin, again: Again::BeforeACrash },
                     Arrival::UnderWay => return Ok(()),
                     Arrival::Again => {
                         link.answers.borrow_mut().expect(id, true);
@@ -195,20 +227,66 @@ impl Session {
             }
             link.answers.borrow_mut().expect(id, exactly_once);
         }
+        let held = name.origin != 0 && self.concerns_others(edge, publish);
+        if held || link.is_deferring() {
+            self.defer(edge, link, Owned::new(publish, name), held);
+        } else {
+            self.pass_on(edge, link, publish, name);
+        }
+        Ok(())
+    }
+
+    /// Hands a message to whom it is for.
+    fn pass_on(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
         if !edge.router.borrow().is_empty() {
-            let message = Message { origin, again, ..message_of(edge, link, publish) };
+            let message = Message { origin: name.origin, again: name.again, ..message_of(edge, link, publish) };
             let wants_receipt = publish.packet_id.map(|id| (link.key, id));
-            if router::publish(edge, message, wants_receipt) {
-                link.answers.borrow_mut().expect_more();
+            if router::publish(edge, message, wants_receipt)
+                && let Some(id) = publish.packet_id
+            {
+                link.answers.borrow_mut().expect_more(id);
             }
         }
         match Target::of(publish.topic) {
             Target::Reading(device, channel) => {
-                readings::take(edge, link, publish, (device, self.device.as_ref()), channel, origin);
+                readings::take(edge, link, publish, (device, self.device.as_ref()), channel, name.origin);
             }
             Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
-        Ok(())
+    }
+
+    /// Can a message become durable on another loop, and so before its packet id is on this one?
+    fn concerns_others(&self, edge: &EdgeLoop, publish: &Publish<'_>) -> bool {
+        let me = edge.handle.id();
+        let is_for_others = match Target::of(publish.topic) {
+            Target::Reading(Some(device), _) => edge.handle.owner_of(device) != me,
+            Target::Reading(None, _) | Target::Plain => false,
+        };
+        is_for_others || edge.others().any(|id| edge.shared.stored_sessions.are_on(id))
+    }
+
+    /// Lets a PUBLISH wait for the disk, or behind one that does.
+    fn defer(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, publish: Owned, held: bool) {
+        link.deferred.borrow_mut().get_or_insert_default().push(publish, !held);
+        if !held {
+            return;
+        }
+        let (session, edge_then, link) = (Rc::clone(self), Rc::clone(edge), Rc::clone(link));
+        keeping::when_durable(edge, move || {
+            if let Some(deferred) = link.deferred.borrow_mut().as_deref_mut() {
+                deferred.durable();
+            }
+            // The messages were taken from their client, whether or not he is still there.
+            loop {
+                let next = link.deferred.borrow_mut().as_deref_mut().and_then(Deferred::next);
+                let Some(next) = next else { break };
+                session.pass_on(&edge_then, &link, &next.publish(), next.name);
+            }
+            if !link.is_deferring() {
+                link.deferred.take();
+            }
+            link.wake();
+        });
     }
 
     /// MQTT 5 clients know how many of their PUBLISHes may be unanswered, and 3.1.1 clients are not read meanwhile; but a
@@ -331,7 +409,9 @@ impl Session {
         }
         let most = limits::MQTT_SUBSCRIPTION_BYTES;
         if self.is_stored() && self.filter_bytes.get() + filter.len() > most {
-            return Err(format!("limit mqtt_subscription_bytes: the filters of a stored session have at most {most} bytes"));
+            return Err(format!(
+                "limit mqtt_subscription_bytes: the filters of a stored session have at most {most} bytes"
+            ));
         }
         Ok(())
     }
@@ -362,12 +442,7 @@ impl Session {
 }
 
 fn subscription(filter: &SubscribeFilter, id: Option<NonZeroU32>) -> Subscription {
-    Subscription {
-        qos: filter.qos,
-        no_local: filter.no_local,
-        retain_as_published: filter.retain_as_published,
-        id,
-    }
+    Subscription { qos: filter.qos, no_local: filter.no_local, retain_as_published: filter.retain_as_published, id }
 }
 
 fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
@@ -380,7 +455,7 @@ fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
         deadline: publish.message_expiry().map(|seconds| edge.uptime_ms() + u64::from(seconds) * 1_000),
         from: Some((edge.handle.id(), link.session.key)),
         origin: 0,
-        again: false,
+        again: Again::No,
     }
 }
 

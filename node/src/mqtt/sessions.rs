@@ -20,7 +20,7 @@ use super::{
     keeping,
     listener::{self, Greeting},
     reason::ReasonCode,
-    router, 
+    router,
     session::{Deadlines, Session, SessionKey},
     wills,
 };
@@ -136,7 +136,10 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
     let was_kept = old.as_ref().is_some_and(|old| old.kept.get());
     let most = edge.shared.settings.mqtt_sessions;
     if expiry > 0 && !was_kept && edge.shared.stored_sessions.count() >= most {
-        return Err((ReasonCode::QUOTA_EXCEEDED, format!("the node stores {most} sessions (limit mqtt.limits.sessions)")));
+        return Err((
+            ReasonCode::QUOTA_EXCEEDED,
+            format!("the node stores {most} sessions (limit mqtt.limits.sessions)"),
+        ));
     }
     let resumed = old.filter(|old| take_over(edge, old, connect.clean_start));
     let present = resumed.is_some();
@@ -145,7 +148,7 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
     session.expiry.set(expiry);
     *session.will.borrow_mut() = connect.will.clone().map(Box::new);
 
-    let link = Rc::clone(&edge.connections.borrow_mut().add(|key| Link::new(edge, key, &session, connect)));
+    let link = edge.connections.borrow_mut().add(|key| Link::new(edge, key, &session, connect));
     *session.link.borrow_mut() = Some(Rc::clone(&link));
     if keeping::session(edge, &session).is_err() {
         edge.connections.borrow_mut().remove(&link);
@@ -227,19 +230,18 @@ pub(crate) fn closed(edge: &Rc<EdgeLoop>, link: &Rc<Link>) {
         end(edge, session);
         return;
     }
-    let now = edge.uptime_ms();
     if session.will.borrow().as_ref().is_some_and(|will| will.delay == 0)
         && let Some(will) = session.will.take()
     {
         wills::publish(edge, session, *will);
     }
-    wait(edge, session, now);
+    wait(edge, session, 0);
     let _ = keeping::session(edge, session);
 }
 
-/// The session waits for its client, who left at `since` (milliseconds of uptime).
-fn wait(edge: &EdgeLoop, session: &Session, since: u64) {
-    let after = |seconds: u32| since + u64::from(seconds) * 1_000;
+/// The session waits for its client, who has been gone for some milliseconds.
+pub(crate) fn wait(edge: &EdgeLoop, session: &Session, gone: u64) {
+    let after = |seconds: u32| edge.uptime_ms() + (u64::from(seconds) * 1_000).saturating_sub(gone);
     let expiry = session.expiry.get();
     let deadlines = Deadlines {
         will: session.will.borrow().as_ref().map(|will| after(will.delay)),

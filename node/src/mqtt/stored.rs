@@ -21,7 +21,7 @@ use tidegate_actors::{clock::Millis, limits};
 use super::{
     outgoing::Parcel,
     packet::{QoS, Will},
-    router::Message,
+    router::{Again, Message},
     session::{Session, Subscription},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) id: NonZeroU16,
     /// The client has it; only the PUBCOMP is missing.
     pub(crate) released: bool,
+    /// The message's name.
+    pub(crate) origin: u64,
 }
 
 /// An exchange of QoS 2 with the client as sender.
@@ -61,7 +63,7 @@ pub(crate) struct Incoming {
 /// Why stored bytes are not what their key says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unreadable(String);
+pub(crate) struct Unreadable(pub(crate) String);
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum SessionPair<'a> {
@@ -117,7 +119,7 @@ struct MessageV1<'a> {
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum ProgressPair {
-    V1 { id: u16, released: bool },
+    V1 { id: u16, released: bool, origin: u64 },
 }
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
@@ -166,6 +168,11 @@ fn key_of(prefix: &[u8], client_id: &str, more: usize) -> BytesMut {
     key.put_u16(client_id.len() as u16);
     key.put_slice(client_id.as_bytes());
     key
+}
+
+/// The client id in a key of [`MESSAGES`] or [`INCOMING`].
+pub(crate) fn owner(key: &[u8]) -> Option<&str> {
+    parse_key(key).map(|(client_id, _)| client_id)
 }
 
 /// A key of [`MESSAGES`], taken apart: client id, number, and whether it is the progress.
@@ -285,7 +292,7 @@ pub(crate) fn decode_message(bytes: &[u8], now: Now) -> Result<(Parcel, Option<N
         deadline: stored.expires.map(|expires| now.1.saturating_add(left(expires))),
         from: None,
         origin: stored.origin,
-        again: false,
+        again: Again::No,
     };
     let parcel = Parcel {
         message: Arc::new(message),
@@ -297,13 +304,13 @@ pub(crate) fn decode_message(bytes: &[u8], now: Now) -> Result<(Parcel, Option<N
 }
 
 pub(crate) fn encode_progress(progress: Progress) -> Bytes {
-    encode(ProgressPair::V1 { id: progress.id.get(), released: progress.released })
+    encode(ProgressPair::V1 { id: progress.id.get(), released: progress.released, origin: progress.origin })
 }
 
 pub(crate) fn decode_progress(bytes: &[u8]) -> Result<Progress, Unreadable> {
-    let ProgressPair::V1 { id, released } = decode(bytes)?;
+    let ProgressPair::V1 { id, released, origin } = decode(bytes)?;
     let id = NonZeroU16::new(id).ok_or_else(|| Unreadable("packet id 0".to_owned()))?;
-    Ok(Progress { id, released })
+    Ok(Progress { id, released, origin })
 }
 
 pub(crate) fn encode_incoming(incoming: Incoming) -> Bytes {
@@ -333,5 +340,156 @@ fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, Un
             Err(Unreadable("it was written by a newer version of tidegate".to_owned()))
         }
         Err(error) => Err(Unreadable(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::Index};
+    use smallvec::SmallVec;
+
+    use super::*;
+
+    const NOW: Now = (1_795_530_511_790, 5_000);
+
+    fn parcel(topic: String, payload: Vec<u8>, qos: (u8, u8), retain: bool, left: Option<u32>) -> Parcel {
+        let qos = (QoS::from_bits(qos.0).expect("0 to 2"), QoS::from_bits(qos.1).expect("0 to 2"));
+        let message = Message {
+            payload: payload.into(),
+            retain,
+            properties: Box::from(&[1_u8, 0][..]),
+            deadline: left.map(|left| NOW.1 + u64::from(left)),
+            origin: 7,
+            ..Message::new(topic, qos.0)
+        };
+        let subscription_ids: SmallVec<_> = [1, 268_435_455].into_iter().filter_map(NonZeroU32::new).collect();
+        Parcel { message: Arc::new(message), qos: qos.1, retain, subscription_ids }
+    }
+
+    fn session(client_id: &str, filters: &[(String, u8, u32)], will: Option<Will>, principal: Option<&str>) -> Bytes {
+        let session = Session::for_test(client_id, principal, 7_200);
+        for (filter, options, id) in filters {
+            let subscription = Subscription {
+                qos: QoS::from_bits(options % 3).expect("0 to 2"),
+                no_local: options & 4 != 0,
+                retain_as_published: options & 8 != 0,
+                id: NonZeroU32::new(*id),
+            };
+            session.subscriptions.borrow_mut().insert(filter.as_str().into(), subscription);
+        }
+        *session.will.borrow_mut() = will.map(Box::new);
+        encode_session(&session, NOW)
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_comes_back(
+            topic in ".{0,40}", payload: Vec<u8>, published in 0..3_u8, qos in 0..3_u8, retain: bool, left: Option<u32>, id: u16,
+        ) {
+            let sent = parcel(topic, payload, (published, qos), retain, left);
+            let id = NonZeroU16::new(id);
+            let (read, read_id) = decode_message(&encode_message(&sent, id, NOW), NOW).expect("it was just written");
+            prop_assert_eq!(read_id, id);
+            let parts = |parcel: &Parcel| {
+                let Message { topic, payload, qos, properties, deadline, origin, .. } = &*parcel.message;
+                let message = (topic.clone(), payload.clone(), *qos, properties.clone(), *deadline, *origin);
+                (message, parcel.qos, parcel.retain, parcel.subscription_ids.clone())
+            };
+            prop_assert_eq!(parts(&read), parts(&sent));
+        }
+
+        #[test]
+        fn a_session_comes_back(
+            filters in proptest::collection::hash_map(".{1,30}", (0..16_u8, 0..268_435_456_u32), 0..20),
+            principal in proptest::option::of(".{1,10}"), retain: bool, delay: u32, payload: Vec<u8>,
+        ) {
+            let filters: Vec<_> = filters.into_iter().map(|(filter, (options, id))| (filter, options, id)).collect();
+            let will = Will {
+                topic: "w".to_owned(), payload: payload.into(), qos: QoS::ExactlyOnce, retain, delay, properties: vec![1, 1],
+            };
+            let bytes = session("client", &filters, Some(will.clone()), principal.as_deref());
+            let read = decode_session(&bytes).expect("it was just written");
+            prop_assert_eq!(read.principal.as_deref(), principal.as_deref());
+            prop_assert_eq!((read.expiry, read.disconnected, read.will), (7_200, Some(NOW.0), Some(will)));
+            prop_assert_eq!(read.subscriptions.len(), filters.len());
+            for (filter, subscription) in read.subscriptions {
+                let (_, options, id) = filters.iter().find(|(of, ..)| **of == *filter).expect("one of them");
+                prop_assert_eq!(subscription.qos as u8, options % 3);
+                prop_assert_eq!(subscription.no_local, options & 4 != 0);
+                prop_assert_eq!(subscription.retain_as_published, options & 8 != 0);
+                prop_assert_eq!(subscription.id.map_or(0, NonZeroU32::get), *id);
+            }
+        }
+
+        #[test]
+        fn progress_and_exchanges_come_back(id in 1..=u16::MAX, released: bool, origin: u64) {
+            let id = NonZeroU16::new(id).expect("not 0");
+            let progress = Progress { id, released, origin };
+            prop_assert_eq!(decode_progress(&encode_progress(progress)), Ok(progress));
+            let incoming = Incoming { origin, received: released };
+            prop_assert_eq!(decode_incoming(&encode_incoming(incoming)), Ok(incoming));
+        }
+
+        #[test]
+        fn keys_are_taken_apart_and_keep_the_order(client_id in ".{0,40}", seq: u64, id in 1..=u16::MAX) {
+            let id = NonZeroU16::new(id).expect("not 0");
+            let (message, progress) = (message_key(&client_id, seq), progress_key(&client_id, seq));
+            prop_assert_eq!(parse_message_key(&message), Some((&*client_id, seq, false)));
+            prop_assert_eq!(parse_message_key(&progress), Some((&*client_id, seq, true)));
+            prop_assert!(message < progress && (seq == u64::MAX || progress < message_key(&client_id, seq + 1)));
+            let incoming = incoming_key(&client_id, id);
+            prop_assert_eq!(parse_incoming_key(&incoming), Some((&*client_id, id)));
+            prop_assert_eq!(owner(&message), Some(&*client_id));
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_or_read_and_never_panic(at: Index, byte: u8, cut: Index) {
+            let filters = [("a/+".to_owned(), 5, 3), ("b/#".to_owned(), 2, 0)];
+            let values = [
+                encode_message(&parcel("t".to_owned(), vec![1, 2, 3], (2, 1), true, Some(9)), NonZeroU16::new(5), NOW),
+                session("client", &filters, None, Some("p")),
+                encode_progress(Progress { id: NonZeroU16::MIN, released: true, origin: 3 }),
+                encode_incoming(Incoming { origin: 1, received: false }),
+            ];
+            for value in values {
+                let mut bytes = value.to_vec();
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                for bytes in [&bytes[..], &value[..cut.index(value.len())], &[&value[..], &[0]].concat()] {
+                    let _ = (decode_message(bytes, NOW), decode_session(bytes), decode_progress(bytes), decode_incoming(bytes));
+                    let _ = (parse_message_key(bytes), parse_incoming_key(bytes));
+                }
+                prop_assert!(decode_message(&[&value[..], &[0]].concat(), NOW).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_claims_the_memory_of_the_machine_is_refused() {
+        let mut bytes = vec![0, 0, 0, 0];
+        bytes.extend_from_slice(&[253, 255, 255, 255, 255, 255, 255, 255, 127]);
+        assert!(decode_session(&bytes).is_err());
+    }
+
+    /// Written by the first version.
+    const MESSAGE_V1: &[u8] = &[];
+    const SESSION_V1: &[u8] = &[];
+
+    #[test]
+    fn the_first_version_stays_readable() {
+        let message = parcel("t".to_owned(), vec![9], (2, 1), true, Some(10));
+        let bytes = encode_message(&message, NonZeroU16::new(5), NOW);
+        assert_eq!(bytes, MESSAGE_V1);
+        let filters = [("a/+".to_owned(), 5, 3)];
+        let will = Will {
+            topic: "w".to_owned(),
+            payload: Bytes::from_static(b"x"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            delay: 300,
+            properties: vec![1, 1],
+        };
+        let bytes = session("client", &filters, Some(will), Some("p"));
+        assert_eq!(bytes, SESSION_V1);
     }
 }

@@ -12,10 +12,11 @@ use crate::edge::EdgeLoop;
 
 /// Publishes a session's will.
 pub(crate) fn publish(edge: &Rc<EdgeLoop>, session: &Session, will: Will) {
-    let expiry = Properties::new(&will.properties, Place::Will).filter_map(Result::ok).find_map(|property| match property {
-        Property::MessageExpiry(seconds) => Some(seconds),
-        _ => None,
-    });
+    let expiry =
+        Properties::new(&will.properties, Place::Will).filter_map(Result::ok).find_map(|property| match property {
+            Property::MessageExpiry(seconds) => Some(seconds),
+            _ => None,
+        });
     let properties = if expiry.is_some() {
         let mut kept = Vec::with_capacity(will.properties.len());
         properties::copy_without(&will.properties, Place::Will, &[id::MESSAGE_EXPIRY], &mut kept);

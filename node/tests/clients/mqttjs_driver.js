@@ -9,14 +9,15 @@ const emit = (event, fields) => process.stdout.write(`${JSON.stringify({ event, 
 let client;
 
 const commands = {
-  connect({ host, port, id, version, will, willPayload }) {
+  connect({ host, port, id, version, will, willPayload, stored }) {
     let lostCode = null;
     client = mqtt.connect({
       host,
       port,
       clientId: id,
       protocolVersion: version,
-      clean: true,
+      clean: !stored,
+      properties: stored && version === 5 ? { sessionExpiryInterval: 7200 } : undefined,
       reconnectPeriod: 0,
       will: will === undefined ? undefined : { topic: will, payload: Buffer.from(willPayload), qos: 1, retain: false },
     });

@@ -1,7 +1,7 @@
 //! Client libraries as the tests drive them: commands go in as JSON values, events come out as JSON values, so that one
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
-//! Commands: `connect {host, port, id, version, will?, willPayload?}`, `subscribe {filter, qos, noLocal?, subscriptionId?}`,
+//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?}` (a session that outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
 //! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
 //! `idempotency-key`), `disconnect`.
 //! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
@@ -64,6 +64,12 @@ impl Client {
         Self::connect_with_will(library, to, version, id, None)
     }
 
+    /// Connects a client with a session that outlives the connection.
+    #[track_caller]
+    pub(crate) fn connect_stored(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
+        Self::start(library, to, version, id, json!({"stored": true}))
+    }
+
     /// Connects a client with a will (topic and payload, QoS 1).
     #[track_caller]
     pub(crate) fn connect_with_will(
@@ -73,6 +79,12 @@ impl Client {
         id: &str,
         will: Option<(&str, &str)>,
     ) -> Self {
+        let command = will.map_or(json!({}), |(topic, payload)| json!({"will": topic, "willPayload": payload}));
+        Self::start(library, to, version, id, command)
+    }
+
+    #[track_caller]
+    fn start(library: Library, to: SocketAddr, version: Version, id: &str, mut command: Value) -> Self {
         let (say, events) = mpsc::channel();
         let engine = match library {
             Library::Paho => process(Command::new(python()).arg(script("paho_driver.py")), say),
@@ -81,11 +93,9 @@ impl Client {
         };
         let name = format!("{library:?} {version:?} client {id:?}");
         let mut client = Self { name, engine, events, messages: VecDeque::new() };
-        let mut command = json!({"op": "connect", "host": to.ip().to_string(), "port": to.port(), "id": id,
-            "version": version as u8});
-        if let Some((topic, payload)) = will {
-            (command["will"], command["willPayload"]) = (json!(topic), json!(payload));
-        }
+        command["op"] = json!("connect");
+        (command["host"], command["port"]) = (json!(to.ip().to_string()), json!(to.port()));
+        (command["id"], command["version"]) = (json!(id), json!(version as u8));
         client.command(&command);
         assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
         client
@@ -123,6 +133,13 @@ impl Client {
     pub(crate) fn publish_with(&mut self, command: Value) -> u64 {
         self.send(command);
         self.puback().0
+    }
+
+    /// Publishes at QoS 2, and waits until the exchange is over.
+    #[track_caller]
+    pub(crate) fn publish_once(&mut self, topic: &str, payload: &str) {
+        self.command(&json!({"op": "publish", "topic": topic, "payload": payload, "qos": 2}));
+        assert_eq!(self.puback().0, 0, "{}", self.name);
     }
 
     /// Publishes at QoS 1, and leaves the PUBACK to [`Client::puback`].

@@ -54,6 +54,18 @@ impl Raw {
         Self { stream, bytes: Vec::new() }
     }
 
+    /// Opens a connection to a node that may be gone, and connects; also whether there is a session.
+    pub(crate) fn try_resume(to: SocketAddr, connect: &Connect<'_>) -> Option<(Self, bool)> {
+        let stream = TcpStream::connect(to).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut raw = Self { stream, bytes: Vec::new() };
+        raw.try_send(&connect.bytes()).ok()?;
+        let connack = raw.next()?;
+        assert_eq!((connack.first, connack.body[1]), (0x20, 0), "{connack:?}");
+        Some((raw, connack.body[0] == 1))
+    }
+
     /// Opens a connection and connects with a clean session.
     #[track_caller]
     pub(crate) fn connect(to: SocketAddr, version: Version, client_id: &str) -> Self {
@@ -103,6 +115,18 @@ impl Raw {
                 }
                 Err(_) => return None,
             }
+        }
+    }
+
+    /// Has the node closed the connection? Only what [`Raw::next_within`] has not given yet is left.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut byte = [0; 1];
+        self.stream.set_nonblocking(true).expect("a socket option");
+        let peeked = self.stream.peek(&mut byte);
+        self.stream.set_nonblocking(false).expect("a socket option");
+        match peeked {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
         }
     }
 
