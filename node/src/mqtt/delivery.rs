@@ -105,7 +105,7 @@ impl Session {
         let mut slot = self.outgoing.borrow_mut();
         let outgoing = slot.get_or_insert_default();
         let named = (id, parcel.message.origin);
-        if self.is_stored() && parcel.qos == QoS::ExactlyOnce {
+        if self.is_stored() && (parcel.qos == QoS::ExactlyOnce || outgoing.is_holding()) {
             outgoing.begin(seq, named, Phase::Held, Some(parcel));
             let (session, link) = (Rc::clone(self), Rc::clone(link));
             keeping::when_durable(edge, move || session.send_held(&crate::edge::here(), &link, seq));

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 use hashbrown::HashMap;
 
-use super::connections::ConnectionKey;
+use super::{connections::ConnectionKey, stored};
 
 /// The exchanges of one session.
 #[derive(Debug, Default)]
@@ -26,8 +26,8 @@ pub(crate) struct Exchange {
     pub(crate) origin: u64,
     /// The message is where it belongs: its PUBREC may go out, and only its PUBREL is missing.
     pub(crate) received: bool,
-    /// It has been on its way there since the node's start.
-    routed: bool,
+    /// Whoever was to have it has it, or it has been on its way there since the node's start.
+    pub(crate) routed: bool,
 }
 
 /// What a PUBLISH with QoS 2 is.
@@ -40,7 +40,7 @@ pub(crate) enum Arrival {
     /// The same, while the first one is still being worked on: it is answered with that.
     UnderWay,
     /// One that the session has had, though it is not known whether it went where it belongs: it goes there again, under its old
-    /// name. `routed`: it was sent there since the node's start, and only the answer is missing.
+    /// name. `routed`: whoever was to have it has it, and only the answer is missing.
     Unsure { origin: u64, routed: bool },
 }
 
@@ -87,9 +87,15 @@ impl Incoming {
         true
     }
 
+    /// The exchange with a packet id.
+    pub(crate) fn get_mut(&mut self, id: NonZeroU16) -> Option<&mut Exchange> {
+        self.ids.get_mut(&id)
+    }
+
     /// Puts an exchange back that was stored.
-    pub(crate) fn restore(&mut self, id: NonZeroU16, origin: u64, received: bool) {
-        self.ids.insert(id, Exchange { connection: 0, origin, received, routed: false });
+    pub(crate) fn restore(&mut self, id: NonZeroU16, stored: stored::Incoming) {
+        let stored::Incoming { origin, routed, received } = stored;
+        self.ids.insert(id, Exchange { connection: 0, origin, received, routed });
         self.received += usize::from(received);
     }
 
@@ -146,10 +152,10 @@ mod tests {
         assert_eq!(incoming.arrive(ID, true, 3, 103), Arrival::Again);
         assert_eq!(incoming.arrive(ID, false, 4, 104), Arrival::New { origin: 104 }, "the client has lost its memory");
         assert_eq!(incoming.awaiting_release(), 0);
-        incoming.restore(NonZeroU16::MAX, 9, true);
+        incoming.restore(NonZeroU16::MAX, stored::Incoming { origin: 9, routed: true, received: true });
         assert_eq!(incoming.arrive(NonZeroU16::MAX, true, 4, 105), Arrival::Again);
         assert_eq!(incoming.ids().count(), 2);
-        incoming.restore(ID, 5, false);
+        incoming.restore(ID, stored::Incoming { origin: 5, routed: false, received: false });
         assert_eq!(incoming.arrive(ID, true, 4, 106), Arrival::Unsure { origin: 5, routed: false });
         assert_eq!(incoming.arrive(ID, true, 5, 107), Arrival::Unsure { origin: 5, routed: true });
     }

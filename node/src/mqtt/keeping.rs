@@ -85,9 +85,9 @@ pub(crate) fn forget_message(edge: &EdgeLoop, session: &Session, seq: u64, has_p
 }
 
 /// Keeps an exchange of QoS 2 with the client.
-pub(crate) fn incoming(edge: &EdgeLoop, session: &Session, id: NonZeroU16, origin: u64, received: bool) {
+pub(crate) fn incoming(edge: &EdgeLoop, session: &Session, id: NonZeroU16, incoming: Incoming) {
     if session.is_stored() {
-        let incoming = stored::encode_incoming(Incoming { origin, received });
+        let incoming = stored::encode_incoming(incoming);
         let _ = put(edge, stored::incoming_key(&session.client_id, id), Some(incoming));
     }
 }

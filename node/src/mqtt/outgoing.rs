@@ -42,7 +42,7 @@ pub(crate) struct Inflight {
 /// How far a message under way has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Its packet id is not durable yet, so it has not left (QoS 2 of a stored session).
+    /// Its packet id is not durable yet, so it has not left (QoS 2 of a stored session), or it is behind one of which that is so.
     Held,
     /// It waits for its PUBACK or PUBREC.
     Sent,
@@ -83,6 +83,11 @@ impl Outgoing {
         self.inflight.len() + self.waiting.len()
     }
 
+    /// Messages that the client may not have had.
+    pub(crate) fn undelivered(&self) -> usize {
+        self.waiting.len() + self.inflight.iter().filter(|sent| sent.parcel.is_some()).count()
+    }
+
     /// May another message wait? One of any size may if none does.
     pub(crate) fn has_room(&self, bytes: usize, limit: QueueLimit) -> bool {
         self.waiting.is_empty() || (self.waiting.len() < limit.messages && self.waiting_bytes + bytes <= limit.bytes)
@@ -101,6 +106,11 @@ impl Outgoing {
     /// Has this connection something to be written?
     pub(crate) fn is_behind(&self) -> bool {
         !self.is_level()
+    }
+
+    /// Is the last message under way held? Then the next one is, too: they leave in order.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.inflight.back().is_some_and(|last| last.phase == Phase::Held)
     }
 
     /// The number of the next message.

@@ -11,7 +11,7 @@ use std::{
 
 use tidegate_actors::{event_loop::LoopMessage, ids::LoopId};
 
-use super::{connections::ConnectionKey, packet::Version, reason::ReasonCode};
+use super::{connections::ConnectionKey, reason::ReasonCode, session::SessionKey};
 use crate::edge::{EdgeLoop, Shared};
 
 /// See the file's head.
@@ -26,6 +26,8 @@ pub(crate) struct Receipt {
 #[derive(Debug, Clone, Copy)]
 struct Answered {
     connection: ConnectionKey,
+    /// The session outlives the connection.
+    session: Option<SessionKey>,
     id: NonZeroU16,
     failed: bool,
 }
@@ -40,10 +42,11 @@ pub(crate) struct Receipts {
 impl Receipt {
     /// For a PUBLISH that came over a connection of this loop.
     pub(crate) fn new(edge: &EdgeLoop, connection: ConnectionKey, id: NonZeroU16) -> Arc<Self> {
+        let session = edge.connections.borrow().get(connection).map(|link| link.session.key);
         Arc::new(Self {
             shared: Arc::clone(&edge.shared),
             home: edge.handle.id(),
-            answer: Answered { connection, id, failed: false },
+            answer: Answered { connection, session, id, failed: false },
             failed: AtomicBool::new(false),
         })
     }
@@ -77,16 +80,24 @@ pub(crate) fn answer_complete(edge: &EdgeLoop) {
         return;
     }
     let complete = std::mem::take(&mut *receipts.complete.lock().unwrap_or_else(PoisonError::into_inner));
-    for Answered { connection, id, failed } in complete {
-        let Some(link) = edge.connections.borrow().get(connection) else { continue };
-        if !failed {
-            link.answer(Some(id), ReasonCode::SUCCESS, "");
-        } else if link.peer.version == Version::V5 {
-            let text = "not stored for all sessions that have subscribed: limit handover; send it again later";
-            link.answer(Some(id), ReasonCode::QUOTA_EXCEEDED, text);
+    for answered in complete {
+        answer(edge, answered);
+    }
+}
+
+fn answer(edge: &EdgeLoop, Answered { connection, session, id, failed }: Answered) {
+    let session = session.and_then(|key| edge.sessions.borrow().get(key));
+    let link = edge.connections.borrow().get(connection);
+    if let Some(link) = link {
+        if failed {
+            // A refusal would end an exchange that has half been done: sent again, those who have it do not get it twice.
+            link.close(ReasonCode::QUOTA_EXCEEDED, "a message was not stored for all sessions (limit handover)");
         } else {
-            link.close(ReasonCode::QUOTA_EXCEEDED, "a message was not stored for all sessions: limit handover");
+            link.answer(Some(id), ReasonCode::SUCCESS, "");
         }
-        edge.connections.borrow_mut().mark_dirty(&link);
+        link.wake();
+    }
+    if let Some(session) = session {
+        session.on_receipt(edge, id, failed);
     }
 }

@@ -129,8 +129,8 @@ fn take_one(edge: &Rc<EdgeLoop>, key: &Bytes, value: &[u8], filters: &mut Vec<Bo
     let bad_key = || Unreadable("the key is none".to_owned());
     if kind == stored::INCOMING {
         let (_, id) = stored::parse_incoming_key(key).ok_or_else(bad_key)?;
-        let stored::Incoming { origin, received } = stored::decode_incoming(value)?;
-        session.incoming.borrow_mut().get_or_insert_default().restore(id, origin, received);
+        let exchange = stored::decode_incoming(value)?;
+        session.incoming.borrow_mut().get_or_insert_default().restore(id, exchange);
         return Ok(());
     }
     let (_, seq, is_progress) = stored::parse_message_key(key).ok_or_else(bad_key)?;

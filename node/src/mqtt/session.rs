@@ -27,6 +27,7 @@ use super::{
     readings,
     reason::{CodecError, ReasonCode},
     router::{self, Again, Message, Options},
+    stored,
     topics::Target,
 };
 use crate::edge::EdgeLoop;
@@ -314,7 +315,7 @@ impl Session {
         let arrival = incoming.get_or_insert_default().arrive(id, publish.dup, link.key, origin);
         if let Arrival::New { origin } = arrival {
             // Before the message itself, and so durable no later: it cannot come again unknown.
-            keeping::incoming(edge, self, id, origin, false);
+            keeping::incoming(edge, self, id, stored::Incoming { origin, routed: false, received: false });
         }
         Ok(arrival)
     }
@@ -327,7 +328,20 @@ impl Session {
             exchanges.release(id);
             keeping::forget_incoming(edge, self, id);
         } else if let Some(exchange) = exchanges.received(id) {
-            keeping::incoming(edge, self, id, exchange.origin, true);
+            let origin = exchange.origin;
+            keeping::incoming(edge, self, id, stored::Incoming { origin, routed: true, received: true });
+        }
+    }
+
+    /// Every stored session that was to have a message has it. If that does not answer it, because its reading is not durable yet,
+    /// it is remembered: sent again after a crash, nobody is to get it again. `failed`: one of them does not have it.
+    pub(crate) fn on_receipt(&self, edge: &EdgeLoop, id: NonZeroU16, failed: bool) {
+        let mut incoming = self.incoming.borrow_mut();
+        let Some(exchange) = incoming.as_deref_mut().and_then(|incoming| incoming.get_mut(id)) else { return };
+        exchange.routed &= !failed;
+        if !exchange.received && !failed {
+            let origin = exchange.origin;
+            keeping::incoming(edge, self, id, stored::Incoming { origin, routed: true, received: false });
         }
     }
 

@@ -146,6 +146,10 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
     let add = || edge.sessions.borrow_mut().add(&connect.client_id, greeting.principal.clone(), expiry);
     let session = resumed.unwrap_or_else(add);
     session.expiry.set(expiry);
+    if expiry == 0 {
+        // It goes on for this connection only.
+        keeping::forget(edge, &session);
+    }
     *session.will.borrow_mut() = connect.will.clone().map(Box::new);
 
     let link = edge.connections.borrow_mut().add(|key| Link::new(edge, key, &session, connect));
@@ -258,7 +262,7 @@ fn end(edge: &Rc<EdgeLoop>, session: &Rc<Session>) {
         router::unsubscribe(edge, &filter, session.key);
     }
     keeping::forget(edge, session);
-    let lost = session.outgoing.take().map_or(0, |outgoing| outgoing.len());
+    let lost = session.outgoing.take().map_or(0, |outgoing| outgoing.undelivered());
     edge.shared.counters.mqtt_dropped.count(DropReason::Ended, lost as u64);
     session.incoming.take();
     let mut sessions = edge.sessions.borrow_mut();

@@ -56,6 +56,8 @@ pub(crate) struct Progress {
 pub(crate) struct Incoming {
     /// Names the message.
     pub(crate) origin: u64,
+    /// Every stored session that was to have it has it.
+    pub(crate) routed: bool,
     /// The message is where it belongs.
     pub(crate) received: bool,
 }
@@ -124,7 +126,7 @@ enum ProgressPair {
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum IncomingPair {
-    V1 { origin: u64, received: bool },
+    V1 { origin: u64, routed: bool, received: bool },
 }
 
 // ---- keys
@@ -314,12 +316,13 @@ pub(crate) fn decode_progress(bytes: &[u8]) -> Result<Progress, Unreadable> {
 }
 
 pub(crate) fn encode_incoming(incoming: Incoming) -> Bytes {
-    encode(IncomingPair::V1 { origin: incoming.origin, received: incoming.received })
+    let Incoming { origin, routed, received } = incoming;
+    encode(IncomingPair::V1 { origin, routed, received })
 }
 
 pub(crate) fn decode_incoming(bytes: &[u8]) -> Result<Incoming, Unreadable> {
-    let IncomingPair::V1 { origin, received } = decode(bytes)?;
-    Ok(Incoming { origin, received })
+    let IncomingPair::V1 { origin, routed, received } = decode(bytes)?;
+    Ok(Incoming { origin, routed, received })
 }
 
 fn qos(bits: u8) -> Result<QoS, Unreadable> {
@@ -426,7 +429,7 @@ mod tests {
             let id = NonZeroU16::new(id).expect("not 0");
             let progress = Progress { id, released, origin };
             prop_assert_eq!(decode_progress(&encode_progress(progress)), Ok(progress));
-            let incoming = Incoming { origin, received: released };
+            let incoming = Incoming { origin, routed: !released, received: released };
             prop_assert_eq!(decode_incoming(&encode_incoming(incoming)), Ok(incoming));
         }
 
@@ -449,7 +452,7 @@ mod tests {
                 encode_message(&parcel("t".to_owned(), vec![1, 2, 3], (2, 1), true, Some(9)), NonZeroU16::new(5), NOW),
                 session("client", &filters, None, Some("p")),
                 encode_progress(Progress { id: NonZeroU16::MIN, released: true, origin: 3 }),
-                encode_incoming(Incoming { origin: 1, received: false }),
+                encode_incoming(Incoming { origin: 1, routed: true, received: false }),
             ];
             for value in values {
                 let mut bytes = value.to_vec();
@@ -472,8 +475,9 @@ mod tests {
     }
 
     /// Written by the first version.
-    const MESSAGE_V1: &[u8] = &[];
-    const SESSION_V1: &[u8] = &[];
+    const MESSAGE_V1: &[u8] =
+        b"\0\x01t\x01\t\x02\x01\0\x02\x01\x01\x01\xfdp\xab\xea\x1bD\x03\0\0\x02\x01\xfc\xff\xff\xff\x0f\x07\x05";
+    const SESSION_V1: &[u8] = b"\0\x01\x01p\xfb\x20\x1c\x01\xfd\x5c\xab\xea\x1bD\x03\0\0\x01\x03a/+\x06\x03\x01\x01w\x01x\x01\x01\xfb\x2c\x01\x02\x01\x01";
 
     #[test]
     fn the_first_version_stays_readable() {
