@@ -8,13 +8,11 @@ use std::{
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context as Task, Poll, ready},
-    time::Duration,
 };
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, ReadBuf},
     time::Sleep,
 };
 
@@ -28,17 +26,18 @@ use super::{
     session::Stop,
     sessions,
 };
-use crate::edge::{EdgeLoop, READ_BUFFER};
+use crate::{
+    edge::{EdgeLoop, READ_BUFFER},
+    transport::{GOODBYE, Transport, Violation},
+};
 
 /// Reads of one connection before it yields its loop.
 const READS: usize = 4;
-/// How long a client that is told to go may take to read it.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One connection. Inbox: its socket, and its [`Link`]; exits: the client leaves, breaks a rule, falls silent, or is taken over.
 pub(crate) struct Connection {
     edge: Rc<EdgeLoop>,
-    stream: TcpStream,
+    transport: Transport,
     link: Rc<Link>,
     /// The start of a packet whose end has not come.
     #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it, not 24")]
@@ -51,31 +50,29 @@ pub(crate) struct Connection {
 }
 
 /// Starts the actor on this loop, which owns the client id.
-pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: Greeting) {
+pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: Greeting) {
     let link = match sessions::open(edge, &greeting) {
         Ok(link) => link,
-        Err((reason, text)) => return refuse(edge, stream, &greeting, reason, &text),
+        Err((reason, text)) => return refuse(edge, transport, &greeting, reason, &text),
     };
     edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
     let connect = &greeting.connect;
-    tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
+    let certificate = greeting.tls.as_deref().map(|tls| &*tls.subject);
+    tracing::debug!(client = connect.client_id, peer = %greeting.peer, %transport, certificate, version = ?connect.version, "connected");
     // What came right behind the CONNECT is handled before anything else is read.
     let partial = Some(greeting.rest).filter(|rest| !rest.is_empty()).map(Box::new);
     let edge = Rc::clone(edge);
-    Connection { edge, stream, link, has_rest: partial.is_some(), partial, ended: false, goodbye: None }.start();
+    Connection { edge, transport, link, has_rest: partial.is_some(), partial, ended: false, goodbye: None }.start();
 }
 
 /// Says no to a CONNECT.
-fn refuse(edge: &EdgeLoop, mut stream: TcpStream, greeting: &Greeting, reason: ReasonCode, text: &str) {
+fn refuse(edge: &EdgeLoop, transport: Transport, greeting: &Greeting, reason: ReasonCode, text: &str) {
     edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
     let Greeting { connect, peer, .. } = greeting;
     tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
     let mut out = Vec::new();
     encode::connack(&mut out, &Peer::of(connect), &Connack::refused(reason, text));
-    actix_rt::spawn(async move {
-        // A client that does not read it knows no less than one that is closed.
-        let _ = tokio::time::timeout(GOODBYE, stream.write_all(&out)).await;
-    });
+    actix_rt::spawn(async move { transport.close_with(out).await });
 }
 
 impl Actor for Connection {
@@ -124,6 +121,9 @@ impl Connection {
     /// Reads, handles, writes. Ready when the connection is over.
     fn turn(&mut self, task: &mut Task<'_>) -> Poll<()> {
         self.remember_waker(task);
+        if self.transport.is_revoked(self.edge.shared.mqtt_tls.as_ref()) {
+            self.link.close(ReasonCode::NOT_AUTHORIZED, "the client's certificate has been revoked (mqtt.tls_crl)");
+        }
         if !self.ended
             && let Some(close) = self.link.close.borrow().as_deref().cloned()
         {
@@ -210,9 +210,9 @@ impl Connection {
             buffer = vec![0; READ_BUFFER];
         }
         let mut read = ReadBuf::new(&mut buffer);
-        let result = match Pin::new(&mut self.stream).poll_read(task, &mut read) {
+        let result = match Pin::new(&mut self.transport).poll_read(task, &mut read) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Lost)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(stop_of(&error))),
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) => {
                 self.link.heard.set(edge.uptime_ms());
@@ -258,26 +258,10 @@ impl Connection {
         }
     }
 
+    /// Writes what there is; at the end, the transport's goodbye, too.
     fn write(&mut self, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        loop {
-            {
-                let mut out = self.link.out.borrow_mut();
-                if out.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                match self.stream.try_write(&out) {
-                    Ok(written) if written == out.len() => {
-                        // The buffer is let go: an idle connection owns none.
-                        *out = Vec::new();
-                        return Poll::Ready(Ok(()));
-                    }
-                    Ok(written) => drop(out.drain(..written)),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-            ready!(self.stream.poll_write_ready(task))?;
-        }
+        ready!(self.transport.poll_write(task, &mut self.link.out.borrow_mut()))?;
+        if self.ended { self.transport.poll_close(task) } else { Poll::Ready(Ok(())) }
     }
 
     fn stop(&mut self, stop: Stop) {
@@ -298,5 +282,13 @@ impl Connection {
             return;
         }
         encode::disconnect(&mut self.link.out.borrow_mut(), &self.link.peer, close.reason, &close.text);
+    }
+}
+
+/// A socket that fails is lost; frames that a WebSocket may not carry are the client's fault.
+fn stop_of(error: &std::io::Error) -> Stop {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
+        Some(Violation { detail, .. }) => Stop::Refused(CodecError::protocol(*detail)),
+        None => Stop::Lost,
     }
 }

@@ -1,7 +1,8 @@
 //! Client libraries as the tests drive them: commands go in as JSON values, events come out as JSON values, so that one
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
-//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?}` (a session that outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
+//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?, transport?, path?, ca?, cert?, key?}` (`stored`: a session that
+//! outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
 //! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
 //! `idempotency-key`), `disconnect`.
 //! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
@@ -30,6 +31,19 @@ pub(crate) enum Library {
     Paho,
     MqttJs,
     Rumqttc,
+}
+
+/// What a client connects over, and as whom. rumqttc has TCP only.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Over<'a> {
+    /// `tcp`, `tls`, `ws` or `wss`; empty: `tcp`.
+    pub(crate) transport: &'a str,
+    /// The path of a WebSocket.
+    pub(crate) path: &'a str,
+    /// The file of the CA that it trusts.
+    pub(crate) ca: Option<&'a Path>,
+    /// The files of its certificate and key.
+    pub(crate) own: Option<(&'a Path, &'a Path)>,
 }
 
 /// What runs the client.
@@ -67,7 +81,11 @@ impl Client {
     /// Connects a client with a session that outlives the connection.
     #[track_caller]
     pub(crate) fn connect_stored(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
-        Self::start(library, to, version, id, json!({"stored": true}))
+        let (mut client, mut command) = Self::start(library, to, version, id, None, Over::default());
+        command["stored"] = json!(true);
+        client.command(&command);
+        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
+        client
     }
 
     /// Connects a client with a will (topic and payload, QoS 1).
@@ -79,12 +97,51 @@ impl Client {
         id: &str,
         will: Option<(&str, &str)>,
     ) -> Self {
-        let command = will.map_or(json!({}), |(topic, payload)| json!({"will": topic, "willPayload": payload}));
-        Self::start(library, to, version, id, command)
+        Self::connect_over(library, to, version, id, will, Over::default())
+    }
+
+    /// Connects a client over any transport.
+    #[track_caller]
+    pub(crate) fn connect_over(
+        library: Library,
+        to: SocketAddr,
+        version: Version,
+        id: &str,
+        will: Option<(&str, &str)>,
+        over: Over<'_>,
+    ) -> Self {
+        let (mut client, command) = Self::start(library, to, version, id, will, over);
+        client.command(&command);
+        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
+        client
+    }
+
+    /// A client that is refused, and the reason code that it is told; `None`: the connection was just closed.
+    #[track_caller]
+    pub(crate) fn refused_over(
+        library: Library,
+        to: SocketAddr,
+        version: Version,
+        id: &str,
+        over: Over<'_>,
+    ) -> Option<u64> {
+        let (mut client, command) = Self::start(library, to, version, id, None, over);
+        client.command(&command);
+        let event = client.events.recv_timeout(PATIENCE).expect("an event");
+        let code = event["code"].as_u64();
+        assert!(matches!(event["event"].as_str(), Some("connected" | "lost")) && code != Some(0), "{event}");
+        code
     }
 
     #[track_caller]
-    fn start(library: Library, to: SocketAddr, version: Version, id: &str, mut command: Value) -> Self {
+    fn start(
+        library: Library,
+        to: SocketAddr,
+        version: Version,
+        id: &str,
+        will: Option<(&str, &str)>,
+        over: Over<'_>,
+    ) -> (Self, Value) {
         let (say, events) = mpsc::channel();
         let engine = match library {
             Library::Paho => process(Command::new(python()).arg(script("paho_driver.py")), say),
@@ -92,13 +149,20 @@ impl Client {
             Library::Rumqttc => Engine::Thread(rumqtt::Thread::start(say)),
         };
         let name = format!("{library:?} {version:?} client {id:?}");
-        let mut client = Self { name, engine, events, messages: VecDeque::new() };
-        command["op"] = json!("connect");
-        (command["host"], command["port"]) = (json!(to.ip().to_string()), json!(to.port()));
-        (command["id"], command["version"]) = (json!(id), json!(version as u8));
-        client.command(&command);
-        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
-        client
+        let client = Self { name, engine, events, messages: VecDeque::new() };
+        let mut command = json!({"op": "connect", "host": to.ip().to_string(), "port": to.port(), "id": id,
+            "version": version as u8});
+        if let Some((topic, payload)) = will {
+            (command["will"], command["willPayload"]) = (json!(topic), json!(payload));
+        }
+        (command["transport"], command["path"]) = (json!(over.transport), json!(over.path));
+        if let Some(ca) = over.ca {
+            command["ca"] = json!(ca);
+        }
+        if let Some((cert, key)) = over.own {
+            (command["cert"], command["key"]) = (json!(cert), json!(key));
+        }
+        (client, command)
     }
 
     /// Subscribes and returns the SUBACK's code.
