@@ -229,6 +229,42 @@ fn a_removed_user_is_gone_at_once_and_a_changed_one_must_come_again() {
 }
 
 #[test]
+fn what_waits_for_a_removed_user_is_gone_too() {
+    let house = house();
+    let node = house.start();
+    let stored = |id| Connect { clean: false, properties: &[0x11, 0, 0, 0x0E, 0x10], ..d(id) };
+    for id in ["d1", "d2"] {
+        let mut device = Raw::connect_with(node.mqtt, &stored(id));
+        device.send(&subscribe(Version::V5, 1, &format!("devices/{id}/#"), 1));
+        assert_eq!(device.expect(0x90).body[3], 1);
+        device.send(&[0xE0, 0]);
+        assert_eq!(device.next(), None);
+    }
+    let mut op = Raw::connect_with(node.mqtt, &connect(Version::V5, "op", "op", Some("secret")));
+    for (packet, id) in [(1, "d1"), (2, "d2")] {
+        op.send(&publish(Version::V5, &format!("devices/{id}/x"), 1, packet, &[], b"for the old one"));
+        assert_eq!(op.expect(0x40).puback(), (packet, 0));
+    }
+    // Somebody of the same name comes later: what waited was not for them.
+    done(&house, &["user", "remove", "d1"], "");
+    node.logged(&["read the users and rules again"]);
+    user(&house, "d1", "device", "another");
+    let again = Connect { password: Some("another"), ..stored("d1") };
+    eventually("the new user is known", || (code(&node, &again) == 0).then_some(()));
+    let present = |connect: &Connect<'_>| {
+        let mut raw = Raw::open(node.mqtt);
+        raw.send(&connect.bytes());
+        raw.expect(0x20).body[0]
+    };
+    assert_eq!(present(&stored("d2")), 1, "the other's is still there");
+    let mut d1 = Raw::open(node.mqtt);
+    d1.send(&again.bytes());
+    assert_eq!(d1.expect(0x20).body[1], 0);
+    d1.send(&[0xC0, 0]);
+    assert_eq!(d1.next().expect("a PINGRESP").first, 0xD0, "nothing came before it");
+}
+
+#[test]
 fn the_first_user_closes_an_open_node() {
     let house = House::new();
     let node = house.start();

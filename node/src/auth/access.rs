@@ -1,7 +1,10 @@
 //! What one connection may do, decided once and remembered: a device's own topics by comparing a prefix, everything else by
 //! rules whose answers are kept for a bounded number of topics.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use hashbrown::HashMap;
 use tidegate_actors::{ids::DeviceId, limits};
@@ -32,8 +35,8 @@ pub(crate) struct Access {
     /// The device that the connection speaks for.
     device: Option<DeviceId>,
     rules: Option<Arc<Rules>>,
-    /// Subscriptions were granted by other rules than these: every message is checked.
-    checks_all: bool,
+    /// A filter of the client holds more than it may read, or was granted by other rules than these: every message is checked.
+    checks_all: Cell<bool>,
     decided: RefCell<HashMap<(Action, Box<str>), bool>>,
 }
 
@@ -51,18 +54,24 @@ impl Access {
             Some(own) => (**own).clone().and(rules),
             None => rules.clone(),
         };
-        Self { principal, device, rules: super::acl::shared(rules), checks_all: false, decided: RefCell::default() }
+        Self {
+            principal,
+            device,
+            rules: super::acl::shared(rules),
+            checks_all: Cell::new(false),
+            decided: RefCell::default(),
+        }
     }
 
-    /// The same, for somebody whose subscriptions were granted by other rules.
-    pub(super) fn checking_all(self) -> Self {
-        Self { checks_all: true, ..self }
+    /// From here on every message is checked.
+    pub(crate) fn check_all(&self) {
+        self.checks_all.set(true);
     }
 
-    /// May a message of this topic be delivered to a subscription that was granted so?
+    /// May a message of this topic, which a filter of the client matches, be delivered?
     #[inline]
-    pub(crate) fn may_deliver(&self, checked: bool, topic: &str) -> bool {
-        !(checked || self.checks_all) || self.may_receive(topic)
+    pub(crate) fn may_deliver(&self, topic: &str) -> bool {
+        !self.checks_all.get() || self.may_receive(topic)
     }
 
     /// The device that the connection speaks for.

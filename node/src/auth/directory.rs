@@ -5,7 +5,7 @@
 
 use std::{hash::Hasher as _, path::Path};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use tidegate_actors::{ids::DeviceId, limits};
 
@@ -212,6 +212,19 @@ impl Directory {
         }
     }
 
+    /// The names that somebody could get in by, and that nobody can in `other`.
+    pub(super) fn gone_in(&self, other: &Self) -> HashSet<Box<str>> {
+        let named: HashSet<&str> = other.tokens.values().map(|token| &*token.user).collect();
+        let is_known = |name: &str| match other.users.get(name) {
+            Some(user) => !user.disabled,
+            None => named.contains(name),
+        };
+        // Who is disabled now may have come by a certificate or a signed token, which no former line tells.
+        let disabled = other.users.iter().filter(|(_, user)| user.disabled).map(|(name, _)| name);
+        let former = self.users.keys().chain(self.tokens.values().map(|token| &token.user)).chain(disabled);
+        former.filter(|name| !is_known(name)).cloned().collect()
+    }
+
     /// Whose this client id is, if it is the name or the device of a user.
     pub(super) fn owner_of(&self, client_id: &str) -> Option<&str> {
         if let Some((name, _)) = self.users.get_key_value(client_id) {
@@ -354,6 +367,14 @@ mod tests {
         );
         check(&format!("{}{{\"user\":\"else\",\"disabled\":true}}", file()), [Same, Same, Same, Revoked]);
         check("", [Revoked, Revoked, Revoked, Same]);
+        let gone = |text: &str| {
+            let mut gone: Vec<_> = before.gone_in(&parse(text).unwrap()).into_iter().map(String::from).collect();
+            gone.sort_unstable();
+            gone.join(" ")
+        };
+        assert_eq!(gone(&file()), "gone");
+        assert_eq!(gone(""), "boss d1 gone lone");
+        assert_eq!(gone(&format!("{}{{\"user\":\"else\",\"disabled\":true}}", file())), "else gone");
     }
 
     #[test]

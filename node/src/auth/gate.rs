@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use hashbrown::HashSet;
 use tidegate_actors::{blocking::BlockingPool, ids::DeviceId, limits};
 use tokio::sync::Semaphore;
 
@@ -186,14 +187,15 @@ impl Auth {
     }
 
     /// Reads the files again. Blocks. What cannot be read leaves everything as it was. A users' file that went away is no reason to
-    /// let everybody in.
-    pub(super) fn reload(&self) -> Result<(), BadFile> {
+    /// let everybody in. Gives back the names that are nobody's any more.
+    pub(super) fn reload(&self) -> Result<HashSet<Box<str>>, BadFile> {
         let fresh = read(&self.config, &self.users_file)?;
         if self.current().has_users && !fresh.has_users {
             return Err(BadFile::whole(&self.users_file, "is gone; the users stay as they were"));
         }
+        let gone = self.current().directory.gone_in(&fresh.directory);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-        Ok(())
+        Ok(gone)
     }
 
     // ---- credentials

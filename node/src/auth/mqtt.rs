@@ -110,7 +110,6 @@ pub(crate) fn begin(
         return Err(refusal(Denied::Wrong));
     }
     let client_id = &*connect.client_id;
-    let inherits = owner.is_some();
     let whose = owner.map(str::to_owned).or_else(|| auth.owner_of(client_id));
     if whose.is_some_and(|whose| *whose != *principal.name) && principal.role != Role::Admin {
         let text = format!("the client id {client_id:.64?} belongs to another user; a takeover needs the same user");
@@ -118,7 +117,10 @@ pub(crate) fn begin(
         return Err((ReasonCode::NOT_AUTHORIZED, text));
     }
     let access = auth.access(Arc::clone(principal), client_id);
-    let access = if inherits { access.checking_all() } else { access };
+    if owner.is_some() {
+        // It may find subscriptions that were granted by other rules.
+        access.check_all();
+    }
     if let Some(will) = &connect.will
         && !access.may_publish(&will.topic)
     {
