@@ -21,7 +21,8 @@ fn house() -> House {
 
 #[test]
 fn each_role_may_do_its_own() {
-    let node = house().start();
+    let house = house();
+    let node = house.start();
     let reading = "{\"v\":1}";
     let named = "{\"deviceId\":\"d1\",\"v\":1}";
     // Status for: nobody, d1, gate, eye, op, boss.

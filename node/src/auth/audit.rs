@@ -9,11 +9,11 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -23,6 +23,8 @@ use crate::utc;
 
 /// The file's name in the data directory.
 pub(crate) const FILE: &str = "audit.log";
+/// How long a disk that does not take the lines is not complained about again.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What happened.
 #[derive(Debug, Clone, Copy)]
@@ -56,14 +58,15 @@ pub(crate) struct Audit {
     queue: Mutex<Option<flume::Sender<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     rate: Mutex<Rate>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Audit {
     /// Starts the thread that writes. The file is made with the first line.
     pub(super) fn start(dir: &Path, bytes: u64, files: usize) -> io::Result<Self> {
         let (queue, lines) = flume::bounded::<String>(limits::AUDIT_QUEUE);
-        let mut log = Log { path: dir.join(FILE), bytes, files, open: None };
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut log = Log { path: dir.join(FILE), bytes, files, open: None, lost: Arc::clone(&lost), told: None };
         let write = move || {
             for mut text in &lines {
                 // What has gathered meanwhile goes in the same write.
@@ -76,7 +79,7 @@ impl Audit {
             queue: Mutex::new(Some(queue)),
             thread: Mutex::new(Some(thread)),
             rate: Mutex::new(Rate::new(Instant::now())),
-            dropped: AtomicU64::new(0),
+            dropped: lost,
         })
     }
 
@@ -158,14 +161,23 @@ struct Log {
     bytes: u64,
     files: usize,
     open: Option<(File, u64)>,
+    /// Lines that could not be written.
+    lost: Arc<AtomicU64>,
+    /// When that was last said.
+    told: Option<Instant>,
 }
 
 impl Log {
     fn write(&mut self, text: &str) {
         let written = self.try_write(text);
         if let Err(error) = written {
-            tracing::error!(%error, path = %self.path.display(), "cannot write the audit log");
+            self.lost.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
             self.open = None;
+            // A full disk would fill the log with this.
+            if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                tracing::error!(%error, path = %self.path.display(), "cannot write the audit log; the lines that it lacks are counted");
+                self.told = Some(Instant::now());
+            }
         }
     }
 
@@ -205,8 +217,6 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -24,24 +24,21 @@ pub(crate) struct Keys {
 impl Keys {
     /// A new pair of `RSA` or `EC` (P-256); its files are in `dir`.
     pub(crate) fn new(dir: &Path, kind: &str) -> Self {
-        let (private, public) = (dir.join(format!("{kind}.der")), dir.join(format!("{kind}.pem")));
+        let [pem, der, public] = ["key", "der", "pem"].map(|suffix| dir.join(format!("{kind}.{suffix}")));
         let option = if kind == "RSA" { "rsa_keygen_bits:2048" } else { "ec_paramgen_curve:P-256" };
-        let openssl = |arguments: &[&str], paths: [&Path; 2]| {
+        let openssl = |arguments: &[&str], input: Option<&Path>, output: &Path| {
             let mut command = Command::new("openssl");
-            command.args(arguments).arg("-out").arg(paths[0]);
-            if !paths[1].as_os_str().is_empty() {
-                command.arg("-in").arg(paths[1]);
+            command.args(arguments).arg("-out").arg(output);
+            if let Some(input) = input {
+                command.arg("-in").arg(input);
             }
             let output = command.output().expect("openssl is installed");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
-        openssl(
-            &["genpkey", "-quiet", "-algorithm", kind, "-pkeyopt", option, "-outform", "DER"],
-            [&private, Path::new("")],
-        );
-        openssl(&["pkey", "-pubout", "-inform", "DER"], [&public, &private]);
-        // openssl writes an EC key as PKCS#8 as well, which is what the signer takes.
-        Self { private: std::fs::read(&private).expect("the key"), public }
+        openssl(&["genpkey", "-quiet", "-algorithm", kind, "-pkeyopt", option], None, &pem);
+        openssl(&["pkcs8", "-topk8", "-nocrypt", "-outform", "DER"], Some(&pem), &der);
+        openssl(&["pkey", "-pubout"], Some(&pem), &public);
+        Self { private: std::fs::read(&der).expect("the key"), public }
     }
 
     /// A token with these claims, signed as `alg` says: RS256 or ES256.
