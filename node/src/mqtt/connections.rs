@@ -249,11 +249,6 @@ impl Connections {
         }
     }
 
-    /// The connection of a client id.
-    pub(crate) fn of_client(&self, client_id: &str) -> Option<Rc<Link>> {
-        self.by_client.get(client_id).and_then(|key| self.get(*key))
-    }
-
     pub(crate) fn get(&self, key: ConnectionKey) -> Option<Rc<Link>> {
         self.links.get((key & 0xFFFF_FFFF) as usize).filter(|link| link.key == key).cloned()
     }
