@@ -209,7 +209,7 @@ section! {
         /// Of those, how many may come from one address (IPv6: one /64).
         "pre_auth_per_address" pre_auth_per_address: usize = limits::MQTT_PRE_AUTH_PER_ADDRESS, Rule::Count(1, 1_000_000),
             "A further one is closed at once, counted.";
-        /// Connections that are accepted in a second; as many at once after a quiet second.
+        /// Connections that are accepted in a second; as many at once after a quiet second. One over TLS counts as four.
         "connects_per_s" connects_per_s: u32 = limits::MQTT_CONNECTS_PER_S, Rule::Count(1, 1_000_000),
             "Others wait in the kernel's queue (4,096 for each listener and loop).";
         /// Unacknowledged QoS 1 messages to one subscriber.

@@ -37,6 +37,7 @@ use crate::{
 /// Accepts until the edge stops. Runs as a task of the loop.
 pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener, door: Door) {
     loop {
+        edge.lobby.wait_for_turn(door.cost()).await;
         edge.lobby.wait_for_room().await;
         match listener.accept().await {
             Ok((stream, peer)) => match edge.shared.admission.enter(peer.ip(), edge.connected()) {
@@ -88,7 +89,8 @@ async fn greet(edge: Rc<EdgeLoop>, stream: TcpStream, peer: SocketAddr, place: P
     let mut guest = Guest::new(&edge, peer, place);
     let transport = match door {
         Door::Mqtts => {
-            let Some(tls) = shake_hands(&edge, stream, &guest).await else { return };
+            // Boxed, as is everything else that not every client needs: one that says nothing should cost little.
+            let Some(tls) = Box::pin(shake_hands(&edge, stream, &guest)).await else { return };
             let from = edge.shared.settings.mqtt_tls_device_id;
             guest.tls = tls.client_certificate().map(|certificate| Box::new(TlsIdentity::of(certificate, from)));
             Other::Tls(Box::new(tls)).into()
@@ -128,7 +130,7 @@ async fn shake_hands(edge: &EdgeLoop, stream: TcpStream, guest: &Guest) -> Optio
 async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
     let peer = guest.peer;
     match timeout_at(guest.deadline, read_connect(&edge, &mut transport)).await {
-        Ok(Ok(Some((connect, rest)))) => welcome(&edge, transport, guest, connect, rest).await,
+        Ok(Ok(Some((connect, rest)))) => Box::pin(welcome(&edge, transport, guest, connect, rest)).await,
         // Gone before it said anything whole: a port scan or a health check.
         Ok(Ok(None)) => tracing::debug!(%peer, "closed before its CONNECT"),
         Ok(Err(Greeted::Io(error))) => tracing::debug!(%peer, %error, "lost before its CONNECT"),
@@ -137,12 +139,12 @@ async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
             tracing::warn!(%peer, reason = %error.reason, "refused a CONNECT: {}", error.detail);
             let mut out = Vec::new();
             encode::refuse_connect(&mut out, &error);
-            transport.close_with(out).await;
+            Box::pin(transport.close_with(out)).await;
         }
         Ok(Err(Greeted::Stranger(found))) => {
             edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%peer, "refused a connection: {}", found.advice);
-            transport.close_with(found.answer.to_vec()).await;
+            Box::pin(transport.close_with(found.answer.to_vec())).await;
         }
         Err(_) => {
             let limit = edge.shared.settings.mqtt_connect_timeout;
