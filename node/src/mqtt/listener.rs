@@ -20,7 +20,7 @@ use super::{
     codec, connection,
     encode::{self, Connack, Peer},
     frame::{Framing, frame},
-    packet::{Connect, Packet, Version},
+    packet::{Connect, Packet},
     reason::{CodecError, ReasonCode},
 };
 use crate::{
@@ -211,6 +211,7 @@ async fn read_connect(edge: &EdgeLoop, transport: &mut Transport) -> Result<Opti
             Framing::Complete(found) => {
                 let packet = codec::decode(None, &found, &bytes).map_err(Greeted::Bad)?;
                 let Packet::Connect(connect) = packet else { return Ok(None) };
+                edge.traffic.came_in(1, bytes.len());
                 bytes.drain(..found.total);
                 return Ok(Some((connect, bytes)));
             }
@@ -279,13 +280,6 @@ fn refusal(edge: &EdgeLoop, connect: &Connect, tls: Option<&TlsIdentity>) -> Opt
     if let Some(text) = tls.and_then(|tls| tls.refuses(&connect.client_id)) {
         return Some((ReasonCode::CLIENT_ID_NOT_VALID, text));
     }
-    let will = connect.will.as_ref()?;
-    if will.retain && connect.version == Version::V5 {
-        return Some((
-            ReasonCode::RETAIN_NOT_SUPPORTED,
-            "the will is to be retained; this node retains nothing".to_owned(),
-        ));
-    }
     None
 }
 
@@ -295,11 +289,9 @@ pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting, expiry: u3
     Connack {
         session_expiry: (connect.session_expiry != expiry).then_some(expiry),
         receive_maximum: NonZeroU16::new(settings.mqtt_receive_maximum),
-        retain_available: false,
         maximum_packet_size: u32::try_from(settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
         assigned_client_id: greeting.assigned.then_some(greeting.connect.client_id.as_str()),
         topic_alias_maximum: settings.mqtt_topic_aliases,
-        shared_available: false,
         server_keep_alive: settings.mqtt_keep_alive(connect),
         ..Connack::accepted(present)
     }
