@@ -121,7 +121,8 @@ fn wrong_variables_and_flags_are_refused_by_name() {
         &["--mqtt-bind", "127.0.0.1:66000"],
         &[],
         "error: --mqtt-bind: mqtt.bind = \"127.0.0.1:66000\" has the port \"66000\", which is not from 0 to 65535; \
-         allowed: an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most 16",
+         allowed: an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most 16; \
+         [] for none",
     );
 }
 

@@ -98,7 +98,7 @@ where
                     }
                 };
                 if is_mqtt {
-                    edge.lobby.receive(connection);
+                    edge.lobby.receive(|_| connection);
                 } else {
                     actix_rt::spawn(connection);
                 }

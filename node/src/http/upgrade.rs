@@ -62,8 +62,8 @@ fn open(request: &HttpRequest) -> Result<HttpResponse, Problem> {
     let tls = tie.take_identity();
     let guests = Rc::clone(&edge);
     tie.take_over(move |transport| {
-        let greeting = greet_websocket(Rc::clone(&guests), transport, peer, place, tls);
-        guests.lobby.receive(greeting);
+        let at = Rc::clone(&guests);
+        guests.lobby.receive(|serial| greet_websocket(at, transport, peer, place, serial, tls));
     });
     let response = response
         .insert_header((header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL))

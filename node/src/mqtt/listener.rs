@@ -42,7 +42,10 @@ pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener, door: Door
         edge.lobby.wait_for_room().await;
         match listener.accept().await {
             Ok((stream, peer)) => match edge.shared.admission.enter(peer.ip(), edge.connected()) {
-                Ok(place) => edge.lobby.receive(greet(Rc::clone(&edge), stream, peer, place, door)),
+                Ok(place) => {
+                    let at = Rc::clone(&edge);
+                    edge.lobby.receive(|serial| greet(at, stream, Guest::new(&edge, peer, place, serial), door));
+                }
                 Err(limit) => turned_away(&edge, peer, limit),
             },
             Err(error) => {
@@ -76,20 +79,22 @@ pub(crate) struct Greeting {
 struct Guest {
     peer: SocketAddr,
     place: Place,
+    /// Its number in the lobby.
+    serial: u64,
     tls: Option<Box<TlsIdentity>>,
     deadline: tokio::time::Instant,
 }
 
 impl Guest {
-    fn new(edge: &EdgeLoop, peer: SocketAddr, place: Place) -> Self {
-        Self { peer, place, tls: None, deadline: (Instant::now() + edge.shared.settings.mqtt_connect_timeout).into() }
+    fn new(edge: &EdgeLoop, peer: SocketAddr, place: Place, serial: u64) -> Self {
+        let deadline = (Instant::now() + edge.shared.settings.mqtt_connect_timeout).into();
+        Self { peer, place, serial, tls: None, deadline }
     }
 }
 
-async fn greet(edge: Rc<EdgeLoop>, stream: TcpStream, peer: SocketAddr, place: Place, door: Door) {
+async fn greet(edge: Rc<EdgeLoop>, stream: TcpStream, mut guest: Guest, door: Door) {
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
-    let mut guest = Guest::new(&edge, peer, place);
     let transport = match door {
         Door::Mqtts => {
             // Boxed, as is everything else that not every client needs: one that says nothing should cost little.
@@ -109,9 +114,10 @@ pub(crate) async fn greet_websocket(
     transport: Transport,
     peer: SocketAddr,
     place: Place,
+    serial: u64,
     tls: Option<Box<TlsIdentity>>,
 ) {
-    let guest = Guest { tls, ..Guest::new(&edge, peer, place) };
+    let guest = Guest { tls, ..Guest::new(&edge, peer, place, serial) };
     receive(edge, transport, guest).await;
 }
 
@@ -133,7 +139,10 @@ async fn shake_hands(edge: &EdgeLoop, stream: TcpStream, guest: &Guest) -> Optio
 async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
     let peer = guest.peer;
     match timeout_at(guest.deadline, read_connect(&edge, &mut transport)).await {
-        Ok(Ok(Some((connect, rest)))) => Box::pin(welcome(&edge, transport, guest, connect, rest)).await,
+        Ok(Ok(Some((connect, rest)))) => {
+            edge.lobby.has_spoken(guest.serial);
+            Box::pin(welcome(&edge, transport, guest, connect, rest)).await;
+        }
         // Gone before it said anything whole: a port scan or a health check.
         Ok(Ok(None)) => tracing::debug!(%peer, "closed before its CONNECT"),
         Ok(Err(Greeted::Io(error))) => tracing::debug!(%peer, %error, "lost before its CONNECT"),

@@ -245,12 +245,22 @@ impl Lobby {
         true
     }
 
-    /// Greets a client in a task of its own, which is dropped if the client has to give way.
-    pub(crate) fn receive(self: &Rc<Self>, greeting: impl Future<Output = ()> + 'static) {
+    /// The CONNECT has come: what it waits for now is the node, and it does not give way. It still counts.
+    pub(crate) fn has_spoken(&self, serial: u64) {
+        self.guests.borrow_mut().remove(&serial);
+    }
+
+    /// Greets a client in a task of its own, which is dropped if the client has to give way. `greeting` is given its number, for
+    /// [`Lobby::has_spoken`].
+    pub(crate) fn receive<F>(self: &Rc<Self>, greeting: impl FnOnce(u64) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
         let serial = self.serial.get();
         self.serial.set(serial + 1);
         self.guests.borrow_mut().insert(serial, Guest { since: Instant::now(), task: None });
         let lobby = Rc::clone(self);
+        let greeting = greeting(serial);
         let task = actix_rt::spawn(async move {
             greeting.await;
             lobby.guests.borrow_mut().remove(&serial);
