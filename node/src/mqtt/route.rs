@@ -190,7 +190,9 @@ impl Route<'_> {
     }
 
     fn send_to_loop(&mut self, id: LoopId, share: Option<ForMember>) {
-        if self.edge.shared.stored_sessions.are_on(id) {
+        let stored_sessions = &self.edge.shared.stored_sessions;
+        // One for a member may be sent on from there, and then only the receipt that it has is waited for.
+        if stored_sessions.are_on(id) || (share.is_some() && stored_sessions.count() > 0) {
             self.need_receipt();
         }
         let mut router = self.edge.router.borrow_mut();
