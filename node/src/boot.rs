@@ -35,12 +35,13 @@ use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    commands,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
-    output, vitals,
+    output, shadow, vitals,
     vitals::Vitals,
 };
 
@@ -145,6 +146,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         exporting: http::state::Exporting::default(),
+        commands: commands::Counters::default(),
+        shadows: shadow::Counters::default(),
         stopping: AtomicBool::new(false),
     });
     let watchdog = Arc::new(AtomicBool::new(false));
@@ -304,8 +307,10 @@ impl EdgeLoop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
                 http::viewer::sweep(&edge);
+                shadow::sweep(&edge);
             }
         }));
+        accepting.push(actix_rt::spawn(commands::keep_time(Rc::clone(self))));
     }
 
     fn stop_accepting(&self) {

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
-use crate::edge::EdgeLoop;
+use crate::{commands::Status, edge::EdgeLoop};
 
 struct Text(String);
 
@@ -30,6 +30,7 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> S
     lifetime_readings(&mut text, lifetime);
     node(&mut text, edge);
     durability(&mut text, edge);
+    commands(&mut text, edge);
     scripts(&mut text, edge);
     text.0
 }
@@ -143,6 +144,36 @@ fn durability(text: &mut Text, edge: &EdgeLoop) {
         u8::from(checkpoint.healthy),
     );
     text.one("tidegate_checkpoint_position", "gauge", "The position that the store has.", checkpoint.folded);
+}
+
+fn commands(text: &mut Text, edge: &EdgeLoop) {
+    let (commands, shadows) = (&edge.shared.commands, &edge.shared.shadows);
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    const COMMANDS: &str = "tidegate_commands_total";
+    text.head(COMMANDS, "counter", "Commands to devices that ever came to a status; queued is every one that was taken.");
+    for status in Status::ALL {
+        let count = load(&commands.by_status[status as usize]);
+        text.value(COMMANDS, &format!("{{status=\"{}\"}}", status.name()), count);
+    }
+    const REFUSED: &str = "tidegate_commands_refused_total";
+    text.head(REFUSED, "counter", "Commands that were not taken: the device was not there, or a limit was met.");
+    text.value(REFUSED, "{from=\"http\"}", load(&commands.refused));
+    text.value(REFUSED, "{from=\"handler\"}", load(&commands.handler_refused));
+    const REPLIES: &str = "tidegate_command_replies_refused_total";
+    text.head(REPLIES, "counter", "Replies to commands that were not taken, by reason.");
+    text.value(REPLIES, "{reason=\"not-waiting\"}", load(&commands.replies_unknown));
+    text.value(REPLIES, "{reason=\"not-the-device\"}", load(&commands.replies_refused));
+    const SHADOWS: &str = "tidegate_shadow_requests_total";
+    text.head(SHADOWS, "counter", "Requests about shadows, by result.");
+    for (result, count) in [
+        ("updated", &shadows.updates),
+        ("got", &shadows.gets),
+        ("deleted", &shadows.deletes),
+        ("conflict", &shadows.conflicts),
+        ("rejected", &shadows.rejected),
+    ] {
+        text.value(SHADOWS, &format!("{{result=\"{result}\"}}"), load(count));
+    }
 }
 
 fn scripts(text: &mut Text, edge: &EdgeLoop) {

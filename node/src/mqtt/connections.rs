@@ -55,6 +55,8 @@ pub(crate) struct Link {
 struct Outgoing {
     last_id: u16,
     unacked: Vec<NonZeroU16>,
+    /// Those of them that are commands.
+    commands: Vec<(NonZeroU16, Arc<Message>)>,
     waiting: VecDeque<(Arc<Message>, Options)>,
 }
 
@@ -161,23 +163,28 @@ impl Link {
         self.send(&mut outgoing, message, options)
     }
 
-    /// The client has acknowledged a message: the next waiting one may go.
-    pub(crate) fn acked(&self, packet_id: NonZeroU16) {
+    /// The client has acknowledged a message: the next waiting one may go. Gives the message back if it was a command.
+    pub(crate) fn acked(&self, packet_id: NonZeroU16) -> Option<Arc<Message>> {
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.unacked.retain(|id| *id != packet_id);
+        let command = outgoing.commands.iter().position(|(id, _)| *id == packet_id);
+        let command = command.map(|at| outgoing.commands.swap_remove(at).1);
         while outgoing.unacked.len() < usize::from(self.receive_maximum)
             && let Some((message, options)) = outgoing.waiting.pop_front()
         {
             self.send(&mut outgoing, &message, &options);
         }
+        command
     }
 
     /// Writes a QoS 1 message. One that is not written will not be acknowledged: it takes up no place.
-    fn send(&self, outgoing: &mut Outgoing, message: &Message, options: &Options) -> Delivery {
+    fn send(&self, outgoing: &mut Outgoing, message: &Arc<Message>, options: &Options) -> Delivery {
         let id = outgoing.take_id();
         let delivery = self.write(message, options, Some(id));
         if delivery == Delivery::Dropped {
             outgoing.unacked.pop();
+        } else if message.command.is_some() {
+            outgoing.commands.push((id, Arc::clone(message)));
         }
         delivery
     }
@@ -277,15 +284,7 @@ mod tests {
         let peer = Peer { maximum_packet: 100, ..Peer::unlimited(Version::V5) };
         let link = Link::new(1, "subscriber", peer, 2, 0);
         let message = |bytes: usize| {
-            Arc::new(Message {
-                topic: "plant/1".into(),
-                payload: vec![b'x'; bytes].into(),
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                properties: Box::default(),
-                expiry: None,
-                from: None,
-            })
+            Arc::new(Message::of_node("plant/1", vec![b'x'; bytes], QoS::AtLeastOnce))
         };
         let options = Options {
             qos: QoS::AtLeastOnce,

@@ -1,8 +1,8 @@
 //! The MQTT side of the edge: the wire format, and the connections that speak it.
 //!
 //! A client's way in: `listener` (accept, CONNECT, move to the owner's loop once) → `connection` (the actor: bytes to packets)
-//! → `session` (what a packet means) → `topics` (is it a reading?) → `readings` (to the device's actor, and its answer back),
-//! and `router` (who has subscribed).
+//! → `session` (what a packet means) → `topics` (is it a reading, or for the node?) → `readings` (to the device's actor, and its
+//! answer back), and `router` (who has subscribed). `later` is the way back to a connection whose PUBACK another loop decides on.
 //! `connections` is what the others on the loop reach of each connection.
 //!
 //! The wire format: bytes become packets in the order of the files: `frame` (where a packet ends, and whether it may be that large) →
@@ -20,6 +20,7 @@ pub(crate) mod control;
 pub(crate) mod encode;
 pub(crate) mod filters;
 pub(crate) mod frame;
+pub(crate) mod later;
 pub(crate) mod listener;
 pub(crate) mod packet;
 pub(crate) mod properties;

@@ -23,7 +23,7 @@ use super::{
     filters::FilterTrie,
     packet::QoS,
 };
-use crate::edge::EdgeLoop;
+use crate::{commands::Addressed, edge::EdgeLoop};
 
 /// A message on its way to subscribers; shared by all of them.
 #[derive(Debug)]
@@ -37,6 +37,24 @@ pub(crate) struct Message {
     pub(crate) expiry: Option<u32>,
     /// The connection that published it, for subscriptions with no local.
     pub(crate) from: Option<(LoopId, ConnectionKey)>,
+    /// It is a command to a device.
+    pub(crate) command: Option<Box<Addressed>>,
+}
+
+impl Message {
+    /// A message of the node itself.
+    pub(crate) fn of_node(topic: impl Into<Box<str>>, payload: impl Into<Bytes>, qos: QoS) -> Self {
+        Self {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos,
+            retain: false,
+            properties: Box::default(),
+            expiry: None,
+            from: None,
+            command: None,
+        }
+    }
 }
 
 /// The options of a subscription.
@@ -232,7 +250,8 @@ fn update_listening(edge: &EdgeLoop) {
 
 /// Delivers a message to the subscribers of this loop and collects it for the others.
 pub(crate) fn publish(edge: &EdgeLoop, message: Message) {
-    route(edge, &Arc::new(message), true);
+    let also_others = message.command.as_ref().is_none_or(|to| !to.only);
+    route(edge, &Arc::new(message), also_others);
 }
 
 fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
@@ -243,6 +262,7 @@ fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
         Subscriber::Loop(id) if also_others && !loops.contains(&id) => loops.push(id),
         Subscriber::Loop(_) => {}
         Subscriber::Here(key) if options.no_local && message.from == Some((router.me, key)) => {}
+        Subscriber::Here(key) if message.command.as_ref().is_some_and(|to| to.excludes(router.me, key)) => {}
         // A client with overlapping subscriptions gets the message once, at the highest QoS ([MQTT-3.3.4-3]).
         Subscriber::Here(key) => match here.iter_mut().find(|(other, _)| *other == key) {
             Some((_, merged)) => {
@@ -295,18 +315,7 @@ pub(crate) fn publish_shown(edge: &EdgeLoop, shown: &Shown) {
         None => format!("devices/{device}/state"),
         Some(name) => format!("devices/{device}/events/{}", name.replace(['/', '+', '#', '\0'], "_")),
     };
-    publish(
-        edge,
-        Message {
-            topic: topic.into(),
-            payload: shown.update.json(),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: Box::default(),
-            expiry: None,
-            from: None,
-        },
-    );
+    publish(edge, Message::of_node(topic, shown.update.json(), QoS::AtMostOnce));
 }
 
 /// Sends what was collected for other loops.

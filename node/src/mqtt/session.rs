@@ -19,7 +19,11 @@ use super::{
     router::{self, Message, Options},
     topics::Target,
 };
-use crate::edge::EdgeLoop;
+use crate::{
+    commands::{self, Ears},
+    edge::EdgeLoop,
+    shadow,
+};
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct Session {
     device: Option<DeviceId>,
     filters: Vec<Box<str>>,
     will: Option<Box<Will>>,
+    /// Its subscriptions that take commands.
+    ears: Ears,
 }
 
 impl Session {
@@ -46,7 +52,8 @@ impl Session {
         if let Some(device) = &device {
             edge.handle.connected(device, true);
         }
-        Self { device, filters: Vec::new(), will: greeting.connect.will.clone().map(Box::new) }
+        let will = greeting.connect.will.clone().map(Box::new);
+        Self { device, filters: Vec::new(), will, ears: Ears::default() }
     }
 
     /// The connection is over: subscriptions go, the will is published unless the client said goodbye.
@@ -56,6 +63,9 @@ impl Session {
         }
         if let Some(device) = &self.device {
             edge.handle.connected(device, false);
+            if !self.ears.is_empty() {
+                commands::left(edge, device, link.key);
+            }
         }
         if let Some(will) = self.will.take() {
             let message = Message {
@@ -66,6 +76,7 @@ impl Session {
                 properties: will.properties.into(),
                 expiry: None,
                 from: None,
+                command: None,
             };
             router::publish(edge, message);
         }
@@ -86,7 +97,12 @@ impl Session {
         match packet {
             Packet::Publish(publish) => self.on_publish(edge, link, &publish).map_err(Stop::Refused)?,
             Packet::Pingreq => encode::pingresp(&mut link.out.borrow_mut()),
-            Packet::Puback(ack) => link.acked(ack.packet_id),
+            Packet::Puback(ack) => {
+                let acked = link.acked(ack.packet_id).filter(|_| !ack.reason.is_error());
+                if let Some(command) = acked.as_ref().and_then(|message| message.command.as_ref()) {
+                    commands::acknowledged(edge, link.key, command);
+                }
+            }
             Packet::Subscribe(subscribe) => self.on_subscribe(edge, link, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(edge, link, &unsubscribe),
             Packet::Disconnect(disconnect) => {
@@ -114,7 +130,7 @@ impl Session {
 
     // ---- PUBLISH
 
-    fn on_publish(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>) -> Result<(), CodecError> {
+    fn on_publish(&self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, publish: &Publish<'_>) -> Result<(), CodecError> {
         edge.shared.counters.mqtt_received.fetch_add(1, Ordering::Relaxed);
         if publish.qos == QoS::ExactlyOnce {
             let detail = "QoS 2 is not offered (the CONNACK says Maximum QoS 1); publish with QoS 0 or 1";
@@ -136,13 +152,16 @@ impl Session {
             }
             unanswered.push_back((packet_id, None));
         }
-        if !edge.router.borrow().is_empty() {
+        let target = Target::of(publish.topic);
+        if !target.is_consumed() && !edge.router.borrow().is_empty() {
             router::publish(edge, message_of(edge, link, publish));
         }
-        match Target::of(publish.topic) {
+        match target {
             Target::Reading(device, channel) => {
                 readings::take(edge, link, publish, (device, self.device.as_ref()), channel);
             }
+            Target::Reply(reply) => commands::take_reply(edge, link, publish, reply, self.device.as_ref()),
+            Target::Shadow(device, verb) => shadow::messages::take(edge, link, publish, device, verb),
             Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
         Ok(())
@@ -155,6 +174,7 @@ impl Session {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
         let mut new = Vec::new();
         let mut text = String::new();
+        let mut hears = false;
         let most = edge.shared.settings.mqtt_subscriptions;
         for filter in filters {
             if filter.filter.starts_with("$share/") {
@@ -172,6 +192,8 @@ impl Session {
                 continue;
             }
             let granted = filter.qos.min(QoS::AtLeastOnce);
+            let device = self.device.as_ref();
+            hears |= device.is_some_and(|device| self.ears.subscribed(device, &filter.filter, granted));
             if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id))
                 || announcing
             {
@@ -183,18 +205,33 @@ impl Session {
             codes.push(if granted == QoS::AtMostOnce { ReasonCode::SUCCESS } else { ReasonCode::GRANTED_QOS_1 });
         }
         let link = Rc::clone(link);
+        let listening = self.device.clone().filter(|_| hears).map(|device| (device, self.ears.listening()));
+        let home = Rc::clone(edge);
         router::announce(edge, new, true, move || {
             encode::suback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, &text);
             link.wake();
+            // Commands that wait go out behind the SUBACK.
+            if let Some((device, listening)) = listening {
+                commands::listens(&home, &device, link.key, listening);
+            }
         });
     }
 
     fn on_unsubscribe(&mut self, edge: &Rc<EdgeLoop>, link: &Link, unsubscribe: &Unsubscribe) {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
+        let mut hears = false;
         for filter in &unsubscribe.filters {
             self.filters.retain(|own| **own != **filter);
+            hears |= self.ears.unsubscribed(filter);
             let existed = router::unsubscribe(edge, filter, link.key);
             codes.push(if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
+        }
+        if let Some(device) = self.device.as_ref().filter(|_| hears) {
+            if self.ears.is_empty() {
+                commands::left(edge, device, link.key);
+            } else {
+                commands::listens(edge, device, link.key, self.ears.listening());
+            }
         }
         encode::unsuback(&mut link.out.borrow_mut(), &link.peer, unsubscribe.packet_id, &codes, "");
     }
@@ -218,6 +255,7 @@ fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
         properties: publish.forwarded_properties().into(),
         expiry: publish.message_expiry(),
         from: Some((edge.handle.id(), link.key)),
+        command: None,
     }
 }
 
