@@ -1,6 +1,6 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → accept.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → commands and shadows → accept.
 //! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
 
 use std::{
@@ -38,7 +38,7 @@ use crate::{
     commands,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
-    http,
+    http, kept,
     listeners::{self, ListenError},
     mqtt::{self, reason::ReasonCode},
     output, shadow, vitals,
@@ -62,6 +62,9 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What the edge has kept.
+    #[error("cannot bring commands and shadows back: {0}")]
+    Recover(#[from] kept::RecoverError),
     /// The handlers' directory or workers.
     #[error("cannot load the handlers: {0}")]
     Scripts(#[from] LoadError),
@@ -173,6 +176,7 @@ async fn live(
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    kept::recover(&shared).await?;
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));

@@ -60,7 +60,8 @@ fn scenario(library: Library, version: Version) {
         assert_eq!((&documents["previous"]["version"], &documents["current"]["version"]), (&json!(0), &json!(1)));
 
         // The device does part of it.
-        let report = json!({"state": {"reported": {"on": true, "color": {"r": 254}}}, "version": 1, "clientToken": "t"});
+        let report =
+            json!({"state": {"reported": {"on": true, "color": {"r": 254}}}, "version": 1, "clientToken": "t"});
         assert_eq!(device.publish(&topic("update"), &report.to_string()), 0);
         let (on, body) = heard(&mut device);
         assert_eq!((on, &body["clientToken"], &body["version"]), (topic("update/accepted"), &json!("t"), &json!(2)));

@@ -51,15 +51,8 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Sent,
-        Self::Delivered,
-        Self::Replied,
-        Self::Expired,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Queued, Self::Sent, Self::Delivered, Self::Replied, Self::Expired, Self::Failed, Self::Cancelled];
 
     pub(crate) fn of_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|status| *status as u8 == number)

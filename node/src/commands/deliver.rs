@@ -49,13 +49,17 @@ pub(super) fn with<T>(edge: &Rc<EdgeLoop>, act: impl FnOnce(&mut Commands, Now) 
     let now = now(edge);
     let (result, effects, due) = {
         let commands = &mut *edge.commands.borrow_mut();
-        let before = commands.next_due();
+        let (before, under_way) = (commands.next_due(), commands.under_way());
         let result = act(commands, now);
         let sooner = match (before, commands.next_due()) {
             (Some(before), Some(after)) => after < before,
             (None, Some(_)) => true,
             (_, None) => false,
         };
+        let gauge = &edge.shared.commands.under_way;
+        // Each loop adds what its own have become more or fewer: the sum never goes below nothing.
+        gauge.fetch_add(commands.under_way(), Ordering::Relaxed);
+        gauge.fetch_sub(under_way, Ordering::Relaxed);
         (result, commands.take_effects(), sooner)
     };
     if due {

@@ -15,7 +15,7 @@ mod stored;
 
 use std::{
     rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use tidegate_actors::{ids::DeviceId, script::ScriptCommand};
@@ -35,6 +35,8 @@ use crate::{edge::EdgeLoop, kept, mqtt::connections::ConnectionKey};
 pub(crate) struct Counters {
     /// By the number of a [`Status`]: how many ever came to it. `Queued` is every command that was taken.
     pub(crate) by_status: [AtomicU64; Status::ALL.len()],
+    /// Commands that are not over.
+    pub(crate) under_way: AtomicUsize,
     /// Commands that were refused at a limit or because the device was not there.
     pub(crate) refused: AtomicU64,
     /// Commands of handlers that were refused: nobody is told, they are logged.

@@ -89,7 +89,11 @@ fn at_most(field: &'static str, limit: &'static str, value: u64, most: u64) -> R
     if value <= most {
         return Ok(());
     }
-    Err(BadOrder { field: Some(field), detail: format!("{field} = {value}; allowed: up to {most}"), limit: Some((limit, most)) })
+    Err(BadOrder {
+        field: Some(field),
+        detail: format!("{field} = {value}; allowed: up to {most}"),
+        limit: Some((limit, most)),
+    })
 }
 
 fn ms(duration: Duration) -> u64 {

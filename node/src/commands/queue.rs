@@ -230,8 +230,7 @@ impl Commands {
         if !order.may_wait() && lane.and_then(Lane::takes).is_none() {
             return Err(Refusal::Offline);
         }
-        let mut command =
-            Command::new(RequestId::clone(&id), order, now.wall, 0);
+        let mut command = Command::new(RequestId::clone(&id), order, now.wall, 0);
         command.expires = now.uptime + command.order.expiry_ms;
         command.waiter = waiter;
         if self.bytes + command.bytes() > limits::COMMAND_BYTES && !self.make_room(command.bytes()) {

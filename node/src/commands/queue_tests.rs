@@ -68,9 +68,8 @@ fn who_may_not_wait_must_find_the_device() {
 #[test]
 fn what_waits_goes_out_in_order_once_the_device_listens_and_again_if_it_was_not_acknowledged() {
     let mut commands = Commands::default();
-    let ids: Vec<String> = (0..3)
-        .map(|n| commands.create(&device(), order(60_000), None, None, at(n)).unwrap().id.to_string())
-        .collect();
+    let ids: Vec<String> =
+        (0..3).map(|n| commands.create(&device(), order(60_000), None, None, at(n)).unwrap().id.to_string()).collect();
     assert!(ids.is_sorted());
     assert!(sent(&mut commands).is_empty());
     let both = Listening { native: None, rpc: Some(QoS::AtLeastOnce) };
@@ -157,10 +156,8 @@ fn a_device_has_so_many_commands_and_no_more() {
 #[test]
 fn a_loops_commands_have_so_many_bytes_and_those_that_are_over_give_way() {
     let mut commands = Commands::default();
-    let large = || Order {
-        params: format!("\"{}\"", "x".repeat(limits::COMMAND_PARAMS_BYTES - 2)).into(),
-        ..order(1_000)
-    };
+    let large =
+        || Order { params: format!("\"{}\"", "x".repeat(limits::COMMAND_PARAMS_BYTES - 2)).into(), ..order(1_000) };
     let fill = |commands: &mut Commands, now: Now| {
         let mut taken = 0;
         loop {

@@ -25,13 +25,7 @@ pub(crate) enum Reply<'a> {
 }
 
 /// Takes a reply. `own` is the device whose connection it is. It goes to no subscriber.
-pub(crate) fn take(
-    edge: &Rc<EdgeLoop>,
-    link: &Link,
-    publish: &Publish<'_>,
-    reply: Reply<'_>,
-    own: Option<&DeviceId>,
-) {
+pub(crate) fn take(edge: &Rc<EdgeLoop>, link: &Link, publish: &Publish<'_>, reply: Reply<'_>, own: Option<&DeviceId>) {
     let (device, which) = match (reply, own) {
         (Reply::Native { device, request }, Some(own)) if own.as_str() == device => (own, Ok(request)),
         (Reply::ThingsBoard(number), Some(own)) => (own, Err(number)),

@@ -150,11 +150,17 @@ fn commands(text: &mut Text, edge: &EdgeLoop) {
     let (commands, shadows) = (&edge.shared.commands, &edge.shared.shadows);
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     const COMMANDS: &str = "tidegate_commands_total";
-    text.head(COMMANDS, "counter", "Commands to devices that ever came to a status; queued is every one that was taken.");
+    text.head(
+        COMMANDS,
+        "counter",
+        "Commands to devices that ever came to a status; queued is every one that was taken.",
+    );
     for status in Status::ALL {
         let count = load(&commands.by_status[status as usize]);
         text.value(COMMANDS, &format!("{{status=\"{}\"}}", status.name()), count);
     }
+    let under_way = commands.under_way.load(Ordering::Relaxed);
+    text.one("tidegate_commands_under_way", "gauge", "Commands that are not over.", under_way);
     const REFUSED: &str = "tidegate_commands_refused_total";
     text.head(REFUSED, "counter", "Commands that were not taken: the device was not there, or a limit was met.");
     text.value(REFUSED, "{from=\"http\"}", load(&commands.refused));

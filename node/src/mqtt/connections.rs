@@ -283,9 +283,7 @@ mod tests {
     fn messages_that_a_client_does_not_take_hold_up_none_that_it_does() {
         let peer = Peer { maximum_packet: 100, ..Peer::unlimited(Version::V5) };
         let link = Link::new(1, "subscriber", peer, 2, 0);
-        let message = |bytes: usize| {
-            Arc::new(Message::of_node("plant/1", vec![b'x'; bytes], QoS::AtLeastOnce))
-        };
+        let message = |bytes: usize| Arc::new(Message::of_node("plant/1", vec![b'x'; bytes], QoS::AtLeastOnce));
         let options = Options {
             qos: QoS::AtLeastOnce,
             no_local: false,

@@ -41,7 +41,8 @@ impl Document {
     /// The update is for another version, or makes the document too large or too deep. The document is as before.
     pub(crate) fn updated(&self, update: &Update, now: i64) -> Result<Self, Rejection> {
         if let Some(version) = update.version.filter(|version| *version != self.version) {
-            let message = format!("Version conflict: the update is for version {version}, the shadow has {}", self.version);
+            let message =
+                format!("Version conflict: the update is for version {version}, the shadow has {}", self.version);
             return Err(Rejection::new(409, message));
         }
         let mut next = self.clone();
@@ -133,7 +134,8 @@ fn merge(values: &mut Map<String, Value>, times: &mut Map<String, Value>, patch:
                     values.insert(key.clone(), Value::Object(Map::new()));
                     times.insert(key.clone(), Value::Object(Map::new()));
                 }
-                if let (Some(Value::Object(values)), Some(Value::Object(times))) = (values.get_mut(key), times.get_mut(key))
+                if let (Some(Value::Object(values)), Some(Value::Object(times))) =
+                    (values.get_mut(key), times.get_mut(key))
                 {
                     merge(values, times, inner, now);
                 }

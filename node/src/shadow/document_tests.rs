@@ -56,7 +56,8 @@ fn value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[abc]", inner, 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            prop::collection::btree_map("[abc]", inner, 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     })
 }

@@ -15,3 +15,4 @@ pub(crate) mod stored;
 
 pub(crate) use request::{Rejection, Update, bare};
 pub(crate) use shadows::{Ask, Counters, Shadows, recovered, serve, sweep};
+pub(crate) use stored::{PREFIX, device_of};

@@ -426,7 +426,10 @@ fn command(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsV
         let most = limits::COMMAND_PARAMS_BYTES;
         Some(format!("ctx.command with parameters of more than {most} bytes (limit command_params_bytes)"))
     } else if bytes > limits::SCRIPT_VALUE_BYTES {
-        Some(format!("events and commands of more than {} bytes (limit script_value_bytes)", limits::SCRIPT_VALUE_BYTES))
+        Some(format!(
+            "events and commands of more than {} bytes (limit script_value_bytes)",
+            limits::SCRIPT_VALUE_BYTES
+        ))
     } else {
         None
     };
