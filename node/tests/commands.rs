@@ -364,6 +364,9 @@ fn a_handler_sends_commands() {
         commands["commands"][0].as_object().map(|_| commands["commands"][0].clone())
     });
     assert_eq!(lamp["status"], "queued");
+    // What the lamp's loop has journaled by now is durable.
+    let update = br#"{"state":{"desired":{"on":true}}}"#;
+    assert_eq!(http::request(node.http, "PATCH", "/devices/lamp/shadow", &[], update).status, 200);
     // A reading whose outcome is in the journal is not handled again, and its command not sent again.
     node.settled_ledger();
     drop(camera);

@@ -481,6 +481,10 @@ impl Commands {
         command.failure = end.failure;
         command.reason = end.reason;
         command.reply = end.reply;
+        if command.status == Status::Replied {
+            // The reply may come before the acknowledgement: it is one.
+            command.delivered = command.delivered.or(Some(now.wall));
+        }
         command.ended = Some(now.wall);
         self.bytes += command.bytes();
         if command.status != Status::Sent {
