@@ -27,6 +27,7 @@ mod script;
 mod shadow;
 mod state;
 mod swarm;
+mod transport;
 mod utc;
 mod vitals;
 

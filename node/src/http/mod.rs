@@ -2,7 +2,8 @@
 //!
 //! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out),
 //! `state` (all of them, out and in), `viewer` (live: WebSocket and SSE),
-//! `commands` (to devices, and their answers), `shadow` (what a device is to be and is), `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
+//! `upgrade` (MQTT over WebSocket), `commands` (to devices, and their answers), `shadow` (what a device is to be and is),
+//! `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
 mod commands;
@@ -19,5 +20,6 @@ mod problem;
 mod shadow;
 mod socket;
 pub(crate) mod state;
+mod upgrade;
 pub(crate) mod viewer;
 mod wishes;
