@@ -266,7 +266,7 @@ async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> 
     shared.stopping.store(true, Ordering::Relaxed);
     let quiet = shared.runtime.on_every_loop(|handle| {
         edge::here().stop_accepting();
-        handle.close_gate(true);
+        handle.close_gate();
     });
     let quiet = quiet.await.is_ok();
     let drained = runtime.drain(DRAIN_PATIENCE).await;

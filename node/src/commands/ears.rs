@@ -9,8 +9,11 @@ use crate::mqtt::packet::QoS;
 #[derive(Debug, Default)]
 pub(crate) struct Ears {
     #[expect(clippy::box_collection, reason = "a session without pays 8 bytes, not 24")]
-    filters: Option<Box<Vec<(Box<str>, QoS, Shape)>>>,
+    filters: Option<Box<Vec<Ear>>>,
 }
+
+/// A filter, the quality of service that was granted, and what it is about.
+type Ear = (Box<str>, QoS, Shape);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {

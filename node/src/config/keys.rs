@@ -322,7 +322,7 @@ section! {
             "A further job is refused by name (HTTP: 503).";
         /// Memory of the node's own process; script workers have limits of their own.
         "memory_limit_bytes" memory_limit_bytes: u64 = machine::memory_share().max(64 * MIB), Rule::Size(64 * MIB, 64 * TIB),
-            "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way.",
+            "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way; at 90 % readings are refused and counted (`memory`), and `/readyz` says so.",
             derived "80 % of the machine's or the cgroup's memory, whichever is less";
     }
 }

@@ -52,7 +52,7 @@ async fn asked(request: &HttpRequest, ask: Ask) -> Result<HttpResponse, Problem>
     let device: DeviceId = path::device(request)?;
     let of = device.clone();
     let answer = at_owner(&device, move |owner, done| {
-        shadow::serve(owner, of, ask, |_, answer: Result<Value, Rejection>| drop(done.send(answer)));
+        shadow::serve(owner, of, &ask, |_, answer: Result<Value, Rejection>| drop(done.send(answer)));
     });
     match answer.await? {
         Ok(document) => Ok(json(StatusCode::OK, document.to_string())),

@@ -191,7 +191,11 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
         Answer::Processed(disposition) => link.answer(packet_id, ReasonCode::SUCCESS, &outcome(disposition)),
         Answer::Refused(reason) if link.peer.version == Version::V5 => {
             tracing::warn!(client = %link.client_id, reason = reason.name(), "refused a reading");
-            link.answer(packet_id, ReasonCode::QUOTA_EXCEEDED, &words(&refused_at_limit(reason)));
+            link.answer(
+                packet_id,
+                ReasonCode::QUOTA_EXCEEDED,
+                &words(&refused_at_limit(reason, edge.shared.settings.memory_limit)),
+            );
         }
         // 3.1.1 cannot say "later": the connection is closed, and the client sends it again.
         Answer::Refused(reason) => {

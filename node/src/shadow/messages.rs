@@ -80,7 +80,7 @@ pub(crate) fn take(edge: &Rc<EdgeLoop>, link: &Link, publish: &Publish<'_>, devi
     let serve_there = move |owner: &Rc<EdgeLoop>| match ask {
         Ok(ask) => {
             let named = device.clone();
-            serve(owner, device, ask, move |owner, answer| answered(owner, &named, verb, answer, later));
+            serve(owner, device, &ask, move |owner, answer| answered(owner, &named, verb, answer, later));
         }
         Err(rejection) => {
             owner.shared.shadows.rejected.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -107,8 +107,8 @@ fn answered(edge: &Rc<EdgeLoop>, device: &DeviceId, verb: Verb, answer: Result<V
 }
 
 /// Publishes what subscribers are told of a change.
-pub(super) fn publish(edge: &EdgeLoop, device: &DeviceId, told: Told) {
-    let (topic, body) = match &told {
+pub(super) fn publish(edge: &EdgeLoop, device: &DeviceId, told: &Told) {
+    let (topic, body) = match told {
         Told::Accepted(body) => ("update/accepted", body),
         Told::Delta(body) => ("update/delta", body),
         Told::Documents(body) => ("update/documents", body),

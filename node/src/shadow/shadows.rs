@@ -124,11 +124,11 @@ pub(crate) fn recovered(edge: &EdgeLoop, key: &[u8], value: &[u8]) {
 pub(crate) fn serve(
     edge: &Rc<EdgeLoop>,
     device: DeviceId,
-    ask: Ask,
+    ask: &Ask,
     done: impl FnOnce(&Rc<EdgeLoop>, Result<Value, Rejection>) + 'static,
 ) {
-    let changed = change(edge, &device, &ask);
-    edge.shared.shadows.count(&ask, changed.as_ref().err());
+    let changed = change(edge, &device, ask);
+    edge.shared.shadows.count(ask, changed.as_ref().err());
     match changed {
         Err(rejection) => done(edge, Err(Rejection { token: ask.token(), ..rejection })),
         Ok(Changed { answer, then }) => {
@@ -142,7 +142,7 @@ pub(crate) fn serve(
                     later.shadows.borrow_mut().on_durable(&device);
                 }
                 for message in then.into_iter().flatten() {
-                    messages::publish(&later, &device, message);
+                    messages::publish(&later, &device, &message);
                 }
                 done(&later, Ok(answer));
             });
