@@ -1,6 +1,6 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → commands and shadows → accept.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions, commands and shadows → accept.
 //! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
 
 use std::{
@@ -40,7 +40,7 @@ use crate::{
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http, kept,
     listeners::{self, Door, ListenError},
-    mqtt::{self, reason::ReasonCode},
+    mqtt::{self, outgoing::QueueLimit, reason::ReasonCode, receipt::Receipts},
     output, shadow,
     transport::{
         admission::{Admission, Bounds},
@@ -72,6 +72,9 @@ pub(crate) enum ServeError {
     /// What the edge has kept.
     #[error("cannot bring commands and shadows back: {0}")]
     Recover(#[from] kept::RecoverError),
+    /// The stored sessions.
+    #[error("cannot bring the stored MQTT sessions back: {0}")]
+    Sessions(#[from] mqtt::restore::RestoreError),
     /// The handlers' directory or workers.
     #[error("cannot load the handlers: {0}")]
     Scripts(#[from] LoadError),
@@ -180,6 +183,9 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         exporting: http::state::Exporting::default(),
         commands: commands::Counters::default(),
         shadows: shadow::Counters::default(),
+        stored_sessions: edge::StoredSessions::new(config.runtime.loops),
+        receipts: (0..config.runtime.loops).map(|_| Receipts::default()).collect(),
+        origins: AtomicU64::new(edge::first_origin()),
         stopping: AtomicBool::new(false),
     });
     let watchdog = Arc::new(AtomicBool::new(false));
@@ -207,6 +213,8 @@ async fn live(
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
     kept::recover(&shared).await?;
+    let sessions = mqtt::restore::restore(&shared).await?;
+    tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
@@ -357,6 +365,7 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                mqtt::sessions::sweep(&edge);
                 http::viewer::sweep(&edge);
                 shadow::sweep(&edge);
             }
@@ -456,6 +465,12 @@ fn settings(config: &Config) -> Settings {
         mqtt_inflight: config.mqtt.limits.inflight,
         mqtt_subscriptions: config.mqtt.limits.subscriptions,
         mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
+        mqtt_receive_maximum: config.mqtt.limits.receive_maximum,
+        mqtt_queue: QueueLimit { messages: config.mqtt.limits.queue, bytes: config.mqtt.limits.queue_bytes },
+        mqtt_topic_aliases: config.mqtt.limits.topic_aliases,
+        mqtt_longest_keep_alive: config.mqtt.limits.keep_alive_s,
+        mqtt_longest_session: config.mqtt.limits.session_expiry_s,
+        mqtt_sessions: config.mqtt.limits.sessions,
         viewers: config.viewers.max,
         viewer_filters: config.viewers.filters,
         viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },

@@ -13,19 +13,19 @@ use crate::{
     edge::EdgeLoop,
     kept,
     mqtt::{
-        connections::ConnectionKey,
         packet::QoS,
         properties::id,
         router::{self, Message},
+        session::SessionKey,
         wire::put_binary,
     },
 };
 
-/// What a message to subscribers is as a command: the connection that it is meant for, and which command it is.
+/// What a message to subscribers is as a command: the device's own session, and which command it is.
 #[derive(Debug)]
 pub(crate) struct Addressed {
     pub(crate) home: LoopId,
-    pub(crate) key: ConnectionKey,
+    pub(crate) key: SessionKey,
     /// No other subscriber gets it: its topic is the same for every device.
     pub(crate) only: bool,
     pub(super) device: DeviceId,
@@ -33,9 +33,14 @@ pub(crate) struct Addressed {
 }
 
 impl Addressed {
-    /// Is the message kept from the subscriber with this key on loop `me`?
-    pub(crate) fn excludes(&self, me: LoopId, key: ConnectionKey) -> bool {
-        self.only && (self.home, self.key) != (me, key)
+    /// Is the session with this key on loop `me` the device's own?
+    pub(crate) fn is_for(&self, me: LoopId, key: SessionKey) -> bool {
+        (self.home, self.key) == (me, key)
+    }
+
+    /// Is the message kept from the session with this key on loop `me`?
+    pub(crate) fn excludes(&self, me: LoopId, key: SessionKey) -> bool {
+        self.only && !self.is_for(me, key)
     }
 }
 
@@ -89,13 +94,16 @@ fn carry_out(edge: &Rc<EdgeLoop>, effect: Effect) {
 fn send(edge: &Rc<EdgeLoop>, sending: Sending) {
     let (home, key) = sending.to;
     if sending.style == Style::Native {
-        return router::publish(edge, native(&sending, home, key));
+        router::publish(edge, native(&sending, home, key), None);
+        return;
     }
     // Its topic is that of every device: it goes to the loop of the connection, and there to the connection alone.
-    edge.at_loop_surely(home, move |edge| router::publish(edge, rpc(&sending, home, key)));
+    edge.at_loop_surely(home, move |edge| {
+        router::publish(edge, rpc(&sending, home, key), None);
+    });
 }
 
-fn native(sending: &Sending, home: LoopId, key: ConnectionKey) -> Message {
+fn native(sending: &Sending, home: LoopId, key: SessionKey) -> Message {
     let Sending { device, id: request, .. } = sending;
     #[derive(serde::Serialize)]
     struct Body<'a> {
@@ -119,7 +127,7 @@ fn native(sending: &Sending, home: LoopId, key: ConnectionKey) -> Message {
     addressed(sending, topic, body, properties, (home, key, false))
 }
 
-fn rpc(sending: &Sending, home: LoopId, key: ConnectionKey) -> Message {
+fn rpc(sending: &Sending, home: LoopId, key: SessionKey) -> Message {
     #[derive(serde::Serialize)]
     struct Body<'a> {
         method: &'a str,
@@ -136,12 +144,12 @@ fn addressed(
     topic: String,
     body: String,
     properties: Vec<u8>,
-    (home, key, only): (LoopId, ConnectionKey, bool),
+    (home, key, only): (LoopId, SessionKey, bool),
 ) -> Message {
     let (device, id) = (sending.device.clone(), RequestId::clone(&sending.id));
     Message {
         properties: properties.into(),
-        expiry: Some(sending.expiry),
+        deadline: Some(sending.deadline),
         command: Some(Box::new(Addressed { home, key, only, device, id })),
         ..Message::of_node(topic, body, QoS::AtLeastOnce)
     }

@@ -1,19 +1,9 @@
-//! Which of a session's subscriptions take commands. Most sessions have none, and pay eight bytes.
+//! Which subscriptions of a device's own session take commands.
 
 use tidegate_actors::ids::DeviceId;
 
 use super::queue::Listening;
 use crate::mqtt::packet::QoS;
-
-/// The subscriptions of a device's own session that can match a command to it.
-#[derive(Debug, Default)]
-pub(crate) struct Ears {
-    #[expect(clippy::box_collection, reason = "a session without pays 8 bytes, not 24")]
-    filters: Option<Box<Vec<Ear>>>,
-}
-
-/// A filter, the quality of service that was granted, and what it is about.
-type Ear = (Box<str>, QoS, Shape);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
@@ -21,42 +11,24 @@ enum Shape {
     ThingsBoard,
 }
 
-impl Ears {
-    /// The session has subscribed. Returns whether that is about commands.
-    pub(crate) fn subscribed(&mut self, device: &DeviceId, filter: &str, qos: QoS) -> bool {
-        let Some(shape) = shape_of(device.as_str(), filter) else { return false };
-        let filters = self.filters.get_or_insert_default();
-        match filters.iter_mut().find(|(known, ..)| **known == *filter) {
-            Some((_, granted, _)) => *granted = qos,
-            None => filters.push((filter.into(), qos, shape)),
+impl Listening {
+    /// Can a subscription to this filter take commands to the device?
+    pub(crate) fn concerns(device: &DeviceId, filter: &str) -> bool {
+        shape_of(device.as_str(), filter).is_some()
+    }
+
+    /// What a session with these subscriptions takes.
+    pub(crate) fn of<'a>(device: &DeviceId, subscriptions: impl IntoIterator<Item = (&'a str, QoS)>) -> Self {
+        let mut listening = Self::default();
+        for (filter, qos) in subscriptions {
+            let best = match shape_of(device.as_str(), filter) {
+                Some(Shape::Native) => &mut listening.native,
+                Some(Shape::ThingsBoard) => &mut listening.rpc,
+                None => continue,
+            };
+            *best = (*best).max(Some(qos));
         }
-        true
-    }
-
-    /// The session has unsubscribed. Returns whether that is about commands.
-    pub(crate) fn unsubscribed(&mut self, filter: &str) -> bool {
-        let Some(filters) = &mut self.filters else { return false };
-        let before = filters.len();
-        filters.retain(|(known, ..)| **known != *filter);
-        let changed = filters.len() < before;
-        if filters.is_empty() {
-            self.filters = None;
-        }
-        changed
-    }
-
-    /// Does it hear anything?
-    pub(crate) fn is_empty(&self) -> bool {
-        self.filters.is_none()
-    }
-
-    /// On which topics the device takes commands.
-    pub(crate) fn listening(&self) -> Listening {
-        let best = |wanted: Shape| {
-            let filters = self.filters.iter().flat_map(|filters| filters.iter());
-            filters.filter(|(_, _, shape)| *shape == wanted).map(|(_, qos, _)| *qos).max()
-        };
-        Listening { native: best(Shape::Native), rpc: best(Shape::ThingsBoard) }
+        listening
     }
 }
 
@@ -123,19 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_counts_until_the_last_that_matches_is_gone() {
+    fn of_several_subscriptions_the_best_counts() {
         let device = DeviceId::new("d1").unwrap();
-        let mut ears = Ears::default();
-        assert!(!ears.subscribed(&device, "plant/#", QoS::AtLeastOnce) && ears.is_empty());
-        assert!(ears.subscribed(&device, "devices/d1/commands/+", QoS::AtLeastOnce));
-        assert!(ears.subscribed(&device, "devices/d1/#", QoS::AtMostOnce));
-        assert!(ears.subscribed(&device, "v1/devices/me/rpc/request/+", QoS::AtMostOnce));
+        let filters = [
+            ("plant/#", QoS::ExactlyOnce),
+            ("devices/d1/commands/+", QoS::AtLeastOnce),
+            ("devices/d1/#", QoS::AtMostOnce),
+            ("v1/devices/me/rpc/request/+", QoS::AtMostOnce),
+        ];
         let both = Listening { native: Some(QoS::AtLeastOnce), rpc: Some(QoS::AtMostOnce) };
-        assert_eq!(ears.listening(), both);
-        assert!(ears.unsubscribed("devices/d1/commands/+"));
-        assert_eq!(ears.listening().native, Some(QoS::AtMostOnce));
-        assert!(!ears.unsubscribed("plant/#"));
-        assert!(ears.unsubscribed("devices/d1/#") && ears.unsubscribed("v1/devices/me/rpc/request/+"));
-        assert!(ears.is_empty() && ears.listening() == Listening::default());
+        assert_eq!(Listening::of(&device, filters), both);
+        assert_eq!(Listening::of(&device, filters[..1].iter().copied()), Listening::default());
     }
 }

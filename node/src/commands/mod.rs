@@ -1,8 +1,8 @@
 //! Commands to devices: taken over HTTP and from handlers, sent over MQTT, answered by the device.
 //!
 //! A command's way: `order` (what is asked) → `queue` (the loop that owns the device: which wait, which are under way) → `deliver`
-//! (the message, in Tidegate's shape or ThingsBoard's) → the device → `reply` → whoever waits. `ears` is what a session has
-//! subscribed to, as far as commands go; `command` is one of them, `stored` how it is kept. Only a device's own connection
+//! (the message, in Tidegate's shape or ThingsBoard's) → the device → `reply` → whoever waits. `ears` is what of a session's
+//! subscriptions takes commands; `command` is one of them, `stored` how it is kept. Only a device's own connection
 //! answers for it.
 
 mod command;
@@ -22,13 +22,12 @@ use tidegate_actors::{ids::DeviceId, script::ScriptCommand};
 
 pub(crate) use command::{Ended, Failure, Order, RequestId, Status};
 pub(crate) use deliver::{Addressed, keep_time};
-pub(crate) use ears::Ears;
 pub(crate) use order::{BadOrder, Request};
 pub(crate) use queue::{Commands, Created, Listening, NotCancelled, Refusal};
 pub(crate) use reply::{Reply, take as take_reply};
 pub(crate) use stored::PREFIX;
 
-use crate::{edge::EdgeLoop, kept, mqtt::connections::ConnectionKey};
+use crate::{edge::EdgeLoop, kept, mqtt::session::Session};
 
 /// What is counted of all commands.
 #[derive(Debug, Default)]
@@ -118,28 +117,35 @@ pub(crate) fn cancel(
     }
 }
 
-/// The device's own connection, on this loop, listens so from now on.
-pub(crate) fn listens(edge: &Rc<EdgeLoop>, device: &DeviceId, key: ConnectionKey, listening: Listening) {
-    let (device, home) = (device.clone(), edge.handle.id());
+/// The subscriptions of a device's own session, which has a connection, are what they are from now on.
+pub(crate) fn listens(edge: &Rc<EdgeLoop>, session: &Session) {
+    let Some(device) = &session.device else { return };
+    let listening = listening(session, device);
+    if listening == Listening::default() {
+        return left(edge, session);
+    }
+    let (device, home, key) = (device.clone(), edge.handle.id(), session.key);
     edge.at_loop_surely(edge.handle.owner_of(device.as_str()), move |owner| {
         deliver::with(owner, |commands, now| commands.listens(&device, (home, key), listening, now));
     });
 }
 
-/// The device's own connection, on this loop, is over.
-pub(crate) fn left(edge: &Rc<EdgeLoop>, device: &DeviceId, key: ConnectionKey) {
-    let (device, home) = (device.clone(), edge.handle.id());
+fn listening(session: &Session, device: &DeviceId) -> Listening {
+    let subscriptions = session.subscriptions.borrow();
+    Listening::of(device, subscriptions.iter().map(|(filter, subscription)| (&**filter, subscription.qos)))
+}
+
+/// The device's own session has lost its connection, or no more takes commands.
+pub(crate) fn left(edge: &Rc<EdgeLoop>, session: &Session) {
+    let Some(device) = &session.device else { return };
+    let (device, home, key) = (device.clone(), edge.handle.id(), session.key);
     edge.at_loop_surely(edge.handle.owner_of(device.as_str()), move |owner| {
         deliver::with(owner, |commands, now| commands.left(&device, (home, key), now));
     });
 }
 
-/// A subscriber of this loop has acknowledged a message that is a command: if it was the device's own connection, the device
-/// has it.
-pub(crate) fn acknowledged(edge: &Rc<EdgeLoop>, key: ConnectionKey, message: &Addressed) {
-    if (message.home, message.key) != (edge.handle.id(), key) {
-        return;
-    }
+/// A device's own session has acknowledged a command: the device has it.
+pub(crate) fn acknowledged(edge: &Rc<EdgeLoop>, message: &Addressed) {
     let (device, id) = (message.device.clone(), RequestId::clone(&message.id));
     edge.at_loop_surely(edge.handle.owner_of(device.as_str()), move |owner| {
         deliver::with(owner, |commands, now| commands.delivered(&device, &id, now));

@@ -17,7 +17,7 @@ use super::{
     command::{Command, Ended, Failure, Order, RequestId, Status, Waiter},
     stored,
 };
-use crate::mqtt::{connections::ConnectionKey, packet::QoS};
+use crate::mqtt::{packet::QoS, session::SessionKey};
 
 /// Both clocks: the time of day is stored and shown, durations go by the other.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +50,8 @@ impl Listening {
     }
 }
 
-/// A device's own connection: its loop, and its key there.
-pub(crate) type Connection = (LoopId, ConnectionKey);
+/// A device's own session, while it has a connection: its loop, and its key there.
+pub(crate) type Connection = (LoopId, SessionKey);
 
 /// What the machine does to the world.
 #[derive(Debug, PartialEq)]
@@ -74,8 +74,8 @@ pub(crate) struct Sending {
     pub(crate) name: Box<str>,
     pub(crate) params: Box<str>,
     pub(crate) oneway: bool,
-    /// Seconds for which it is worth something.
-    pub(crate) expiry: u32,
+    /// When it is worth nothing any more, in milliseconds since the node's start.
+    pub(crate) deadline: u64,
 }
 
 /// Why a command is not taken.
@@ -304,7 +304,6 @@ impl Commands {
             command.tries += 1;
             let due = now.uptime + command.order.timeout_ms;
             self.timers.set(device, command, due);
-            let left_ms = command.expires.saturating_sub(now.uptime).max(command.order.timeout_ms);
             self.effects.push(Effect::Count(Status::Sent));
             self.effects.push(Effect::Send(Box::new(Sending {
                 device: device.clone(),
@@ -315,7 +314,7 @@ impl Commands {
                 name: command.order.name.clone(),
                 params: command.order.params.clone(),
                 oneway: command.order.oneway,
-                expiry: u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
+                deadline: command.expires.max(due),
             })));
             if command.order.oneway && qos == QoS::AtMostOnce {
                 // Nobody will ever say more of it.

@@ -120,6 +120,6 @@ pub(super) fn publish(edge: &EdgeLoop, device: &DeviceId, told: &Told) {
 fn send(edge: &EdgeLoop, device: &DeviceId, topic: &str, body: &Value) {
     if !edge.router.borrow().is_empty() {
         let topic = format!("devices/{device}/shadow/{topic}");
-        router::publish(edge, Message::of_node(topic, body.to_string(), QoS::AtLeastOnce));
+        router::publish(edge, Message::of_node(topic, body.to_string(), QoS::AtLeastOnce), None);
     }
 }
