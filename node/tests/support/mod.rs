@@ -10,6 +10,7 @@ pub(crate) mod driver;
 pub(crate) mod http;
 pub(crate) mod mqtt;
 pub(crate) mod node;
+pub(crate) mod published;
 pub(crate) mod raw;
 pub(crate) mod small_disk;
 pub(crate) mod sse;
