@@ -249,14 +249,13 @@ impl Session {
         let parcel = outgoing.finish(seq).and_then(|finished| finished.parcel);
         let is_empty = outgoing.len() == 0;
         drop(slot);
-        match parcel.as_ref().and_then(|parcel| parcel.message.command.as_ref()) {
-            Some(command) if command.is_for(edge.handle.id(), self.key) => {
-                if taken {
-                    commands::acknowledged(&crate::edge::here(), command);
-                }
-            }
-            _ if self.is_stored() => keeping::forget_message(edge, self, seq, true),
-            _ => {}
+        let command = parcel.as_ref().and_then(|parcel| parcel.message.command.as_deref());
+        let command = command.filter(|to| to.is_for(edge.handle.id(), self.key));
+        if let Some(command) = command.filter(|_| taken) {
+            commands::acknowledged(&crate::edge::here(), command);
+        }
+        if self.is_stored() && command.is_none() {
+            keeping::forget_message(edge, self, seq, true);
         }
         if !is_empty {
             self.pump(edge, link);
