@@ -119,12 +119,12 @@ pub(crate) fn cancel(
 
 /// The subscriptions of a device's own session, which has a connection, are what they are from now on.
 pub(crate) fn listens(edge: &Rc<EdgeLoop>, session: &Session) {
-    let Some(device) = &session.device else { return };
-    let listening = listening(session, device);
+    let Some(device) = session.device.borrow().clone() else { return };
+    let listening = listening(session, &device);
     if listening == Listening::default() {
         return left(edge, session);
     }
-    let (device, home, key) = (device.clone(), edge.handle.id(), session.key);
+    let (home, key) = (edge.handle.id(), session.key);
     edge.at_loop_surely(edge.handle.owner_of(device.as_str()), move |owner| {
         deliver::with(owner, |commands, now| commands.listens(&device, (home, key), listening, now));
     });
@@ -137,8 +137,8 @@ fn listening(session: &Session, device: &DeviceId) -> Listening {
 
 /// The device's own session has lost its connection, or no more takes commands.
 pub(crate) fn left(edge: &Rc<EdgeLoop>, session: &Session) {
-    let Some(device) = &session.device else { return };
-    let (device, home, key) = (device.clone(), edge.handle.id(), session.key);
+    let Some(device) = session.device.borrow().clone() else { return };
+    let (home, key) = (edge.handle.id(), session.key);
     edge.at_loop_surely(edge.handle.owner_of(device.as_str()), move |owner| {
         deliver::with(owner, |commands, now| commands.left(&device, (home, key), now));
     });

@@ -16,7 +16,7 @@ mod page;
 mod parked;
 mod path;
 mod post;
-mod problem;
+pub(crate) mod problem;
 mod shadow;
 mod socket;
 pub(crate) mod state;

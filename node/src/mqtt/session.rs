@@ -35,6 +35,7 @@ use super::{
     topics::Target,
 };
 use crate::{
+    auth::{self, Grant},
     commands::{self, Listening},
     edge::EdgeLoop,
     shadow,
@@ -60,8 +61,8 @@ pub(crate) struct Session {
     pub(crate) client_id: Rc<str>,
     /// Who began it, if the node knows its clients: nobody else gets it.
     pub(crate) principal: Option<Arc<str>>,
-    /// The device whose session it is, if the client id can be a device's.
-    pub(crate) device: Option<DeviceId>,
+    /// The device whose session it is: the client's, by its credential, or by its client id if nobody is asked.
+    pub(crate) device: RefCell<Option<DeviceId>>,
     /// Seconds that it outlives its connection; 0: it ends with it, and nothing of it is stored.
     pub(crate) expiry: Cell<u32>,
     /// Is there a stored pair of it?
@@ -102,7 +103,7 @@ impl Session {
             key: 0,
             client_id: client_id.into(),
             principal: principal.map(Arc::from),
-            device: None,
+            device: RefCell::default(),
             expiry: Cell::new(expiry),
             kept: Cell::new(false),
             link: RefCell::default(),
@@ -132,7 +133,7 @@ impl Session {
 
     /// Should the client's socket not be read now: too many of its device's readings are under way?
     pub(crate) fn is_device_pressed(&self, edge: &EdgeLoop) -> bool {
-        self.device.as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
+        self.device.borrow().as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
     }
 
     /// Handles one packet that came over `link`.
@@ -231,12 +232,16 @@ impl Session {
 
     /// Hands a message to whom it is for.
     fn pass_on(&self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
+        if !link.may_publish(publish.topic) {
+            return auth::mqtt::answer_denied(edge, link, publish.packet_id, publish.topic);
+        }
         if let Err((reason, text)) = self.may_publish(link, publish) {
             link.answer(publish.packet_id, reason, text);
             return;
         }
         let target = Target::of(publish.topic);
-        if !target.is_consumed() && (publish.retain || !edge.router.borrow().is_empty()) {
+        let is_for_node = target.is_consumed() || auth::mqtt::is_for_the_node(link, publish.topic);
+        if !is_for_node && (publish.retain || !edge.router.borrow().is_empty()) {
             let message = Message { origin: name.origin, again: name.again, ..message_of(edge, link, publish) };
             if publish.retain
                 && link.peer.version == Version::V5
@@ -260,9 +265,9 @@ impl Session {
         }
         match target {
             Target::Reading(device, channel) => {
-                readings::take(edge, link, publish, (device, self.device.as_ref()), channel, name.origin);
+                readings::take(edge, link, publish, (device, self.device.borrow().as_ref()), channel, name.origin);
             }
-            Target::Reply(reply) => commands::take_reply(edge, link, publish, reply, self.device.as_ref()),
+            Target::Reply(reply) => commands::take_reply(edge, link, publish, reply, self.device.borrow().as_ref()),
             Target::Shadow(device, verb) => shadow::messages::take(edge, link, publish, device, verb),
             Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
@@ -284,7 +289,7 @@ impl Session {
         let is_for_others = match Target::of(publish.topic) {
             Target::Reading(Some(device), _) | Target::Shadow(device, _) => edge.handle.owner_of(device) != me,
             Target::Reading(None, _) | Target::Reply(_) => {
-                self.device.as_ref().is_some_and(|device| edge.handle.owner_of(device.as_str()) != me)
+                self.device.borrow().as_ref().is_some_and(|device| edge.handle.owner_of(device.as_str()) != me)
             }
             Target::Plain => false,
         };
@@ -399,6 +404,15 @@ impl Session {
         let mut text = String::new();
         let mut hears = false;
         for filter in filters {
+            match link.grant(&filter.filter) {
+                Grant::Free => {}
+                Grant::Checked => link.check_deliveries(),
+                Grant::Denied => {
+                    text = "not a filter that this user may subscribe to".to_owned();
+                    codes.push(auth::mqtt::subscription_denied(edge, link, &filter.filter));
+                    continue;
+                }
+            }
             let granted = subscription(&filter, subscription_id);
             if let Err(refused) = self.may_subscribe(edge, &filter.filter) {
                 tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {refused}");
@@ -416,7 +430,7 @@ impl Session {
             if wants_retained && topic::split_share(&filter.filter).is_none() {
                 retained.push((Box::from(filter.filter.as_str()), granted));
             }
-            hears |= self.device.as_ref().is_some_and(|device| Listening::concerns(device, &filter.filter));
+            hears |= self.device.borrow().as_ref().is_some_and(|device| Listening::concerns(device, &filter.filter));
             let bytes = filter.filter.len();
             if self.subscriptions.borrow_mut().insert(filter.filter.into(), granted).is_none() {
                 self.filter_bytes.set(self.filter_bytes.get() + bytes);
@@ -471,7 +485,7 @@ impl Session {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
         let mut hears = false;
         for filter in &unsubscribe.filters {
-            hears |= self.device.as_ref().is_some_and(|device| Listening::concerns(device, filter));
+            hears |= self.device.borrow().as_ref().is_some_and(|device| Listening::concerns(device, filter));
             if self.subscriptions.borrow_mut().remove(filter.as_str()).is_some() {
                 self.filter_bytes.set(self.filter_bytes.get() - filter.len());
             }
