@@ -1,6 +1,6 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions → accept.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions, commands and shadows → accept.
 //! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
 
 use std::{
@@ -36,9 +36,11 @@ use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    auth::{self, Auth, AuthError},
+    commands,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
-    http,
+    http, kept,
     listeners::{self, Door, ListenError},
     mqtt::{
         self,
@@ -49,7 +51,7 @@ use crate::{
         retaining::Notes,
         sys_feed::Feed,
     },
-    output,
+    output, shadow,
     transport::{
         admission::{Admission, Bounds},
         certificates::{self, BadFile, Certificates, Files},
@@ -77,6 +79,9 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What the edge has kept.
+    #[error("cannot bring commands and shadows back: {0}")]
+    Recover(#[from] kept::RecoverError),
     /// What is kept in the state.
     #[error("cannot read what is kept: {0}")]
     Store(#[from] StoreError),
@@ -89,6 +94,9 @@ pub(crate) enum ServeError {
     /// The handlers' directory is something else.
     #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
     HandlersNoDir(PathBuf),
+    /// Users, rules or keys.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] BadFile),
@@ -134,6 +142,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
 /// As [`serve`].
 pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let fds = raise_fd_limit();
+    let auth = Auth::open(config)?;
     let certificates =
         |files: Option<Files>| files.map(Certificates::load).transpose().map(|loaded| loaded.map(Arc::new));
     let (mqtt_tls, http_tls) = (certificates(config.mqtt_tls())?, certificates(config.http_tls())?);
@@ -182,6 +191,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config),
         counters: Counters::default(),
+        auth: Arc::clone(&auth),
         admission: Admission::new(bounds(config, fds)),
         mqtt_tls,
         http_tls,
@@ -189,6 +199,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         exporting: http::state::Exporting::default(),
+        commands: commands::Counters::default(),
+        shadows: shadow::Counters::default(),
         retained: Retained::new(retained_limits(config)),
         notes: (0..config.runtime.loops).map(|_| Notes::default()).collect(),
         subscriptions: AtomicUsize::new(0),
@@ -204,6 +216,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let system = actix::System::new();
     let served = system.block_on(live(shared, inboxes, doors, unfinished, when_ready));
     watchdog.store(true, Ordering::Relaxed);
+    auth.audit.stop();
     drop(lock);
     served
 }
@@ -223,11 +236,13 @@ async fn live(
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    kept::recover(&shared).await?;
     let sessions = mqtt::restore::restore(&shared).await?;
     tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
+    actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
     let certificates = shared.mqtt_tls.iter().chain(&shared.http_tls).cloned().collect();
     let runtime_of = shared.runtime.clone();
@@ -375,14 +390,17 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                auth::revoke::sweep(&edge);
                 mqtt::sessions::sweep(&edge);
                 if edge.handle.id() == LoopId(0) {
                     mqtt::retaining::sweep(&edge);
                     mqtt::sys_feed::tick(&edge);
                 }
                 http::viewer::sweep(&edge);
+                shadow::sweep(&edge);
             }
         }));
+        accepting.push(actix_rt::spawn(commands::keep_time(Rc::clone(self))));
     }
 
     fn stop_accepting(&self) {
