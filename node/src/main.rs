@@ -4,6 +4,7 @@
 //! `boot` runs the node with it, and `exit` says how it ended. This file only joins them.
 
 mod boot;
+mod bridge;
 mod cli;
 #[allow(dead_code, reason = "each command uses its own part of it")]
 mod client;
