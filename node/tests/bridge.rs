@@ -5,12 +5,13 @@ mod support;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -393,53 +394,74 @@ fn a_configuration_that_is_wrong_is_refused_with_its_place() {
     assert!(shown.contains("password = \"***\"") && !shown.contains("hush"), "{shown}");
 }
 
-/// Publishes `count` messages at QoS 1, one a device, with a few under way at a time, and sends again what the broker did not
-/// acknowledge: `acknowledged` counts what it did.
-fn publish_all(broker: std::net::SocketAddr, count: u64, acknowledged: &AtomicU64) {
-    const WINDOW: usize = 20;
+/// How far the publisher may go and how far it has come.
+#[derive(Default)]
+struct Progress {
+    allowed: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+/// Publishes `count` messages, one a device, with a few under way at a time, and sends again what the broker did not
+/// acknowledge.
+fn publish_all(broker: SocketAddr, qos: u8, count: u64, progress: &Progress) {
     let deadline = Instant::now() + Duration::from_secs(600);
+    // Each with whether it was sent on this connection.
     let mut todo: BTreeMap<u64, bool> = (0..count).map(|n| (n, false)).collect();
     while !todo.is_empty() {
         assert!(Instant::now() < deadline, "the broker did not take {} messages", todo.len());
-        // What was under way when the connection ended goes out again.
         todo.values_mut().for_each(|sent| *sent = false);
-        let _ = publish_some(broker, &mut todo, WINDOW, acknowledged);
+        // A broker that is away is asked again.
+        let _ = publish_some(broker, qos, &mut todo, progress);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn publish_some(
-    broker: std::net::SocketAddr,
-    todo: &mut BTreeMap<u64, bool>,
-    window: usize,
-    acknowledged: &AtomicU64,
-) -> Option<()> {
+fn publish_some(broker: SocketAddr, qos: u8, todo: &mut BTreeMap<u64, bool>, progress: &Progress) -> Option<()> {
     use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect_timeout(&broker, PATIENCE).ok()?;
+    const WINDOW: usize = 20;
+    let mut stream = TcpStream::connect_timeout(&broker, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.write_all(&Connect::new(Version::V3, "publisher").bytes()).ok()?;
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack).ok()?;
+    stream.read_exact(&mut [0; 4]).ok()?;
     let mut under_way: BTreeMap<u16, u64> = BTreeMap::new();
     let mut next_id = 0_u16;
     while !todo.is_empty() {
-        let fresh: Vec<u64> =
-            todo.iter().filter(|(_, sent)| !**sent).map(|(n, _)| *n).take(window - under_way.len()).collect();
+        let allowed = progress.allowed.load(Ordering::Relaxed);
+        let fresh = todo.range(..allowed).filter(|(_, sent)| !**sent).map(|(n, _)| *n);
+        let fresh: Vec<u64> = fresh.take(WINDOW - under_way.len()).collect();
         let mut bytes = Vec::new();
         for n in fresh {
             next_id = next_id.checked_add(1).unwrap_or(1);
             let payload = format!("{{\"n\":{n}}}");
-            bytes.extend(mqtt::publish(Version::V3, &format!("fleet/d{n:05}/t"), 1, next_id, &[], payload.as_bytes()));
+            bytes.extend(mqtt::publish(
+                Version::V3,
+                &format!("fleet/d{n:05}/t"),
+                qos,
+                next_id,
+                &[],
+                payload.as_bytes(),
+            ));
             under_way.insert(next_id, n);
             todo.insert(n, true);
         }
         stream.write_all(&bytes).ok()?;
-        let mut puback = [0; 4];
-        stream.read_exact(&mut puback).ok()?;
-        assert_eq!(puback[0], 0x40, "{puback:?}");
-        let n = under_way.remove(&u16::from_be_bytes([puback[2], puback[3]]))?;
-        todo.remove(&n);
-        acknowledged.fetch_add(1, Ordering::Relaxed);
+        if under_way.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        let mut packet = [0; 4];
+        stream.read_exact(&mut packet).ok()?;
+        let id = u16::from_be_bytes([packet[2], packet[3]]);
+        match packet[0] {
+            0x40 | 0x70 => {}
+            0x50 => {
+                stream.write_all(&[0x62, 2, packet[2], packet[3]]).ok()?;
+                continue;
+            }
+            other => panic!("a packet {other:#x}"),
+        }
+        todo.remove(&under_way.remove(&id)?);
+        progress.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
     Some(())
 }
@@ -451,36 +473,48 @@ fn publish_some(
 /// `TIDEGATE_TEST_BRIDGE_MESSAGES` (2,000) and `TIDEGATE_TEST_SEED` change the run.
 #[test]
 fn nothing_that_was_acknowledged_is_lost_when_both_sides_are_killed() {
+    both_sides_are_killed(1);
+}
+
+#[test]
+fn nothing_of_quality_2_is_lost_when_both_sides_are_killed() {
+    both_sides_are_killed(2);
+}
+
+fn both_sides_are_killed(qos: u8) {
     let of = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let count = of("TIDEGATE_TEST_BRIDGE_MESSAGES").unwrap_or(2_000);
-    let seed = of("TIDEGATE_TEST_SEED")
-        .unwrap_or_else(|| u64::from(std::process::id()) ^ Instant::now().elapsed().as_nanos() as u64);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    let seed = of("TIDEGATE_TEST_SEED").unwrap_or_else(|| u64::from(now));
     eprintln!("seed {seed}: TIDEGATE_TEST_SEED={seed} repeats it");
     let mut dice = Dice(seed);
     let version = if dice.next().is_multiple_of(2) { "3.1.1" } else { "5" };
     let mut broker = Mosquitto::start("");
-    let keys = format!("version = \"{version}\"");
-    let config = Config::new().bridge("fleet", &url(&broker), &keys, &["filter = \"fleet/{d}/t\"\ndevice = \"{d}\""]);
+    let subscription = format!("filter = \"fleet/{{d}}/t\"\ndevice = \"{{d}}\"\nqos = {qos}");
+    let config = Config::new().bridge("fleet", &url(&broker), &format!("version = \"{version}\""), &[&subscription]);
     let house = config.house();
     let mut node = house.start();
     connected(&node, "fleet");
 
     let began = Instant::now();
-    let acknowledged = Arc::new(AtomicU64::new(0));
+    let progress = Arc::new(Progress::default());
     let publisher = {
-        let (address, acknowledged) = (broker.address, Arc::clone(&acknowledged));
-        std::thread::spawn(move || publish_all(address, count, &acknowledged))
+        let (address, progress) = (broker.address, Arc::clone(&progress));
+        std::thread::spawn(move || publish_all(address, qos, count, &progress))
     };
-    let (mut kills, mut restarts, mut again) = (0, 0, 0);
+    let (mut kills, mut restarts, mut seen) = (0, 0, 0);
     while !publisher.is_finished() {
-        // A while of progress, then one of them dies, or both.
-        let until = acknowledged.load(Ordering::Relaxed) + dice.between(1, 300);
+        // Some messages more; while they flow one of the two dies, or both.
+        let more = dice.between(1, count / 12);
+        let allowed = progress.allowed.fetch_add(more, Ordering::Relaxed) + more;
+        let until = (allowed - dice.between(0, more)).min(count);
         eventually_within(Duration::from_secs(60), "the publisher goes on", || {
-            Some(()).filter(|()| publisher.is_finished() || acknowledged.load(Ordering::Relaxed) >= until)
+            let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
+            Some(()).filter(|()| publisher.is_finished() || acknowledged >= until)
         });
         let who = dice.between(1, 3);
         if who & 1 != 0 {
-            again += status(&node, "fleet")["messages"].as_u64().unwrap_or(0);
+            seen += status(&node, "fleet")["messages"].as_u64().unwrap_or(0);
             node.kill9();
             kills += 1;
         }
@@ -501,7 +535,7 @@ fn nothing_that_was_acknowledged_is_lost_when_both_sides_are_killed() {
     let last = eventually_within(patience, "nothing is under way", || {
         Some(status(&node, "fleet")).filter(|it| it["connected"] == true && it["inFlight"] == 0)
     });
-    again += last["messages"].as_u64().unwrap_or(0);
+    seen += last["messages"].as_u64().unwrap_or(0);
     let (mut found, mut after) = (0, String::new());
     loop {
         let page = node.get(&format!("/devices?limit=1000&after={after}")).json();
@@ -515,22 +549,19 @@ fn nothing_that_was_acknowledged_is_lost_when_both_sides_are_killed() {
         after = last["deviceId"].as_str().expect("an id").to_owned();
     }
     eprintln!(
-        "{count} messages over MQTT {version}: {found} devices in the state; the node was killed {kills} times, mosquitto \
-         restarted {restarts} times; the node saw {again} messages; {:.1} s",
+        "{count} messages at QoS {qos} over MQTT {version}: {found} devices in the state; the node was killed {kills} times, \
+         mosquitto restarted {restarts} times; the node saw {seen} messages; {:.1} s",
         began.elapsed().as_secs_f64()
     );
     assert_eq!(found, count);
-    assert!(kills > 0 || restarts > 0, "nobody was killed");
+    assert!(kills > 2 && restarts > 2, "hardly anybody was killed: {kills} {restarts}");
     assert_eq!(node.stop(), Some(0));
 }
 
 /// A broker of the test's own: it says what a real one would not, and sees when the PUBACK comes.
 #[test]
 fn a_message_is_not_acknowledged_before_its_reading_is_durable_nor_on_another_connection() {
-    use std::{
-        io::{Read as _, Write as _},
-        net::{TcpListener, TcpStream},
-    };
+    use std::io::{Read as _, Write as _};
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("mqtt://{}", listener.local_addr().expect("bound"));
     let config = Config::new().bridge("fake", &url, "keep_alive_ms = 1000", &["filter = \"a/{d}\"\ndevice = \"{d}\""]);

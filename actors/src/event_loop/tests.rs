@@ -1,5 +1,7 @@
 //! Several loops, driven turn by turn on one thread: whatever the interleaving, order, ledger, answers and the position hold.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -102,7 +104,7 @@ impl World {
             commit_max_delay: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
             panics: AtomicU64::new(0),
-            heartbeats: Vec::new(),
+            heartbeats: (0..loops).map(|_| AtomicU64::new(0)).collect(),
             started: Instant::now(),
         });
         Self {
@@ -165,6 +167,9 @@ impl World {
             self.loops[id].on_message(message);
         }
         let event_loop = &mut self.loops[id];
+        while let Some(then) = event_loop.next_durable() {
+            then();
+        }
         // Every turn is at a commit tick.
         event_loop.send_batch();
         event_loop.wake_owners();

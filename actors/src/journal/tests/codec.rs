@@ -13,6 +13,7 @@ use crate::{
         frame::{self, Frame},
         record::{self, BODY_VERSION, DecodeError, Kind},
     },
+    kept::KeptChange,
     limits,
     reading::{Channel, Reading},
     script::{ParkReason, Verdict},
@@ -37,6 +38,10 @@ fn encode(record: &Record) -> (Kind, Vec<u8>) {
         Record::Imported { state, overwrite } => {
             record::encode_imported(&mut body, state, *overwrite).unwrap();
             (Kind::Imported, body)
+        }
+        Record::Kept(KeptChange { key, value }) => {
+            record::encode_kept(&mut body, key, value.as_deref()).unwrap();
+            (Kind::Kept, body)
         }
     }
 }
@@ -82,6 +87,8 @@ fn records() -> impl Strategy<Value = Record> {
             .prop_map(|(device, position)| Record::Unparked { device, position: Position(position) }),
         (0..900_u64, 0..900_u64, any::<bool>())
             .prop_map(|(device, position, overwrite)| Record::Imported { state: state(device, position), overwrite }),
+        (prop::collection::vec(any::<u8>(), 1..100), prop::option::of(bytes()))
+            .prop_map(|(key, value)| Record::Kept(KeptChange { key: key.into(), value })),
         (device(), any::<u64>(), verdicts(), script_state).prop_map(|(device, reading, verdict, script_state)| {
             Record::Outcome(OutcomeRecord { device, reading: Position(reading), verdict, script_state })
         }),
@@ -96,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_refused(kind in 1_u8..3, body in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_a_record_or_refused(kind in 1_u8..6, body in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = record::decode(kind, BODY_VERSION, &body);
         let _ = frame::parse(&body);
     }
@@ -192,4 +199,29 @@ fn the_largest_reading_fits_and_a_larger_record_is_refused_without_a_trace() {
     let decoded = |frame: Frame<'_>| record::decode(frame.kind, frame.version, frame.body);
     assert_eq!(decoded(first), Ok(Record::Reading { reading: largest, routed: true }));
     assert!(matches!(decoded(second), Ok(Record::Outcome(_))));
+}
+
+#[test]
+fn a_pair_is_within_its_limits_or_refused() {
+    let change = |key: usize, value: usize| KeptChange { key: vec![1; key].into(), value: Some(vec![2; value].into()) };
+    let mut batch = Batch::new(LoopId(0));
+    batch.push_kept(&change(limits::KEPT_KEY_BYTES, 4_000_000)).unwrap();
+    let before = (batch.records(), batch.bytes());
+    for (key, value) in [(0, 1), (limits::KEPT_KEY_BYTES + 1, 0), (1, limits::RECORD_BYTES)] {
+        let refused = batch.push_kept(&change(key, value)).unwrap_err().to_string();
+        assert!(refused.contains("limit record_bytes") && refused.contains("limit kept_key_bytes"), "{refused}");
+    }
+    assert_eq!((batch.records(), batch.bytes()), before);
+    batch.seal(7);
+    let frame = frame::parse(batch.frames()).unwrap();
+    let decoded = record::decode(frame.kind, frame.version, frame.body);
+    assert_eq!(decoded, Ok(Record::Kept(change(limits::KEPT_KEY_BYTES, 4_000_000))));
+    // Bytes that claim a key without a byte.
+    assert!(matches!(record::decode(Kind::Kept as u8, BODY_VERSION, &[0, 0, 0]), Err(DecodeError::Malformed(_))));
+    // What version 1 of this record looks like on a disk.
+    let stored =
+        encode(&Record::Kept(KeptChange { key: Bytes::from_static(b"sc"), value: Some(Bytes::from_static(b"v")) }));
+    assert_eq!(stored.1, [0, 2, b's', b'c', 1, 1, b'v']);
+    let stored = encode(&Record::Kept(KeptChange { key: Bytes::from_static(b"sc"), value: None }));
+    assert_eq!(stored.1, [0, 2, b's', b'c', 0]);
 }

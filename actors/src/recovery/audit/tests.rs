@@ -15,6 +15,7 @@ use crate::{
         Batch, FileJournal, Journal, JournalConfig, OutcomeRecord,
         tests::doubles::{WaitingSink, reading},
     },
+    kept::KeptChange,
     script::{ParkReason, Verdict},
     store::Changes,
 };
@@ -173,13 +174,35 @@ fn a_changed_state_a_stranger_and_a_missing_parked_reading_are_found() {
         let state = store.get("pump-1").unwrap().unwrap();
         let stranger = DeviceState { device: DeviceId::new("stranger").unwrap(), ..state.clone() };
         let changed = DeviceState { state: Bytes::from_static(b"{\"temperature\":-1}"), ..state };
-        Changes { states: vec![stranger, changed], parked: Vec::new(), unparked: vec![Position(22)] }
+        Changes { states: vec![stranger, changed], unparked: vec![Position(22)], ..Changes::default() }
     });
     let audit = house.audit();
     let what: Vec<_> = audit.differences.iter().map(|one| (one.device.as_str(), one.what.as_str())).collect();
     assert!(what[0].0 == "pump-1" && what[0].1.starts_with("state: "), "{what:?}");
     assert_eq!(what[1], ("stranger", "it is in the view only"));
     assert_eq!((audit.parked_differing, audit.ledger.difference), (1, -3));
+}
+
+#[test]
+fn kept_pairs_that_differ_are_found() {
+    let house = lived_in();
+    let change =
+        |key: u8, value: Option<&'static str>| KeptChange { key: vec![key].into(), value: value.map(Bytes::from) };
+    house.journal(|batch| {
+        (1..=5).for_each(|key| batch.push_kept(&change(key, Some("as it should be"))).unwrap());
+        batch.push_kept(&change(5, None)).unwrap();
+    });
+    for _ in 0..2 {
+        let audit = house.audit();
+        assert!(audit.is_sound(), "{audit:?}");
+        assert_eq!((audit.kept, audit.kept_differing), (4, 0));
+        house.start();
+    }
+    let kept = vec![change(0, Some("a stranger")), change(2, Some("changed")), change(4, None)];
+    house.change(|_| Changes { kept, ..Changes::default() });
+    let audit = house.audit();
+    assert!(!audit.is_sound());
+    assert_eq!((audit.kept, audit.kept_differing, audit.differing), (5, 3, 0));
 }
 
 #[test]
