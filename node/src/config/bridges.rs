@@ -10,7 +10,7 @@ use super::{
     rows::{self, Places, RawRow, row},
     rule::Rule,
     source::{Problem, Source},
-    value::{Field, Secret, Value},
+    value::{Field, Secret, Value, optional_fields},
 };
 use crate::bridge::{BrokerUrl, Pattern, Template};
 
@@ -150,6 +150,7 @@ macro_rules! parsed_fields {
 }
 
 parsed_fields!(BrokerUrl, Pattern, Template);
+optional_fields!(BrokerUrl, Pattern, Template);
 
 impl Field for Version {
     fn from_value(value: Value) -> Option<Self> {

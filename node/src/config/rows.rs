@@ -196,8 +196,7 @@ pub(crate) fn toml<T: Row>(path: &str, row: &T, places: &Places) -> String {
     // A secret that stands in a file of its own does not stand here.
     let stands =
         |column: &Column<T>| !column.rule.is_secret() || places.contains_key(&format!("{path}.{}", column.name));
-    let given =
-        |column: &'static Column<T>| Some((column, (column.get)(row))).filter(|(_, value)| *value != Value::Absent);
+    let given = |column: &'static Column<T>| Some((column, (column.get)(row))).filter(|(_, value)| !value.is_absent());
     let lines: Vec<_> = T::COLUMNS
         .iter()
         .filter(|column| stands(column))
@@ -235,7 +234,7 @@ pub(crate) fn markdown<T: Row>() -> String {
         let default = match (column.get)(&defaults) {
             _ if column.needed => "- must be given".to_owned(),
             _ if column.derived.is_some() => format!("- default: {}", column.derived.unwrap_or_default()),
-            Value::Absent => "- default: none".to_owned(),
+            value if value.is_absent() => "- default: none".to_owned(),
             value => format!("- default: `{}`", column.rule.show(&value)),
         };
         let _ = write!(

@@ -41,6 +41,11 @@ pub(crate) enum Value {
 }
 
 impl Value {
+    /// Is there none? (A path that is not given is an empty one.)
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent) || matches!(self, Self::Text(text) if text.is_empty())
+    }
+
     /// The value for machines; sizes are bytes.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match self {
@@ -87,15 +92,22 @@ impl Field for Secret {
     }
 }
 
-impl<T: Field> Field for Option<T> {
-    fn from_value(value: Value) -> Option<Self> {
-        T::from_value(value).map(Some)
-    }
-
-    fn to_value(&self) -> Value {
-        self.as_ref().map_or(Value::Absent, Field::to_value)
-    }
+/// Keys of rows that may have no value.
+macro_rules! optional_fields {
+    ($($type:ty),+) => {$(
+        impl $crate::config::value::Field for Option<$type> {
+            fn from_value(value: $crate::config::value::Value) -> Option<Self> {
+                <$type as $crate::config::value::Field>::from_value(value).map(Some)
+            }
+            fn to_value(&self) -> $crate::config::value::Value {
+                self.as_ref().map_or($crate::config::value::Value::Absent, $crate::config::value::Field::to_value)
+            }
+        }
+    )+};
 }
+pub(crate) use optional_fields;
+
+optional_fields!(String, Secret);
 
 /// A field's type, to and from [`Value`]. `None`: the value does not fit the type.
 pub(crate) trait Field: Sized {
