@@ -1,6 +1,6 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → accept → bridges.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions → accept → bridges.
 //! Stop: accept no more → read no more → drain → goodbye to brokers and clients → last checkpoint → end.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use tidegate_actors::{
     fanout::ViewerLimits,
     fold::fold_state,
     handover::Handover,
+    ids::LoopId,
     inbox::{self, Inbox},
     journal::{FileJournal, Journal, JournalConfig, JournalError, Retention},
     limits,
@@ -29,18 +30,27 @@ use tidegate_actors::{
     recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
-    store::{SledConfig, StateStore},
+    store::{SledConfig, StateStore, StoreError},
 };
 use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    auth::{self, Auth, AuthError},
     bridge::Bridges,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, Door, ListenError},
-    mqtt::{self, reason::ReasonCode},
+    mqtt::{
+        self,
+        outgoing::QueueLimit,
+        reason::ReasonCode,
+        receipt::Receipts,
+        retained::{self, Retained},
+        retaining::Notes,
+        sys_feed::Feed,
+    },
     output,
     transport::{
         admission::{Admission, Bounds},
@@ -69,12 +79,21 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What is kept in the state.
+    #[error("cannot read what is kept: {0}")]
+    Store(#[from] StoreError),
+    /// The stored sessions.
+    #[error("cannot bring the stored MQTT sessions back: {0}")]
+    Sessions(#[from] mqtt::restore::RestoreError),
     /// The handlers' directory or workers.
     #[error("cannot load the handlers: {0}")]
     Scripts(#[from] LoadError),
     /// The handlers' directory is something else.
     #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
     HandlersNoDir(PathBuf),
+    /// Users, rules or keys.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] BadFile),
@@ -120,6 +139,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
 /// As [`serve`].
 pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let fds = raise_fd_limit();
+    let auth = Auth::open(config)?;
     let certificates =
         |files: Option<Files>| files.map(Certificates::load).transpose().map(|loaded| loaded.map(Arc::new));
     let (mqtt_tls, http_tls) = (certificates(config.mqtt_tls())?, certificates(config.http_tls())?);
@@ -168,6 +188,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config),
         counters: Counters::default(),
+        auth: Arc::clone(&auth),
         admission: Admission::new(bounds(config, fds)),
         mqtt_tls,
         http_tls,
@@ -176,13 +197,22 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         vitals: Arc::new(Vitals::default()),
         bridges: Bridges::new(&config.bridges, config.runtime.loops, &services.clock),
         exporting: http::state::Exporting::default(),
+        retained: Retained::new(retained_limits(config)),
+        notes: (0..config.runtime.loops).map(|_| Notes::default()).collect(),
+        subscriptions: AtomicUsize::new(0),
+        sys_feed: Feed::default(),
+        stored_sessions: edge::StoredSessions::new(config.runtime.loops),
+        receipts: (0..config.runtime.loops).map(|_| Receipts::default()).collect(),
+        origins: AtomicU64::new(edge::first_origin()),
         stopping: AtomicBool::new(false),
     });
+    mqtt::retaining::load(&shared)?;
     let watchdog = Arc::new(AtomicBool::new(false));
     vitals::watchdog(services, Arc::clone(&watchdog))?;
     let system = actix::System::new();
     let served = system.block_on(live(shared, inboxes, doors, unfinished, when_ready));
     watchdog.store(true, Ordering::Relaxed);
+    auth.audit.stop();
     drop(lock);
     served
 }
@@ -202,10 +232,13 @@ async fn live(
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    let sessions = mqtt::restore::restore(&shared).await?;
+    tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     shared.bridges.start()?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
+    actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
     let certificates = shared.mqtt_tls.iter().chain(&shared.http_tls).cloned().collect();
     let runtime_of = shared.runtime.clone();
@@ -263,7 +296,7 @@ async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> 
     shared.bridges.close();
     let quiet = shared.runtime.on_every_loop(|handle| {
         edge::here().stop_accepting();
-        handle.close_gate(true);
+        handle.close_gate();
     });
     let quiet = quiet.await.is_ok();
     let drained = runtime.drain(DRAIN_PATIENCE).await;
@@ -356,6 +389,12 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                auth::revoke::sweep(&edge);
+                mqtt::sessions::sweep(&edge);
+                if edge.handle.id() == LoopId(0) {
+                    mqtt::retaining::sweep(&edge);
+                    mqtt::sys_feed::tick(&edge);
+                }
                 http::viewer::sweep(&edge);
             }
         }));
@@ -418,6 +457,10 @@ fn retention(config: &Config) -> Retention {
     Retention { bytes, age: (hours > 0).then(|| Duration::from_secs(hours.saturating_mul(3_600))) }
 }
 
+fn retained_limits(config: &Config) -> retained::Limits {
+    retained::Limits { messages: config.mqtt.limits.retained_messages, bytes: config.mqtt.limits.retained_bytes }
+}
+
 /// How many clients may come, and how fast. Each loop has its share of the pace.
 fn bounds(config: &Config, fds: u64) -> Bounds {
     let limits = &config.mqtt.limits;
@@ -452,7 +495,15 @@ fn settings(config: &Config) -> Settings {
         http_default_ack: config.http.default_ack,
         mqtt_inflight: config.mqtt.limits.inflight,
         mqtt_subscriptions: config.mqtt.limits.subscriptions,
+        mqtt_subscriptions_total: config.mqtt.limits.subscriptions_total,
         mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
+        mqtt_sys_interval: Duration::from_secs(config.mqtt.sys_interval_s),
+        mqtt_receive_maximum: config.mqtt.limits.receive_maximum,
+        mqtt_queue: QueueLimit { messages: config.mqtt.limits.queue, bytes: config.mqtt.limits.queue_bytes },
+        mqtt_topic_aliases: config.mqtt.limits.topic_aliases,
+        mqtt_longest_keep_alive: config.mqtt.limits.keep_alive_s,
+        mqtt_longest_session: config.mqtt.limits.session_expiry_s,
+        mqtt_sessions: config.mqtt.limits.sessions,
         viewers: config.viewers.max,
         viewer_filters: config.viewers.filters,
         viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },

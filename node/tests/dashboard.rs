@@ -1,10 +1,10 @@
-//! The dashboard, in a real browser: runs `browser/dashboard.test.mjs` against a node.
+//! The dashboard, in a real browser: runs the tests in `browser` against a node.
 
 mod support;
 
 use std::{path::Path, process::Command};
 
-use support::{House, eventually, mosquitto::Mosquitto};
+use support::{House, Node, auth::user, eventually, mosquitto::Mosquitto};
 
 const HOT: &str = "export function onMetric(metric, ctx) {
   if (metric.temperature > 90) ctx.emit('hot', { temperature: metric.temperature });
@@ -12,12 +12,6 @@ const HOT: &str = "export function onMetric(metric, ctx) {
 
 #[test]
 fn the_dashboard_shows_what_the_node_has() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-    assert!(
-        tests.join("node_modules/playwright-core").is_dir(),
-        "playwright-core is not installed; run: npm ci --prefix {} (test.sh does)",
-        tests.display()
-    );
     let broker = Mosquitto::start("");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = dir.path().join("tidegate.toml");
@@ -31,8 +25,29 @@ fn the_dashboard_shows_what_the_node_has() {
         Some(()).filter(|()| node.metric("tidegate_bridge_connected{bridge=\"plant\"}") == 1.0)
     });
     broker.publish("plant/", "no device", &[]);
+    run("dashboard.test.mjs", &node);
+}
+
+#[test]
+fn where_there_are_users_the_dashboard_asks_who_one_is() {
+    let house = House::new();
+    user(&house, "anna", "viewer", "secret");
+    user(&house, "d1", "device", "secret");
+    let node = house.start();
+    let reported = node.as_user("d1", "secret").post("/devices/d1/metrics?ack=processed", "{\"temperature\":21.5}");
+    assert_eq!(reported.status, 200, "{}", reported.text());
+    run("login.test.mjs", &node);
+}
+
+fn run(file: &str, node: &Node) {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    assert!(
+        tests.join("node_modules/playwright-core").is_dir(),
+        "playwright-core is not installed; run: npm ci --prefix {} (test.sh does)",
+        tests.display()
+    );
     let run = Command::new("node")
-        .args(["--test", "--test-reporter=spec", "dashboard.test.mjs"])
+        .args(["--test", "--test-reporter=spec", file])
         .current_dir(&tests)
         .env("TIDEGATE_URL", format!("http://{}/", node.http))
         .output()

@@ -34,12 +34,23 @@ pub(crate) use retries::{Retries, Taken};
 pub(crate) use waits::Waits;
 
 use crate::{
+    auth::Auth,
     bridge::Bridges,
     http::{state::Exporting, viewer::Seat},
     listeners::Door,
     mqtt::{
+        announcements::Announcements,
         connections::Connections,
-        router::{Announcements, Router},
+        drops::Drops,
+        outgoing::QueueLimit,
+        packet::{Connect, Version},
+        receipt::{self, Receipts},
+        replay::Replays,
+        retained::Retained,
+        retaining::Notes,
+        router::Router,
+        sessions::Sessions,
+        sys_feed::Feed,
     },
     transport::{
         admission::{Admission, Lobby},
@@ -58,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// Identity and authorization.
+    pub(crate) auth: Arc<Auth>,
     /// Who may come in.
     pub(crate) admission: Arc<Admission>,
     /// The certificates of MQTT over TLS, and of HTTP over TLS.
@@ -73,6 +86,20 @@ pub(crate) struct Shared {
     pub(crate) bridges: Bridges,
     /// Whether an export is under way.
     pub(crate) exporting: Exporting,
+    /// The retained messages.
+    pub(crate) retained: Retained,
+    /// Those that are to be kept, by the loop that owns their topics.
+    pub(crate) notes: Vec<Notes>,
+    /// Subscriptions of all sessions.
+    pub(crate) subscriptions: AtomicUsize,
+    /// What was published under `$SYS`.
+    pub(crate) sys_feed: Feed,
+    /// Stored sessions, by loop.
+    pub(crate) stored_sessions: StoredSessions,
+    /// The receipts that each loop's publishers wait for.
+    pub(crate) receipts: Vec<Receipts>,
+    /// Names of messages with QoS 2 begin here: no start of the node gives one twice.
+    pub(crate) origins: AtomicU64,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
     pub(crate) stopping: AtomicBool,
 }
@@ -92,12 +119,65 @@ pub(crate) struct Settings {
     pub(crate) http_default_ack: AckLevel,
     pub(crate) mqtt_inflight: u16,
     pub(crate) mqtt_subscriptions: usize,
+    pub(crate) mqtt_subscriptions_total: usize,
     pub(crate) mqtt_outbound_bytes: usize,
+    pub(crate) mqtt_sys_interval: Duration,
+    pub(crate) mqtt_receive_maximum: u16,
+    pub(crate) mqtt_queue: QueueLimit,
+    pub(crate) mqtt_topic_aliases: u16,
+    pub(crate) mqtt_longest_keep_alive: u16,
+    pub(crate) mqtt_longest_session: u32,
+    pub(crate) mqtt_sessions: usize,
     pub(crate) viewers: usize,
     pub(crate) viewer_filters: usize,
     pub(crate) viewer_limits: ViewerLimits,
     pub(crate) memory_limit: u64,
     pub(crate) data_dir: DataDir,
+}
+
+impl Settings {
+    /// The keep alive that a client is told to use in place of its own ([MQTT-3.2.2-21]); 3.1.1 cannot be told.
+    pub(crate) fn mqtt_keep_alive(&self, connect: &Connect) -> Option<u16> {
+        let most = self.mqtt_longest_keep_alive;
+        let is_longer = connect.keep_alive == 0 || connect.keep_alive > most;
+        (most > 0 && is_longer && connect.version == Version::V5).then_some(most)
+    }
+
+    /// The seconds that a session is kept, of those that are asked for.
+    pub(crate) fn mqtt_session_expiry(&self, asked: u32) -> u32 {
+        asked.min(self.mqtt_longest_session)
+    }
+}
+
+/// How many sessions are stored, by loop.
+#[derive(Debug)]
+pub(crate) struct StoredSessions(Vec<AtomicUsize>);
+
+impl StoredSessions {
+    /// None on so many loops.
+    pub(crate) fn new(loops: usize) -> Self {
+        Self((0..loops).map(|_| AtomicUsize::new(0)).collect())
+    }
+
+    /// A session of this loop is stored.
+    pub(crate) fn add(&self, id: LoopId) {
+        self.0[id.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A session of this loop is not stored any more.
+    pub(crate) fn remove(&self, id: LoopId) {
+        self.0[id.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Are there any on this loop?
+    pub(crate) fn are_on(&self, id: LoopId) -> bool {
+        self.0[id.index()].load(Ordering::Relaxed) > 0
+    }
+
+    /// All of them.
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// What the edge counts, beside the ledger.
@@ -111,8 +191,21 @@ pub(crate) struct Counters {
     pub(crate) mqtt_received: AtomicU64,
     /// Messages sent to MQTT subscribers.
     pub(crate) mqtt_sent: AtomicU64,
-    /// Messages that MQTT subscribers lost because they did not read (limit `mqtt_outbound_bytes`).
-    pub(crate) mqtt_dropped: AtomicU64,
+    /// Messages that were to be retained and were not (limits `retained_messages`, `retained_bytes`).
+    pub(crate) mqtt_not_retained: AtomicU64,
+    /// MQTT sessions now, with those whose client is away.
+    pub(crate) mqtt_sessions: AtomicUsize,
+    /// CONNECTs that were accepted.
+    pub(crate) mqtt_accepted: AtomicU64,
+    /// Most MQTT connections at a time.
+    pub(crate) mqtt_most_connections: AtomicUsize,
+    /// Packets and bytes of accepted connections, from the clients and to them.
+    pub(crate) mqtt_packets_in: AtomicU64,
+    pub(crate) mqtt_packets_out: AtomicU64,
+    pub(crate) mqtt_bytes_in: AtomicU64,
+    pub(crate) mqtt_bytes_out: AtomicU64,
+    /// Messages that MQTT subscribers did not get.
+    pub(crate) mqtt_dropped: Drops,
     /// Connections closed for what they sent.
     pub(crate) mqtt_refused: AtomicU64,
     /// TLS handshakes that came to nothing.
@@ -123,16 +216,62 @@ pub(crate) struct Counters {
     pub(crate) viewers_stalled: AtomicU64,
 }
 
+/// The MQTT traffic of one loop, counted without the others.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    packets_in: Cell<u64>,
+    packets_out: Cell<u64>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+impl Traffic {
+    pub(crate) fn came_in(&self, packets: u64, bytes: usize) {
+        self.packets_in.set(self.packets_in.get() + packets);
+        self.bytes_in.set(self.bytes_in.get() + bytes as u64);
+    }
+
+    pub(crate) fn went_out(&self, packets: u64, bytes: usize) {
+        self.packets_out.set(self.packets_out.get() + packets);
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+    }
+
+    /// Adds it to the node's counters.
+    fn settle(&self, counters: &Counters) {
+        for (of_loop, of_node) in [
+            (&self.packets_in, &counters.mqtt_packets_in),
+            (&self.packets_out, &counters.mqtt_packets_out),
+            (&self.bytes_in, &counters.mqtt_bytes_in),
+            (&self.bytes_out, &counters.mqtt_bytes_out),
+        ] {
+            let count = of_loop.take();
+            if count > 0 {
+                of_node.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
 /// The edge of one loop.
 pub(crate) struct EdgeLoop {
     pub(crate) handle: LoopHandle,
     pub(crate) shared: Arc<Shared>,
     /// MQTT connections of this loop.
     pub(crate) connections: RefCell<Connections>,
+    /// MQTT sessions of this loop, with or without a connection.
+    pub(crate) sessions: RefCell<Sessions>,
     /// HTTP requests that wait for answers.
     pub(crate) waits: RefCell<Waits>,
     /// Subscriptions of this loop, and what other loops are interested in.
     pub(crate) router: RefCell<Router>,
+    /// Retained messages on their way to this loop's sessions.
+    pub(crate) replays: RefCell<Replays>,
+    /// The loop that has too many retained messages of this loop's publishers to keep.
+    pub(crate) crowded_notes: Cell<Option<LoopId>>,
+    /// Where the sweep of the retained messages is.
+    pub(crate) retained_cursor: RefCell<Vec<u8>>,
+    /// What this loop has read and written since its last turn.
+    pub(crate) traffic: Traffic,
     /// Live viewers on this loop's HTTP connections.
     pub(crate) seats: RefCell<Vec<Weak<Seat>>>,
     /// The read buffer that all connections of the loop share.
@@ -171,7 +310,12 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         hush: Hushes::default(),
         shared,
         connections: RefCell::default(),
+        sessions: RefCell::default(),
         waits: RefCell::default(),
+        replays: RefCell::default(),
+        crowded_notes: Cell::default(),
+        retained_cursor: RefCell::default(),
+        traffic: Traffic::default(),
         seats: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
         announcements: Announcements::default(),
@@ -181,6 +325,12 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
     HERE.with(|here| drop(here.set(Rc::clone(&edge))));
     handle.set_edge(Rc::clone(&edge) as Rc<dyn Edge>);
     edge
+}
+
+/// Where the names of messages with QoS 2 begin: a million starts a second would have to go by before one is given twice.
+pub(crate) fn first_origin() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 /// Bytes that one read takes at most.
@@ -207,6 +357,11 @@ impl EdgeLoop {
     /// Milliseconds since the node started, for timeouts.
     pub(crate) fn uptime_ms(&self) -> u64 {
         self.handle.services().uptime_ms()
+    }
+
+    /// A name for a message with QoS 2, never 0.
+    pub(crate) fn next_origin(&self) -> u64 {
+        self.shared.origins.fetch_add(1, Ordering::Relaxed).max(1)
     }
 
     /// The other loops.
@@ -253,6 +408,9 @@ impl Edge for EdgeLoop {
 
     fn on_turn_end(&self) {
         crate::mqtt::router::forward(self);
+        crate::mqtt::retaining::keep_noted(self);
+        self.traffic.settle(&self.shared.counters);
+        receipt::answer_complete(self);
         self.connections.borrow_mut().wake_dirty();
     }
 }

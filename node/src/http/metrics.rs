@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
-use crate::{edge::EdgeLoop, transport::admission::Limit};
+use crate::{edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
 
 struct Text(String);
 
@@ -29,6 +29,7 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> S
     readings(&mut text, ledger);
     lifetime_readings(&mut text, lifetime);
     node(&mut text, edge);
+    identity(&mut text, edge);
     durability(&mut text, edge);
     scripts(&mut text, edge);
     bridges(&mut text, edge);
@@ -85,8 +86,23 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         load(&counters.mqtt_received),
     );
     text.one("tidegate_mqtt_messages_sent_total", "counter", "Messages to subscribers.", load(&counters.mqtt_sent));
-    let help = "Messages that subscribers did not get because they did not read.";
-    text.one("tidegate_mqtt_messages_dropped_total", "counter", help, load(&counters.mqtt_dropped));
+    let retained = edge.shared.retained.size();
+    text.one("tidegate_mqtt_retained_messages", "gauge", "Retained messages.", retained.messages);
+    let help = "Bytes of the retained messages with topics, properties and places (limit retained_bytes).";
+    text.one("tidegate_mqtt_retained_bytes", "gauge", help, retained.bytes);
+    let help = "Messages with the retain flag that were not retained (limits retained_messages, retained_bytes).";
+    text.one("tidegate_mqtt_messages_not_retained_total", "counter", help, load(&counters.mqtt_not_retained));
+    let subscriptions = edge.shared.subscriptions.load(Ordering::Relaxed);
+    text.one("tidegate_mqtt_subscriptions", "gauge", "MQTT subscriptions of all sessions.", subscriptions);
+    let dropped = "tidegate_mqtt_messages_dropped_total";
+    text.head(dropped, "counter", "Messages that subscribers did not get, by reason.");
+    for reason in DropReason::ALL {
+        text.value(dropped, &format!("{{reason=\"{}\"}}", reason.name()), counters.mqtt_dropped.of(reason));
+    }
+    let help = "MQTT sessions that outlive their connection.";
+    text.one("tidegate_mqtt_sessions_stored", "gauge", help, edge.shared.stored_sessions.count());
+    let help = "The most that may (limit mqtt.limits.sessions).";
+    text.one("tidegate_mqtt_sessions_limit", "gauge", help, edge.shared.settings.mqtt_sessions);
     let help = "MQTT connections closed for what they sent.";
     text.one("tidegate_mqtt_connections_refused_total", "counter", help, load(&counters.mqtt_refused));
     connections(text, edge);
@@ -123,6 +139,40 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         "Jobs that may wait (limit blocking_jobs).",
         services.pool.limit(),
     );
+}
+
+fn identity(text: &mut Text, edge: &EdgeLoop) {
+    let auth = &edge.shared.auth;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let (users, tokens) = auth.counts();
+    text.one("tidegate_auth_enabled", "gauge", "1 where clients must authenticate.", u8::from(auth.is_on()));
+    text.one("tidegate_auth_users", "gauge", "Users in the users' file.", users);
+    text.one("tidegate_auth_tokens", "gauge", "Tokens in the users' file.", tokens);
+    const LOGINS: &str = "tidegate_auth_logins_total";
+    text.head(LOGINS, "counter", "Credentials that were shown, over MQTT and HTTP, by result.");
+    text.value(LOGINS, "{result=\"ok\"}", load(&auth.counters.accepted));
+    text.value(LOGINS, "{result=\"denied\"}", load(&auth.counters.refused));
+    const DENIED: &str = "tidegate_auth_denied_total";
+    text.head(DENIED, "counter", "What somebody known was not allowed, by action.");
+    for (action, counter) in [
+        ("publish", &auth.counters.publishes_denied),
+        ("subscribe", &auth.counters.subscriptions_denied),
+        ("deliver", &auth.counters.deliveries_denied),
+        ("request", &auth.counters.requests_denied),
+    ] {
+        text.value(DENIED, &format!("{{action=\"{action}\"}}"), load(counter));
+    }
+    const BANS: &str = "tidegate_auth_bans_total";
+    let (addresses, clients) = auth.bans.counts();
+    text.head(BANS, "counter", "Bans: of addresses for wrong credentials, of clients that come and go.");
+    text.value(BANS, "{of=\"address\"}", addresses);
+    text.value(BANS, "{of=\"client\"}", clients);
+    let help = "Connections that ended because their user was removed or disabled.";
+    text.one("tidegate_auth_revoked_total", "counter", help, load(&auth.counters.revoked));
+    let help = "Changes of users, rules or keys that could not be used; what was there before holds.";
+    text.one("tidegate_auth_reloads_failed_total", "counter", help, load(&auth.counters.reloads_failed));
+    let help = "Lines that the audit log lacks (limit audit_queue).";
+    text.one("tidegate_audit_lines_dropped_total", "counter", help, auth.audit.dropped());
 }
 
 /// Who may come in, and on what.

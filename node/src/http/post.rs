@@ -20,10 +20,12 @@ use tidegate_actors::{
     limits,
     reading::{AckLevel, Channel, Reading},
     submission::{Answer, Disposition, Submission},
+    turn::Memory,
 };
 
 use super::{path, problem::Problem, wishes::Wishes};
 use crate::{
+    auth,
     edge::{EdgeLoop, here},
     ingest::{IdempotencyKey, IngestError, Parsed, each_reading, key_reused, outcome, refused_at_limit, split_lines},
 };
@@ -56,6 +58,10 @@ type Item = Result<Reading, IngestError>;
 
 async fn take(request: HttpRequest, payload: web::Payload, device: Option<DeviceId>) -> Result<HttpResponse, Problem> {
     let edge = here();
+    let caller = auth::http::caller(&request);
+    if let Some(device) = &device {
+        auth::http::check_report(caller.as_deref(), device)?;
+    }
     wait_for_room(&edge).await?;
     let wishes = Wishes::of(&request, edge.shared.settings.http_default_ack)?;
     check_encoding(&request)?;
@@ -68,6 +74,10 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
         edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
         Problem::of_ingest(&error, &body)
     })?;
+    // A body that holds what its sender may not report is refused as a whole: nothing of it is taken.
+    for reading in items.iter().filter_map(|item| item.as_ref().ok()) {
+        auth::http::check_report(caller.as_deref(), &reading.device)?;
+    }
     for error in items.iter().filter_map(|item| item.as_ref().err()) {
         edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
     }
@@ -187,6 +197,11 @@ pub(super) async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
     }
     Err(match edge.handle.services().journal.status().reason {
         Some(reason) => Problem::overloaded(reason, "journal"),
+        None if edge.handle.memory() != Memory::Enough => {
+            let detail =
+                format!("memory is short ({} bytes); try again in a second", edge.shared.settings.memory_limit);
+            Problem::overloaded(detail, "memory_limit_bytes")
+        }
         None => Problem::overloaded("too many readings are under way; try again in a second", "loop_in_flight"),
     })
 }
@@ -316,7 +331,8 @@ async fn submit(
 /// The problem of a refused item.
 pub(super) fn refused(answer: Option<Answer>) -> Option<Problem> {
     let Some(Answer::Refused(reason)) = answer else { return None };
-    Some(Problem::of_ingest(&refused_at_limit(reason), b"").retry_after(1))
+    let memory_limit = here().shared.settings.memory_limit;
+    Some(Problem::of_ingest(&refused_at_limit(reason, memory_limit), b"").retry_after(1))
 }
 
 /// What was made of a reading, for `ack=processed`; and whether it is a retry of one that was here before.

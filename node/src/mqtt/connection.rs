@@ -19,13 +19,17 @@ use tokio::{
 use super::{
     codec,
     connections::{Close, Link},
-    encode::{self, Peer},
-    frame::{Framing, frame},
-    listener::{self, Greeting},
+    encode::{self, Connack, Peer},
+    frame::{Framing, count, frame},
+    listener::Greeting,
     reason::{CodecError, ReasonCode},
-    session::{Session, Stop},
+    replay::{self, Waits},
+    retaining,
+    session::Stop,
+    sessions,
 };
 use crate::{
+    auth,
     edge::{EdgeLoop, READ_BUFFER},
     transport::{GOODBYE, Transport, Violation},
 };
@@ -38,39 +42,47 @@ pub(crate) struct Connection {
     edge: Rc<EdgeLoop>,
     transport: Transport,
     link: Rc<Link>,
-    session: Session,
     /// The start of a packet whose end has not come.
     #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it, not 24")]
     partial: Option<Box<Vec<u8>>>,
+    /// There is something in `partial` that nobody has looked at: it came with the CONNECT.
+    has_rest: bool,
     ended: bool,
+    /// Bytes in the outgoing buffer that stand in the traffic's counts already: whole packets, but for what was written of the
+    /// first.
+    counted: usize,
     /// Runs from the first failed attempt to write the goodbye.
     goodbye: Option<Pin<Box<Sleep>>>,
 }
 
 /// Starts the actor on this loop, which owns the client id.
-pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: &Greeting) {
-    let Greeting { connect, .. } = greeting;
-    let peer = Peer::of(connect);
-    let inflight = connect.receive_maximum.get().min(edge.shared.settings.mqtt_inflight);
-    let (link, old) =
-        edge.connections.borrow_mut().add(|key| Link::new(key, &connect.client_id, peer, inflight, connect.keep_alive));
-    if let Some(old) = old {
-        old.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
-    }
-    encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
-    link.heard.set(edge.uptime_ms());
-    edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: Greeting) {
+    let link = match sessions::open(edge, &greeting) {
+        Ok(link) => link,
+        Err((reason, text)) => return refuse(edge, transport, &greeting, reason, &text),
+    };
+    let counters = &edge.shared.counters;
+    let now = counters.mqtt_connections.fetch_add(1, Ordering::Relaxed) + 1;
+    counters.mqtt_most_connections.fetch_max(now, Ordering::Relaxed);
+    counters.mqtt_accepted.fetch_add(1, Ordering::Relaxed);
+    let connect = &greeting.connect;
     let certificate = greeting.tls.as_deref().map(|tls| &*tls.subject);
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, %transport, certificate, version = ?connect.version, "connected");
-
-    let session = Session::new(edge, greeting);
-    let mut connection =
-        Connection { edge: Rc::clone(edge), transport, link, session, partial: None, ended: false, goodbye: None };
     // What came right behind the CONNECT is handled before anything else is read.
-    if let Err(stop) = connection.take(&greeting.rest) {
-        connection.stop(stop);
-    }
-    connection.start();
+    let partial = Some(greeting.rest).filter(|rest| !rest.is_empty()).map(Box::new);
+    let edge = Rc::clone(edge);
+    let has_rest = partial.is_some();
+    Connection { edge, transport, link, has_rest, partial, ended: false, counted: 0, goodbye: None }.start();
+}
+
+/// Says no to a CONNECT.
+fn refuse(edge: &EdgeLoop, transport: Transport, greeting: &Greeting, reason: ReasonCode, text: &str) {
+    edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+    let Greeting { connect, peer, .. } = greeting;
+    tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
+    let mut out = Vec::new();
+    encode::connack(&mut out, &Peer::of(connect), &Connack::refused(reason, text));
+    actix_rt::spawn(async move { transport.close_with(out).await });
 }
 
 impl Actor for Connection {
@@ -81,8 +93,7 @@ impl Actor for Connection {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.session.end(&self.edge, &self.link);
-        self.edge.connections.borrow_mut().remove(&self.link);
+        sessions::closed(&self.edge, &self.link);
         self.edge.shared.counters.mqtt_connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -124,7 +135,7 @@ impl Connection {
             self.link.close(ReasonCode::NOT_AUTHORIZED, "the client's certificate has been revoked (mqtt.tls_crl)");
         }
         if !self.ended
-            && let Some(close) = self.link.close.borrow().clone()
+            && let Some(close) = self.link.close.borrow().as_deref().cloned()
         {
             self.ended = true;
             // A stop closes every connection, and says so itself.
@@ -133,7 +144,18 @@ impl Connection {
             }
             self.say_goodbye(&close);
         }
+        if self.link.opening.get() && !self.ended {
+            // Its first packet to the client is the CONNACK, which waits for the disk.
+            self.link.paused.set(true);
+            return Poll::Pending;
+        }
         self.link.paused.set(false);
+        if std::mem::take(&mut self.has_rest)
+            && !self.ended
+            && let Err(stop) = self.take(&[])
+        {
+            self.stop(stop);
+        }
         let mut reads = 0;
         let mut full = false;
         while !self.ended {
@@ -143,12 +165,15 @@ impl Connection {
                 break;
             }
             // Back-pressure: what the client sends stays in its socket.
-            if self.link.is_pressed() {
+            if self.link.is_pressed(self.edge.shared.settings.mqtt_receive_maximum) {
                 // Its next PUBACK wakes the connection.
                 self.link.paused.set(true);
                 break;
             }
-            if self.edge.handle.is_pressed() || self.session.is_device_pressed(&self.edge) {
+            if self.edge.handle.is_pressed()
+                || retaining::is_pressed(&self.edge)
+                || self.link.session.is_device_pressed(&self.edge)
+            {
                 self.link.paused.set(true);
                 self.edge.handle.pause(task.waker());
                 break;
@@ -164,11 +189,14 @@ impl Connection {
                 Poll::Ready(Err(stop)) => self.stop(stop),
             }
         }
+        let waits = if self.ended { Waits::Quiet } else { replay::go_on(&self.edge, &self.link) };
         match self.write(task) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(())) if self.ended => Poll::Ready(()),
             Poll::Ready(Ok(())) => {
-                if full {
+                // Messages that waited for room in the buffer have it now.
+                let more = self.link.session.is_behind(&self.link) && self.link.session.pump(&self.edge, &self.link);
+                if full || more || waits == Waits::Turn {
                     task.waker().wake_by_ref();
                 }
                 Poll::Pending
@@ -202,6 +230,7 @@ impl Connection {
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) => {
                 self.link.heard.set(edge.uptime_ms());
+                edge.traffic.came_in(0, read.filled().len());
                 Poll::Ready(self.take(read.filled()))
             }
         };
@@ -237,7 +266,8 @@ impl Connection {
                 Framing::Incomplete { .. } => return Ok(used),
                 Framing::Complete(found) => {
                     let packet = codec::decode(Some(self.link.peer.version), &found, rest).map_err(Stop::Refused)?;
-                    self.session.on_packet(&self.edge, &self.link, packet)?;
+                    self.edge.traffic.came_in(1, 0);
+                    self.link.session.on_packet(&self.edge, &self.link, packet)?;
                     used += found.total;
                 }
             }
@@ -246,15 +276,23 @@ impl Connection {
 
     /// Writes what there is; at the end, the transport's goodbye, too.
     fn write(&mut self, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        ready!(self.transport.poll_write(task, &mut self.link.out.borrow_mut()))?;
+        let written = {
+            let mut out = self.link.out.borrow_mut();
+            let new = out.get(self.counted..).unwrap_or_default();
+            self.edge.traffic.went_out(count(new), new.len());
+            let written = self.transport.poll_write(task, &mut out);
+            self.counted = out.len();
+            written
+        };
+        ready!(written)?;
         if self.ended { self.transport.poll_close(task) } else { Poll::Ready(Ok(())) }
     }
 
     fn stop(&mut self, stop: Stop) {
         self.ended = true;
         match stop {
-            Stop::Lost => {}
-            Stop::Left => self.session.left(),
+            Stop::Lost => auth::mqtt::lost(&self.edge, &self.link),
+            Stop::Left => {}
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");
@@ -264,6 +302,10 @@ impl Connection {
     }
 
     fn say_goodbye(&self, close: &Close) {
+        // A client that has had no CONNACK would not understand it.
+        if self.link.opening.get() {
+            return;
+        }
         encode::disconnect(&mut self.link.out.borrow_mut(), &self.link.peer, close.reason, &close.text);
     }
 }

@@ -3,13 +3,13 @@
 
 use std::{
     net::SocketAddr,
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     rc::Rc,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use tidegate_actors::{ids::DeviceId, limits, placement};
+use tidegate_actors::{ids::DeviceId, placement};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -20,10 +20,11 @@ use super::{
     codec, connection,
     encode::{self, Connack, Peer},
     frame::{Framing, frame},
-    packet::{Connect, Packet, QoS, Version},
+    packet::{Connect, Packet},
     reason::{CodecError, ReasonCode},
 };
 use crate::{
+    auth::{self, Principal},
     edge::EdgeLoop,
     listeners::Door,
     transport::{
@@ -37,6 +38,7 @@ use crate::{
 /// Accepts until the edge stops. Runs as a task of the loop.
 pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener, door: Door) {
     loop {
+        edge.lobby.wait_for_turn(door.cost()).await;
         edge.lobby.wait_for_room().await;
         match listener.accept().await {
             Ok((stream, peer)) => match edge.shared.admission.enter(peer.ip(), edge.connected()) {
@@ -62,6 +64,8 @@ pub(crate) fn turned_away(edge: &EdgeLoop, peer: SocketAddr, limit: Limit) {
 pub(crate) struct Greeting {
     pub(crate) connect: Box<Connect>,
     pub(crate) assigned: bool,
+    /// Who the client is; `None`: nobody was asked. A session belongs to whoever began it.
+    pub(crate) principal: Option<Arc<Principal>>,
     pub(crate) peer: SocketAddr,
     /// What its certificate says, if it has shown one.
     pub(crate) tls: Option<Box<TlsIdentity>>,
@@ -88,7 +92,8 @@ async fn greet(edge: Rc<EdgeLoop>, stream: TcpStream, peer: SocketAddr, place: P
     let mut guest = Guest::new(&edge, peer, place);
     let transport = match door {
         Door::Mqtts => {
-            let Some(tls) = shake_hands(&edge, stream, &guest).await else { return };
+            // Boxed, as is everything else that not every client needs: one that says nothing should cost little.
+            let Some(tls) = Box::pin(shake_hands(&edge, stream, &guest)).await else { return };
             let from = edge.shared.settings.mqtt_tls_device_id;
             guest.tls = tls.client_certificate().map(|certificate| Box::new(TlsIdentity::of(certificate, from)));
             Other::Tls(Box::new(tls)).into()
@@ -128,7 +133,7 @@ async fn shake_hands(edge: &EdgeLoop, stream: TcpStream, guest: &Guest) -> Optio
 async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
     let peer = guest.peer;
     match timeout_at(guest.deadline, read_connect(&edge, &mut transport)).await {
-        Ok(Ok(Some((connect, rest)))) => welcome(&edge, transport, guest, connect, rest).await,
+        Ok(Ok(Some((connect, rest)))) => Box::pin(welcome(&edge, transport, guest, connect, rest)).await,
         // Gone before it said anything whole: a port scan or a health check.
         Ok(Ok(None)) => tracing::debug!(%peer, "closed before its CONNECT"),
         Ok(Err(Greeted::Io(error))) => tracing::debug!(%peer, %error, "lost before its CONNECT"),
@@ -137,12 +142,12 @@ async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
             tracing::warn!(%peer, reason = %error.reason, "refused a CONNECT: {}", error.detail);
             let mut out = Vec::new();
             encode::refuse_connect(&mut out, &error);
-            transport.close_with(out).await;
+            Box::pin(transport.close_with(out)).await;
         }
         Ok(Err(Greeted::Stranger(found))) => {
             edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%peer, "refused a connection: {}", found.advice);
-            transport.close_with(found.answer.to_vec()).await;
+            Box::pin(transport.close_with(found.answer.to_vec())).await;
         }
         Err(_) => {
             let limit = edge.shared.settings.mqtt_connect_timeout;
@@ -207,6 +212,7 @@ async fn read_connect(edge: &EdgeLoop, transport: &mut Transport) -> Result<Opti
             Framing::Complete(found) => {
                 let packet = codec::decode(None, &found, &bytes).map_err(Greeted::Bad)?;
                 let Packet::Connect(connect) = packet else { return Ok(None) };
+                edge.traffic.came_in(1, bytes.len());
                 bytes.drain(..found.total);
                 return Ok(Some((connect, bytes)));
             }
@@ -235,24 +241,24 @@ async fn welcome(edge: &Rc<EdgeLoop>, transport: Transport, guest: Guest, mut co
         let own = tls.as_deref().and_then(TlsIdentity::only_device_id);
         connect.client_id = own.map_or_else(|| format!("auto-{:016x}", rand_u64()), str::to_owned);
     }
-    if let Some((reason, text)) = refusal(edge, &connect, tls.as_deref()) {
-        edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
-        let mut out = Vec::new();
-        encode::connack(&mut out, &Peer::of(&connect), &Connack::refused(reason, &text));
-        transport.close_with(out).await;
-        return;
-    }
-    let greeting = Greeting { connect, assigned, peer, tls, rest };
+    let admitted = match refusal(edge, &connect, tls.as_deref()) {
+        Some(refusal) => Err(refusal),
+        None => auth::mqtt::admit(edge, &connect, peer, tls.as_deref()).await,
+    };
+    let principal = match admitted {
+        Ok(principal) => principal,
+        Err(refusal) => return transport.close_with(refused(edge, peer, &connect, &refusal)).await,
+    };
+    let greeting = Greeting { connect, assigned, peer, tls, rest, principal };
     let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
     if owner == edge.handle.id() {
-        connection::start(edge, transport, &greeting);
+        connection::start(edge, transport, greeting);
         return;
     }
     let Ok(transport) = transport.detach() else { return };
     let moved = edge.on_loop(owner, move |edge| {
         match transport.attach() {
-            Ok(transport) => connection::start(edge, transport, &greeting),
+            Ok(transport) => connection::start(edge, transport, greeting),
             Err(error) => tracing::warn!(%peer, %error, "lost a connection on its way to its loop"),
         }
         // Until here it counts as one that has not connected.
@@ -261,6 +267,16 @@ async fn welcome(edge: &Rc<EdgeLoop>, transport: Transport, guest: Guest, mut co
     if !moved {
         tracing::warn!(%peer, r#loop = owner.0, "refused an MQTT connection: its loop's inbox is full (limit loop_inbox)");
     }
+}
+
+/// The answer to a CONNECT that is refused, counted and logged.
+pub(crate) fn refused(edge: &EdgeLoop, peer: SocketAddr, connect: &Connect, refusal: &auth::mqtt::Refusal) -> Vec<u8> {
+    let (reason, text) = refusal;
+    edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
+    let mut out = Vec::new();
+    encode::connack(&mut out, &Peer::of(connect), &Connack::refused(*reason, text));
+    out
 }
 
 /// What this node does not offer, by the specification's reason codes.
@@ -275,32 +291,20 @@ fn refusal(edge: &EdgeLoop, connect: &Connect, tls: Option<&TlsIdentity>) -> Opt
     if let Some(text) = tls.and_then(|tls| tls.refuses(&connect.client_id)) {
         return Some((ReasonCode::CLIENT_ID_NOT_VALID, text));
     }
-    let will = connect.will.as_ref()?;
-    if will.qos == QoS::ExactlyOnce {
-        return Some((ReasonCode::QOS_NOT_SUPPORTED, "the will has QoS 2; this node takes QoS 0 and 1".to_owned()));
-    }
-    if will.retain && connect.version == Version::V5 {
-        return Some((
-            ReasonCode::RETAIN_NOT_SUPPORTED,
-            "the will is to be retained; this node retains nothing".to_owned(),
-        ));
-    }
     None
 }
 
-/// The acceptance, with what this node does and does not do.
-pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting) -> Connack<'a> {
+/// The acceptance, with what this node does and does not do. `expiry` is what the session has been granted.
+pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting, expiry: u32, present: bool) -> Connack<'a> {
+    let (settings, connect) = (&edge.shared.settings, &greeting.connect);
     Connack {
-        // Sessions end with their connection: a client that asked for more is told so.
-        session_expiry: (greeting.connect.session_expiry > 0).then_some(0),
-        receive_maximum: std::num::NonZeroU16::new(limits::MQTT_RECEIVE_MAXIMUM),
-        maximum_qos: QoS::AtLeastOnce,
-        retain_available: false,
-        maximum_packet_size: u32::try_from(edge.shared.settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
+        session_expiry: (connect.session_expiry != expiry).then_some(expiry),
+        receive_maximum: NonZeroU16::new(settings.mqtt_receive_maximum),
+        maximum_packet_size: u32::try_from(settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
         assigned_client_id: greeting.assigned.then_some(greeting.connect.client_id.as_str()),
-        topic_alias_maximum: 0,
-        shared_available: false,
-        ..Connack::accepted(false)
+        topic_alias_maximum: settings.mqtt_topic_aliases,
+        server_keep_alive: settings.mqtt_keep_alive(connect),
+        ..Connack::accepted(present)
     }
 }
 

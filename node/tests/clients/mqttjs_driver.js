@@ -10,7 +10,7 @@ const emit = (event, fields) => process.stdout.write(`${JSON.stringify({ event, 
 let client;
 
 const commands = {
-  connect({ host, port, id, version, will, willPayload, transport, path, ca, cert, key }) {
+  connect({ host, port, id, version, will, willPayload, stored, transport, path, ca, cert, key }) {
     let lostCode = null;
     const file = (name) => (name === undefined ? undefined : fs.readFileSync(name));
     client = mqtt.connect({
@@ -23,7 +23,8 @@ const commands = {
       port,
       clientId: id,
       protocolVersion: version,
-      clean: true,
+      clean: !stored,
+      properties: stored && version === 5 ? { sessionExpiryInterval: 7200 } : undefined,
       reconnectPeriod: 0,
       will: will === undefined ? undefined : { topic: will, payload: Buffer.from(willPayload), qos: 1, retain: false },
     });
@@ -36,7 +37,7 @@ const commands = {
     });
     client.on('message', (topic, payload, packet) => {
       const ids = [packet.properties?.subscriptionIdentifier ?? []].flat();
-      emit('message', { topic, payload: payload.toString(), qos: packet.qos, ids: ids.sort((a, b) => a - b) });
+      emit('message', { topic, payload: payload.toString(), qos: packet.qos, retain: packet.retain, ids: ids.sort((a, b) => a - b) });
     });
   },
 
@@ -52,9 +53,9 @@ const commands = {
     client.unsubscribe(filter, () => emit('unsuback', {}));
   },
 
-  publish({ topic, payload, qos, ack }) {
+  publish({ topic, payload, qos, ack, retain }) {
     const properties = ack === undefined ? undefined : { userProperties: { ack } };
-    client.publish(topic, payload, { qos, properties }, (error, packet) => {
+    client.publish(topic, payload, { qos, properties, retain: retain ?? false }, (error, packet) => {
       emit('puback', { code: error?.code ?? packet?.reasonCode ?? 0 });
     });
   },

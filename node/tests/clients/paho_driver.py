@@ -22,12 +22,13 @@ def emit(event, **fields):
 
 def connect(command):
     is_v5 = command["version"] == 5
+    stored = command.get("stored", False)
     transport = command.get("transport", "")
     client = paho.Client(
         paho.CallbackAPIVersion.VERSION2,
         client_id=command["id"],
         protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
-        clean_session=None if is_v5 else True,
+        clean_session=None if is_v5 else not stored,
         reconnect_on_failure=False,
         transport="websockets" if transport in ("ws", "wss") else "tcp",
     )
@@ -48,13 +49,18 @@ def connect(command):
             topic=message.topic,
             payload=message.payload.decode(),
             qos=message.qos,
+            retain=message.retain,
             ids=sorted(properties.get("SubscriptionIdentifier", [])),
         )
 
     client.on_message = on_message
     if "will" in command:
         client.will_set(command["will"], command["willPayload"], qos=1)
-    client.connect(command["host"], command["port"], keepalive=60)
+    more = {}
+    if is_v5 and stored:
+        more = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}
+        more["properties"].SessionExpiryInterval = 7200
+    client.connect(command["host"], command["port"], keepalive=60, **more)
     client.loop_start()
     return client, is_v5
 
@@ -76,7 +82,8 @@ def publish(client, is_v5, command):
         properties = Properties(PacketTypes.PUBLISH)
         if "ack" in command:
             properties.UserProperty = ("ack", command["ack"])
-    client.publish(command["topic"], command["payload"], qos=command["qos"], properties=properties)
+    retain = command.get("retain", False)
+    client.publish(command["topic"], command["payload"], qos=command["qos"], retain=retain, properties=properties)
 
 
 def main():

@@ -1,11 +1,12 @@
 //! Client libraries as the tests drive them: commands go in as JSON values, events come out as JSON values, so that one
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
-//! Commands: `connect {host, port, id, version, will?, willPayload?, transport?, path?, ca?, cert?, key?}`, `subscribe {filter, qos, noLocal?, subscriptionId?}`,
-//! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
+//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?, transport?, path?, ca?, cert?, key?}` (`stored`: a session that
+//! outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
+//! `unsubscribe {filter}`, `publish {topic, payload, qos, retain?, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
 //! `idempotency-key`), `disconnect`.
 //! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
-//! `message {topic, payload, qos, ids}`, `lost {code}`.
+//! `message {topic, payload, qos, retain, ids}`, `lost {code}`.
 
 use std::{
     collections::VecDeque,
@@ -66,6 +67,7 @@ pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: String,
     pub(crate) qos: u64,
+    pub(crate) retain: bool,
     /// MQTT 5's subscription identifiers, sorted.
     pub(crate) ids: Vec<u64>,
 }
@@ -75,6 +77,16 @@ impl Client {
     #[track_caller]
     pub(crate) fn connect(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
         Self::connect_with_will(library, to, version, id, None)
+    }
+
+    /// Connects a client with a session that outlives the connection.
+    #[track_caller]
+    pub(crate) fn connect_stored(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
+        let (mut client, mut command) = Self::start(library, to, version, id, None, Over::default());
+        command["stored"] = json!(true);
+        client.command(&command);
+        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
+        client
     }
 
     /// Connects a client with a will (topic and payload, QoS 1).
@@ -188,6 +200,13 @@ impl Client {
         self.puback().0
     }
 
+    /// Publishes at QoS 2, and waits until the exchange is over.
+    #[track_caller]
+    pub(crate) fn publish_once(&mut self, topic: &str, payload: &str) {
+        self.command(&json!({"op": "publish", "topic": topic, "payload": payload, "qos": 2}));
+        assert_eq!(self.puback().0, 0, "{}", self.name);
+    }
+
     /// Publishes at QoS 1, and leaves the PUBACK to [`Client::puback`].
     #[track_caller]
     pub(crate) fn send(&mut self, mut command: Value) {
@@ -227,6 +246,7 @@ impl Client {
             topic: text("topic"),
             payload: text("payload"),
             qos: message["qos"].as_u64().unwrap_or_else(|| panic!("{message}")),
+            retain: message["retain"] == true,
             ids: ids.unwrap_or_default(),
         }
     }

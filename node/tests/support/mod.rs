@@ -5,12 +5,15 @@
 
 #![allow(dead_code, reason = "every test binary takes its own part of the harness")]
 
+pub(crate) mod auth;
 pub(crate) mod authority;
 pub(crate) mod driver;
 pub(crate) mod http;
+pub(crate) mod jwt;
 pub(crate) mod mosquitto;
 pub(crate) mod mqtt;
 pub(crate) mod node;
+pub(crate) mod published;
 pub(crate) mod raw;
 pub(crate) mod small_disk;
 pub(crate) mod sse;

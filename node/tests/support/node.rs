@@ -28,6 +28,7 @@ pub(crate) struct House {
     dir: TempDir,
     variables: Vec<(String, String)>,
     flags: Vec<String>,
+    descriptors: Option<u64>,
 }
 
 impl House {
@@ -37,7 +38,7 @@ impl House {
 
     /// In a directory that the test has prepared.
     pub(crate) fn in_dir(dir: TempDir) -> Self {
-        Self { dir, variables: Vec::new(), flags: Vec::new() }
+        Self { dir, variables: Vec::new(), flags: Vec::new(), descriptors: None }
     }
 
     /// With a handler file.
@@ -66,6 +67,11 @@ impl House {
         self
     }
 
+    /// With so many file descriptors.
+    pub(crate) fn descriptors(self, most: u64) -> Self {
+        Self { descriptors: Some(most), ..self }
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -88,7 +94,15 @@ impl House {
     /// Starts the node and waits until it says that it is ready.
     #[track_caller]
     pub(crate) fn start(&self) -> Node {
-        let mut command = tidegate(self.dir.path());
+        let mut command = match self.descriptors {
+            None => tidegate(self.dir.path()),
+            Some(most) => {
+                let mut shell = in_dir(Command::new("sh"), self.dir.path());
+                let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
+                shell
+            }
+        };
         // Two loops wherever the test runs, so that devices and connections live on different ones.
         command
             .args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--loops", "2"])
@@ -129,7 +143,10 @@ fn ledger_balances(data: &Path) -> Value {
 
 /// The built binary, in `dir` and without the developer's own settings.
 pub(crate) fn tidegate(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    in_dir(Command::new(env!("CARGO_BIN_EXE_tidegate")), dir)
+}
+
+fn in_dir(mut command: Command, dir: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
         command.env_remove(name);
     }
@@ -148,6 +165,8 @@ pub(crate) struct Node {
     data: PathBuf,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
+    /// The Authorization header of the requests below.
+    shows: Mutex<Option<String>>,
 }
 
 impl Node {
@@ -169,8 +188,17 @@ impl Node {
             }),
         ];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node =
-            Self { child, ended: None, mqtt: nowhere, http: nowhere, ready: String::new(), data, log, readers };
+        let mut node = Self {
+            child,
+            ended: None,
+            mqtt: nowhere,
+            http: nowhere,
+            ready: String::new(),
+            data,
+            log,
+            readers,
+            shows: Mutex::default(),
+        };
         let Ok(line) = ready.recv_timeout(START) else {
             let status = node.child.try_wait();
             panic!("the node did not become ready: {status:?}");
@@ -260,14 +288,32 @@ impl Node {
 
     // ---- HTTP, on a connection of its own
 
+    /// From here on the requests show a user and password.
+    pub(crate) fn as_user(&self, user: &str, password: &str) -> &Self {
+        self.showing(Some(format!("Basic {}", http::base64(format!("{user}:{password}").as_bytes()))))
+    }
+
+    /// From here on the requests show this Authorization header, or none.
+    pub(crate) fn showing(&self, header: Option<String>) -> &Self {
+        *self.shows.lock().unwrap_or_else(PoisonError::into_inner) = header;
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Response {
+        let shown = self.shows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let headers: Vec<_> = shown.iter().map(|shown| ("authorization", shown.as_str())).collect();
+        http::request(self.http, method, path, &headers, body.as_bytes())
+    }
+
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Response {
-        http::request(self.http, "GET", path, &[], b"")
+        self.request("GET", path, "")
     }
 
     #[track_caller]
     pub(crate) fn post(&self, path: &str, body: &str) -> Response {
-        http::request(self.http, "POST", path, &[], body.as_bytes())
+        self.request("POST", path, body)
     }
 
     pub(crate) fn http(&self) -> Http {
@@ -317,8 +363,14 @@ impl Node {
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
+        // With labels (those that are not asked for are summed up), or without.
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let labelled = || Some(rest.strip_prefix(['{', ',', '}'])?.rsplit_once(' ')?.1);
+            let value = rest.strip_prefix(' ').or_else(labelled)?;
+            value.parse::<f64>().ok()
+        });
+        values.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("no metric {name}"))
     }
 }
 
