@@ -235,6 +235,8 @@ fn durability(text: &mut Text, edge: &EdgeLoop) {
         u8::from(checkpoint.healthy),
     );
     text.one("tidegate_checkpoint_position", "gauge", "The position that the store has.", checkpoint.folded);
+    let help = "Pairs that the edge keeps over restarts, in the store.";
+    text.one("tidegate_kept_pairs", "gauge", help, edge.handle.services().store.kept_count());
 }
 
 fn scripts(text: &mut Text, edge: &EdgeLoop) {
