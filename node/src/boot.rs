@@ -1,6 +1,6 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions → accept → bridges.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions, commands and shadows → accept → bridges.
 //! Stop: accept no more → read no more → drain → goodbye to brokers and clients → last checkpoint → end.
 
 use std::{
@@ -38,9 +38,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     auth::{self, Auth, AuthError},
     bridge::Bridges,
+    commands,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
-    http,
+    http, kept,
     listeners::{self, Door, ListenError},
     mqtt::{
         self,
@@ -51,7 +52,7 @@ use crate::{
         retaining::Notes,
         sys_feed::Feed,
     },
-    output,
+    output, shadow,
     transport::{
         admission::{Admission, Bounds},
         certificates::{self, BadFile, Certificates, Files},
@@ -79,6 +80,9 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What the edge has kept.
+    #[error("cannot bring commands and shadows back: {0}")]
+    Recover(#[from] kept::RecoverError),
     /// What is kept in the state.
     #[error("cannot read what is kept: {0}")]
     Store(#[from] StoreError),
@@ -197,6 +201,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         vitals: Arc::new(Vitals::default()),
         bridges: Bridges::new(&config.bridges, config.runtime.loops, &services.clock),
         exporting: http::state::Exporting::default(),
+        commands: commands::Counters::default(),
+        shadows: shadow::Counters::default(),
         retained: Retained::new(retained_limits(config)),
         notes: (0..config.runtime.loops).map(|_| Notes::default()).collect(),
         subscriptions: AtomicUsize::new(0),
@@ -232,6 +238,7 @@ async fn live(
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    kept::recover(&shared).await?;
     let sessions = mqtt::restore::restore(&shared).await?;
     tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
@@ -396,8 +403,10 @@ impl EdgeLoop {
                     mqtt::sys_feed::tick(&edge);
                 }
                 http::viewer::sweep(&edge);
+                shadow::sweep(&edge);
             }
         }));
+        accepting.push(actix_rt::spawn(commands::keep_time(Rc::clone(self))));
     }
 
     fn stop_accepting(&self) {

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
-use crate::{edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
+use crate::{commands::Status, edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
 
 struct Text(String);
 
@@ -31,6 +31,7 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> S
     node(&mut text, edge);
     identity(&mut text, edge);
     durability(&mut text, edge);
+    commands(&mut text, edge);
     scripts(&mut text, edge);
     bridges(&mut text, edge);
     text.0
@@ -237,6 +238,42 @@ fn durability(text: &mut Text, edge: &EdgeLoop) {
     text.one("tidegate_checkpoint_position", "gauge", "The position that the store has.", checkpoint.folded);
     let help = "Pairs that the edge keeps over restarts, in the store.";
     text.one("tidegate_kept_pairs", "gauge", help, edge.handle.services().store.kept_count());
+}
+
+fn commands(text: &mut Text, edge: &EdgeLoop) {
+    let (commands, shadows) = (&edge.shared.commands, &edge.shared.shadows);
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    const COMMANDS: &str = "tidegate_commands_total";
+    text.head(
+        COMMANDS,
+        "counter",
+        "Commands to devices that ever came to a status; queued is every one that was taken.",
+    );
+    for status in Status::ALL {
+        let count = load(&commands.by_status[status as usize]);
+        text.value(COMMANDS, &format!("{{status=\"{}\"}}", status.name()), count);
+    }
+    let under_way = commands.under_way.load(Ordering::Relaxed);
+    text.one("tidegate_commands_under_way", "gauge", "Commands that are not over.", under_way);
+    const REFUSED: &str = "tidegate_commands_refused_total";
+    text.head(REFUSED, "counter", "Commands that were not taken: the device was not there, or a limit was met.");
+    text.value(REFUSED, "{from=\"http\"}", load(&commands.refused));
+    text.value(REFUSED, "{from=\"handler\"}", load(&commands.handler_refused));
+    const REPLIES: &str = "tidegate_command_replies_refused_total";
+    text.head(REPLIES, "counter", "Replies to commands that were not taken, by reason.");
+    text.value(REPLIES, "{reason=\"not-waiting\"}", load(&commands.replies_unknown));
+    text.value(REPLIES, "{reason=\"not-the-device\"}", load(&commands.replies_refused));
+    const SHADOWS: &str = "tidegate_shadow_requests_total";
+    text.head(SHADOWS, "counter", "Requests about shadows, by result.");
+    for (result, count) in [
+        ("updated", &shadows.updates),
+        ("got", &shadows.gets),
+        ("deleted", &shadows.deletes),
+        ("conflict", &shadows.conflicts),
+        ("rejected", &shadows.rejected),
+    ] {
+        text.value(SHADOWS, &format!("{{result=\"{result}\"}}"), load(count));
+    }
 }
 
 fn scripts(text: &mut Text, edge: &EdgeLoop) {
