@@ -166,6 +166,17 @@ pub const MQTT_SYS_INTERVAL_S: u64 = 10;
 /// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
 pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
 
+// ---- bridges
+
+/// Messages of one bridge that may be under way (v5: our Receive Maximum); full: the broker's socket is not read.
+pub const BRIDGE_IN_FLIGHT: u16 = 1_024;
+/// Time that a broker has for the connection, the TLS handshake and its CONNACK, and for the answer to a ping.
+pub const BRIDGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// First pause before a broker is connected to again; it doubles up to the longest, with chance in it.
+pub const BRIDGE_RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause before a broker is connected to again.
+pub const BRIDGE_RETRY_MOST: Duration = Duration::from_secs(60);
+
 // ---- commands and shadows
 
 /// Commands of one device that are not over; more: refused (HTTP 429), a handler's is dropped and counted.

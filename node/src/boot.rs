@@ -1,7 +1,7 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions, commands and shadows → accept.
-//! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions, commands and shadows → accept → bridges.
+//! Stop: accept no more → read no more → drain → goodbye to brokers and clients → last checkpoint → end.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -37,6 +37,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     auth::{self, Auth, AuthError},
+    bridge::Bridges,
     commands,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
@@ -198,6 +199,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
+        bridges: Bridges::new(&config.bridges, config.runtime.loops, &services.clock),
         exporting: http::state::Exporting::default(),
         commands: commands::Counters::default(),
         shadows: shadow::Counters::default(),
@@ -241,6 +243,7 @@ async fn live(
     tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
+    shared.bridges.start()?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
     actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
@@ -297,12 +300,14 @@ async fn exit_at_once(mut terminate: Signal, mut interrupt: Signal) {
 
 async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> {
     shared.stopping.store(true, Ordering::Relaxed);
+    shared.bridges.close();
     let quiet = shared.runtime.on_every_loop(|handle| {
         edge::here().stop_accepting();
         handle.close_gate();
     });
     let quiet = quiet.await.is_ok();
     let drained = runtime.drain(DRAIN_PATIENCE).await;
+    shared.bridges.stop().await;
     let _ = shared.runtime.on_every_loop(|_| edge::here().say_goodbye()).await;
     // One turn for the goodbyes to leave.
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -384,6 +389,7 @@ impl EdgeLoop {
                 }
             });
         }
+        self.shared.bridges.land_on(self);
         let edge = Rc::clone(self);
         accepting.push(actix_rt::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(1));

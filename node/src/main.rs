@@ -5,6 +5,7 @@
 
 mod auth;
 mod boot;
+mod bridge;
 mod cli;
 #[allow(dead_code, reason = "each command uses its own part of it")]
 mod client;

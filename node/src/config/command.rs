@@ -39,9 +39,9 @@ pub(crate) fn load_with(file: Option<&Path>, flags: &Flags) -> Result<Loaded, Pr
 fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {
     let problems = match load(serve).and_then(with_sound_files) {
         Ok(loaded) if as_json => {
-            return on_stdout(&format!("{}\n", json!({ "ok": true, "set": loaded.origins.len(), "problems": [] })));
+            return on_stdout(&format!("{}\n", json!({ "ok": true, "set": loaded.values_set(), "problems": [] })));
         }
-        Ok(loaded) => return on_stdout(&format!("ok; values set: {}\n", loaded.origins.len())),
+        Ok(loaded) => return on_stdout(&format!("ok; values set: {}\n", loaded.values_set())),
         Err(problems) if as_json => problems.0,
         Err(problems) => return Err(problems.into()),
     };

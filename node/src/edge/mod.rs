@@ -38,6 +38,7 @@ pub(crate) use waits::Waits;
 
 use crate::{
     auth::Auth,
+    bridge::Bridges,
     commands::{self, Commands},
     http::{state::Exporting, viewer::Seat},
     listeners::Door,
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) retries: Arc<Retries>,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
+    /// The subscriptions at other brokers.
+    pub(crate) bridges: Bridges,
     /// Whether an export is under way.
     pub(crate) exporting: Exporting,
     /// What is counted of commands to devices.
@@ -353,6 +356,9 @@ pub(crate) const READ_BUFFER: usize = 64 * 1024;
 
 /// The bit of an [`AckTo::key`] that tells an HTTP request from a connection.
 const HTTP: u64 = 1 << 63;
+/// The lower half of an [`AckTo::key`] with [`HTTP`] that tells a bridge: no request has a place with this number. The upper half
+/// is the bridge's number.
+const BRIDGE: u64 = 0xFFFF_FFFF;
 
 impl EdgeLoop {
     /// Runs `task` on another loop's edge, or here. Returns `false` when that loop's inbox is full.
@@ -416,12 +422,20 @@ impl EdgeLoop {
     pub(crate) fn ack_to_request(&self, key: u64, item: u32) -> AckTo {
         AckTo { home: self.handle.id(), key: key | HTTP, item }
     }
+
+    /// Whom the runtime answers for a reading of a bridge.
+    pub(crate) fn ack_to_bridge(&self, bridge: usize, token: u32) -> AckTo {
+        AckTo { home: self.handle.id(), key: HTTP | (bridge as u64) << 32 | BRIDGE, item: token }
+    }
 }
 
 impl Edge for EdgeLoop {
     fn on_acks(&self, acks: Vec<Ack>) {
         for ack in acks {
-            if ack.to.key & HTTP != 0 {
+            if ack.to.key & (HTTP | BRIDGE) == HTTP | BRIDGE {
+                let bridge = usize::try_from((ack.to.key & !HTTP) >> 32).unwrap_or(usize::MAX);
+                self.shared.bridges.answer(bridge, ack.to.item, ack.answer);
+            } else if ack.to.key & HTTP != 0 {
                 self.waits.borrow_mut().answer(ack.to.key & !HTTP, ack.to.item, ack.answer);
             } else {
                 crate::mqtt::readings::on_ack(self, &ack);

@@ -33,6 +33,7 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> S
     durability(&mut text, edge);
     commands(&mut text, edge);
     scripts(&mut text, edge);
+    bridges(&mut text, edge);
     text.0
 }
 
@@ -302,4 +303,44 @@ fn scripts(text: &mut Text, edge: &EdgeLoop) {
     text.head("tidegate_script_worker_restarts_total", "counter", "Restarts of the script workers.");
     let restarts: u64 = edge.handle.services().scripts.workers().iter().map(|worker| worker.restarts).sum();
     text.value("tidegate_script_worker_restarts_total", "", restarts);
+}
+
+fn bridges(text: &mut Text, edge: &EdgeLoop) {
+    let bridges: Vec<_> = edge.shared.bridges.status().collect();
+    if bridges.is_empty() {
+        return;
+    }
+    // A bridge's name needs no escape: the configuration takes letters, digits, '-', '_' and '.'.
+    let label = |name: &str| format!("{{bridge=\"{name}\"}}");
+    for (name, kind, help) in [
+        ("connected", "gauge", "1 while the broker has accepted the bridge and a subscription."),
+        ("messages_total", "counter", "Messages of the broker, those that came again included."),
+        ("readings_total", "counter", "Readings of them that the journal has."),
+        ("acknowledged_total", "counter", "Messages acknowledged to the broker."),
+        ("left_out_total", "counter", "Retained messages that are no readings, as configured."),
+        ("in_flight", "gauge", "Messages that are not acknowledged."),
+        ("reconnects_total", "counter", "Connections after the first one."),
+    ] {
+        let metric = format!("tidegate_bridge_{name}");
+        text.head(&metric, kind, help);
+        for bridge in &bridges {
+            let value = match name {
+                "connected" => u64::from(bridge.is_connected()),
+                "messages_total" => bridge.messages.load(Ordering::Relaxed),
+                "readings_total" => bridge.readings.load(Ordering::Relaxed),
+                "acknowledged_total" => bridge.acknowledged.load(Ordering::Relaxed),
+                "left_out_total" => bridge.left_out.load(Ordering::Relaxed),
+                "in_flight" => bridge.in_flight.load(Ordering::Relaxed),
+                _ => bridge.reconnects(),
+            };
+            text.value(&metric, &label(&bridge.name), value);
+        }
+    }
+    const REFUSED: &str = "tidegate_bridge_refused_total";
+    text.head(REFUSED, "counter", "Readings of the broker that were refused, by reason.");
+    for bridge in &bridges {
+        for (reason, count) in bridge.refused() {
+            text.value(REFUSED, &format!("{{bridge=\"{}\",reason=\"{reason}\"}}", bridge.name), count);
+        }
+    }
 }

@@ -135,6 +135,12 @@ test('the health page shows loops, journal, ledger and the handler', async () =>
   await page.getByText('10-hot.js').first().waitFor();
 });
 
+test('the health page shows a bridge and what it refused', async () => {
+  const row = byId('health-bridges').locator('tbody tr').filter({ hasText: 'plant' });
+  await row.filter({ hasText: 'connected' }).waitFor();
+  await row.locator('[title="bad-device-id: 1"]').filter({ hasText: '1' }).first().waitFor();
+});
+
 test('the theme can be changed, and stays', async () => {
   const theme = () => page.evaluate(() => document.documentElement.dataset.theme);
   const first = await theme();
