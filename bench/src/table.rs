@@ -203,7 +203,7 @@ mod tests {
             block.add(Peer::Mosquitto, Sample::from([(Measure::CpuPerMessageUs, theirs)]));
         }
         let text = markdown(&[block]);
-        assert!(text.contains("| 12.0 | 10.0 (mosquitto) | 1.20 (1.00–1.50) | ≤ 1.30 met |"), "{text}");
+        assert!(text.contains("| 12.0 | 10.0 (mosquitto) | 1.20 (1.00–1.50) | ≤ 1.00 MISSED |"), "{text}");
     }
 
     #[test]

@@ -576,7 +576,6 @@ fn bad_packets_of_a_connected_client() {
         ("no topic", &publish(b"", b"", b"{}"), 0x82, "an empty topic name needs a topic alias"),
         ("256 MB", b"\x30\xff\xff\xff\x7f", 0x95, "at most 1048576 are allowed (limit mqtt_packet_bytes)"),
         ("a second CONNECT", &connect(5, "c"), 0x82, "a second CONNECT"),
-        ("QoS 2", &packet(0x34, &[&binary(b"a")[..], &[0, 7, 0]].concat()), 0x9B, "publish with QoS 0 or 1"),
         ("QoS 3", &packet(0x36, &binary(b"a")), 0x81, "may not have both QoS bits set"),
         (
             "a bad filter",

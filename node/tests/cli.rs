@@ -136,7 +136,7 @@ fn an_address_that_others_can_reach_needs_the_flag() {
             &[],
             &format!(
                 "error: {flag}: {key} = 0.0.0.0:1234 can be reached from other machines, and nobody would have to \
-                 authenticate; allowed: a loopback address such as 127.0.0.1:1234, or --insecure-allow-anonymous \
+                 authenticate; allowed: users (tidegate user add), a loopback address such as 127.0.0.1:1234, or --insecure-allow-anonymous \
                  (security.insecure_allow_anonymous = true) if that is what you want"
             ),
         );

@@ -49,7 +49,10 @@ pub(super) fn read(path: &Path, limit: u64, named: &str) -> Result<Option<String
     let cannot = |error: io::Error| BadFile::whole(path, format!("cannot be read: {error}"));
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Below a file there is none either: that the place is wrong, the data directory says better.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(cannot(error)),
     };
     let mut bytes = Vec::new();
