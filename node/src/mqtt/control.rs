@@ -66,11 +66,13 @@ impl SubscribeFilter {
         let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
         if options & reserved != 0 {
             return Err(CodecError::malformed(format!(
-                "the options of {text:?} have reserved bits set [MQTT-3.8.3-5]"
+                "the options of {:?} have reserved bits set [MQTT-3.8.3-5]",
+                beginning(text)
             )));
         }
-        let qos = QoS::from_bits(options & 0b11)
-            .ok_or_else(|| CodecError::malformed(format!("the options of {text:?} ask for QoS 3 [MQTT-3.8.3-4]")))?;
+        let qos = QoS::from_bits(options & 0b11).ok_or_else(|| {
+            CodecError::malformed(format!("the options of {:?} ask for QoS 3 [MQTT-3.8.3-4]", beginning(text)))
+        })?;
         let no_local = options & 0b100 != 0;
         if no_local && filter.group.is_some() {
             return Err(CodecError::protocol("a shared subscription may not have no-local [MQTT-3.8.3-4]"));
@@ -81,7 +83,8 @@ impl SubscribeFilter {
             2 => RetainHandling::Never,
             _ => {
                 return Err(CodecError::protocol(format!(
-                    "the options of {text:?} have retain handling 3 [MQTT-3.8.3.1]"
+                    "the options of {:?} have retain handling 3 [MQTT-3.8.3.1]",
+                    beginning(text)
                 )));
             }
         };
@@ -187,6 +190,10 @@ fn check_reason(kind: u8, reason: ReasonCode) -> Result<(), CodecError> {
 
 #[cold]
 fn filter_error(text: &str, error: topic::TopicError) -> CodecError {
-    // A filter may be 65,535 bytes long; whoever wrote it knows it by its beginning.
-    CodecError::new(ReasonCode::TOPIC_FILTER_INVALID, format!("the topic filter {text:.64?}: {error}"))
+    CodecError::new(ReasonCode::TOPIC_FILTER_INVALID, format!("the topic filter {:?}: {error}", beginning(text)))
+}
+
+/// A filter may be 65,535 bytes long, and longer still when escaped; whoever wrote it knows it by its beginning.
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(64)]
 }

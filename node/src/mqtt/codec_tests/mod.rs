@@ -1,11 +1,19 @@
 //! Tests of the codec as a whole: a table of conformance cases, round trips, random bytes, and a comparison with
 //! rmqtt-codec, a decoder by other people.
 
+mod client;
 mod conformance;
+mod corpus;
 mod differential;
 mod encoders;
+mod invariants;
+mod pack;
 mod random;
+mod round_trip;
+mod targets;
 mod trie;
+
+use invariants::MAX;
 
 use super::{
     codec::decode,
@@ -14,9 +22,6 @@ use super::{
     reason::{CodecError, ReasonCode},
     wire::put_varint,
 };
-
-/// Larger than any packet of the tests.
-const MAX: usize = 1 << 20;
 
 /// A packet from its first byte and the parts of its body.
 fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -1,12 +1,12 @@
 //! Random and mutated packets: whatever the bytes, the codec neither panics nor reads beyond the frame, and what it says
 //! is the same when asked again.
 
-use super::{MAX, Packet, Version, conformance, decode, frame, read};
-use crate::mqtt::{
-    frame::Framing,
-    topic::{check_filter, check_topic_name},
-    wire::put_varint,
+use super::{
+    MAX, Version, conformance, frame,
+    invariants::{Fate, check_bytes},
+    read,
 };
+use crate::mqtt::{frame::Framing, wire::put_varint};
 
 /// A small random generator (splitmix64): a test needs a seed that it can print, not quality.
 pub(super) struct Random(u64);
@@ -95,62 +95,16 @@ impl Mutations {
     }
 }
 
-/// What holds for every packet that is taken, whatever it was made of.
-fn check_taken(packet: &Packet<'_>, version: Version) {
-    match packet {
-        Packet::Publish(message) => {
-            let aliased = version == Version::V5 && message.topic_alias().is_some();
-            assert!(check_topic_name(message.topic).is_ok() || (message.topic.is_empty() && aliased));
-            assert_eq!(message.packet_id.is_some(), message.qos as u8 > 0);
-            assert!(version == Version::V5 || message.properties.is_empty());
-            assert!(message.forwarded_properties().len() <= message.properties.len());
-        }
-        Packet::Connect(connect) => {
-            assert!(!connect.client_id.contains('\0'));
-            assert!(connect.will.as_ref().is_none_or(|will| check_topic_name(&will.topic).is_ok()));
-        }
-        Packet::Subscribe(subscribe) => {
-            assert!(!subscribe.filters.is_empty());
-            assert!(subscribe.filters.iter().all(|one| check_filter(&one.filter).is_ok()));
-        }
-        Packet::Unsubscribe(unsubscribe) => {
-            assert!(!unsubscribe.filters.is_empty());
-            assert!(unsubscribe.filters.iter().all(|filter| check_filter(filter).is_ok()));
-        }
-        _ => {}
-    }
-}
-
 fn run(version: Version, seed: u64) {
     println!("seed {seed:#x}");
     let mut mutations = Mutations::new(seed, version);
     let (mut taken, mut refused, mut incomplete) = (0_u32, 0_u32, 0_u32);
     for _ in 0..200_000 {
         let bytes = mutations.next();
-        let asked = if bytes.first().is_some_and(|first| first >> 4 == 1) { None } else { Some(version) };
-        match frame(&bytes, MAX) {
-            Ok(Framing::Incomplete { needed }) => {
-                assert!(needed > bytes.len(), "{bytes:02X?} are said to be too few for {needed}");
-                incomplete += 1;
-            }
-            Err(_) => refused += 1,
-            Ok(Framing::Complete(frame)) => {
-                assert!(frame.total <= bytes.len() && frame.body().end == frame.total, "{bytes:02X?}");
-                let result = decode(asked, &frame, &bytes);
-                // A decoder that looked beyond the frame would see something else now.
-                assert_eq!(result, decode(asked, &frame, &bytes[..frame.total]), "{bytes:02X?}");
-                assert!(bytes.len() < 2 || decode(asked, &frame, &bytes[..frame.total - 1]).is_err());
-                match result {
-                    Ok(packet) => {
-                        check_taken(&packet, version);
-                        taken += 1;
-                    }
-                    Err(error) => {
-                        assert!(error.reason.is_error() && error.detail.len() < 4_096, "{bytes:02X?}: {error}");
-                        refused += 1;
-                    }
-                }
-            }
+        match check_bytes(version, &bytes) {
+            Fate::Taken => taken += 1,
+            Fate::Refused => refused += 1,
+            Fate::Incomplete => incomplete += 1,
         }
     }
     println!("taken {taken}, refused {refused}, incomplete {incomplete}");
