@@ -1,8 +1,9 @@
-//! The checkpoint thread: takes the loops' changed states, keeps the latest of each device, and writes them to the store every
+//! The checkpoint thread: takes the loops' changed states and kept pairs, keeps the latest of each, and writes them to the store every
 //! interval. It also writes the snapshot files that let the journal free its segments.
 //!
 //! **The invariant that recovery stands on.** A loop says `folded_through = p` only when every reading of its devices at or
-//! before `p` is folded, handlers' outcomes included, and every state that this changed is in this batch or in an earlier one.
+//! before `p` is folded, handlers' outcomes included, and every state that this changed is in this batch or in an earlier one, and so
+//! is every kept pair whose record is at or before `p`.
 //! The store's folded position is the least of the loops', so what follows it in the journal is all that a replay needs.
 //! A loop without readings says so too: at least one batch an interval, else it holds the others back. With nothing in
 //! flight it may report the journal's `committed` position, read *before* it made sure that none of its batches waits for
@@ -30,6 +31,7 @@ use crate::{
     dirty::DirtyStates,
     ids::{LoopId, Position},
     journal::{Journal, Retention, disk},
+    kept::{KeptChange, KeptChanges},
     limits,
     lock::{lock, read, write},
     snapshot::{self, SnapshotError},
@@ -73,7 +75,10 @@ pub struct CheckpointBatch {
     pub states: Vec<DeviceState>,
     /// Readings that were parked since its last batch.
     pub parked: ParkedChanges,
-    /// Every reading of this loop's devices at or before this is folded, and its state is in this batch or an earlier one.
+    /// Pairs that changed since its last batch (the latest change of each is enough).
+    pub kept: Vec<KeptChange>,
+    /// Every reading of this loop's devices at or before this is folded, and its state is in this batch or an earlier one; so are
+    /// the kept pairs whose records are at or before this.
     pub folded_through: Position,
 }
 
@@ -214,6 +219,7 @@ struct Worker {
     loops: Vec<Progress>,
     states: DirtyStates,
     parked: ParkedChanges,
+    kept: KeptChanges,
     /// `appended_bytes` of the journal at the last snapshot.
     snapshot_at: u64,
     /// After a snapshot that failed or could not be read: not before this.
@@ -237,6 +243,7 @@ impl Worker {
             loops,
             states: DirtyStates::default(),
             parked: ParkedChanges::default(),
+            kept: KeptChanges::default(),
             snapshot_at: 0,
             not_before: None,
         }
@@ -245,7 +252,7 @@ impl Worker {
     fn run(mut self, batches: &flume::Receiver<CheckpointBatch>) -> Result<(), StoreError> {
         let mut due = Instant::now() + self.config.interval;
         loop {
-            let full = self.states.is_full() || self.parked.is_full();
+            let full = self.states.is_full() || self.parked.is_full() || self.kept.is_full();
             // Batches that keep coming must not keep a checkpoint from being written.
             let now = full || Instant::now() >= due;
             match if now { Err(RecvTimeoutError::Timeout) } else { batches.recv_deadline(due) } {
@@ -270,6 +277,7 @@ impl Worker {
     fn take(&mut self, batch: CheckpointBatch) {
         batch.states.into_iter().for_each(|state| self.states.insert(state));
         self.parked.append(batch.parked);
+        batch.kept.into_iter().for_each(|change| self.kept.insert(change));
         match self.loops.get_mut(batch.owner.index()) {
             Some(progress) => {
                 progress.batches += 1;
@@ -283,14 +291,16 @@ impl Worker {
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         let folded = self.loops.iter().map(|progress| progress.folded_through).min().unwrap_or_default();
         let folded = folded.max(self.store.folded());
-        if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
+        let nothing = self.states.is_empty() && self.parked.is_empty() && self.kept.is_empty();
+        if nothing && folded == self.store.folded() {
             self.publish(folded, None);
             self.keep_house();
             return Ok(());
         }
         let started = Instant::now();
         CrashPoint::CheckpointBeforeWrite.pass();
-        let written = self.store.write(&self.parked.with(self.states.to_vec()), folded);
+        let changes = self.parked.with(self.states.to_vec(), self.kept.to_vec());
+        let written = self.store.write(&changes, folded);
         CrashPoint::CheckpointAfterWrite.pass();
         if let Err(error) = written {
             let mut status = lock(&self.shared.status);
@@ -303,6 +313,7 @@ impl Worker {
         }
         self.states.clear();
         self.parked.clear();
+        self.kept.clear();
         self.publish(folded, Some(started.elapsed()));
         self.keep_house();
         Ok(())

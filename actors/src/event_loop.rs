@@ -34,7 +34,7 @@ use crate::{
     state::DeviceState,
     store::{ParkedChanges, StoreError},
     submission::{Ack, AckTo, Answer, Submission},
-    turn::{Shown, ToImport, Turn, Written},
+    turn::{Shown, Then, ToImport, Turn, Written},
 };
 
 /// What a loop is told from outside: by other loops, by the journal, by the script workers.
@@ -103,7 +103,7 @@ pub(crate) struct EventLoop {
     /// Batches that the journal took so far.
     batches_sent: u64,
     /// Those of them that it has not committed, oldest first.
-    committing: VecDeque<Vec<Written>>,
+    committing: VecDeque<Committing>,
     /// Batches that are committed, since the start.
     commits: u64,
     last_committed: Position,
@@ -125,6 +125,12 @@ pub(crate) struct EventLoop {
     /// A message is being handled: what a panic cuts short is the work of readings.
     handling: bool,
     pub(crate) lag_ms: f64,
+}
+
+/// A batch that the journal took: its records, and what waits for its commit.
+struct Committing {
+    written: Vec<Written>,
+    then: Vec<Then>,
 }
 
 /// Time after which those who wait for the loop to read again are asked whether they still do.
@@ -278,12 +284,13 @@ impl EventLoop {
     }
 
     fn on_commit(&mut self, commit: Commit) {
-        let Some(written) = self.committing.pop_front() else {
+        let Some(Committing { written, then }) = self.committing.pop_front() else {
             tracing::error!(r#loop = self.turn.id.0, first = %commit.first, "a commit of a batch that was never sent");
             return;
         };
         debug_assert_eq!(written.len(), commit.records);
         self.commits += 1;
+        self.turn.durable.extend(then);
         self.last_committed = Position((commit.first.0 + commit.records as u64).saturating_sub(1));
         for (written, position) in written.into_iter().zip(commit.first.0..) {
             let position = Position(position);
@@ -293,6 +300,8 @@ impl EventLoop {
                     self.turn.answer_ack(ack);
                     continue;
                 }
+                // It is on its way into the store already.
+                Written::Kept => continue,
                 Written::Unparked(parked, reply) => {
                     self.turn.parked.unpark(parked);
                     // Whoever asked may have gone; it is done all the same.
@@ -404,11 +413,32 @@ impl EventLoop {
         match self.services.journal.try_append(batch) {
             Ok(()) => {
                 self.batches_sent += 1;
-                self.committing.push_back(std::mem::take(&mut self.turn.written));
+                let (written, then) = (std::mem::take(&mut self.turn.written), std::mem::take(&mut self.turn.then));
+                self.committing.push_back(Committing { written, then });
             }
             // The queue is full: the batch goes on growing, and past its limit the sockets wait.
             Err(batch) => self.turn.batch = batch,
         }
+    }
+
+    /// Has `then` done once everything that was journaled so far is durable, which is asked for at once.
+    pub(crate) fn when_durable(&mut self, then: Then) {
+        if !self.turn.batch.is_empty() {
+            self.turn.batch.set_urgent();
+            self.turn.then.push(then);
+        } else if let Some(last) = self.committing.back_mut() {
+            // It is on its way; nothing makes it faster.
+            last.then.push(then);
+            return;
+        } else {
+            self.turn.durable.push_back(then);
+        }
+        self.turn.wake();
+    }
+
+    /// The next thing to be done of what waited for a commit; none while the disk refuses.
+    pub(crate) fn next_durable(&mut self) -> Option<Then> {
+        if self.turn.journal_failed { None } else { self.turn.durable.pop_front() }
     }
 
     /// Hands everything that was done up to now to the journal, and says how many of the loop's batches must be committed for
@@ -503,6 +533,7 @@ impl EventLoop {
         self.turn.ledger.in_flight == 0
             && self.turn.batch.is_empty()
             && self.committing.is_empty()
+            && self.turn.durable.is_empty()
             && self.handed_over.is_empty()
             && self.services.handovers[self.turn.id.index()].waiting() == 0
             && self.turn.acks.is_empty()

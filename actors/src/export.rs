@@ -1,4 +1,4 @@
-//! An export: the states of a running node, every one exactly as the journal has it at one position.
+//! An export: the states and kept pairs of a running node, every one exactly as the journal has it at one position.
 //!
 //! In two steps. [`Base::take`] copies the store into a file, while others write it: each state as it is when its turn comes. Then
 //! the caller waits until the journal has everything that those states were made of, and reads its position: [`Base::fold`] folds
@@ -8,18 +8,21 @@
 //! It opens no socket, and writes nothing but that file, which goes with it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, BufWriter, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use hashbrown::HashSet;
 
 use crate::{
     fold::fold_state,
     ids::{DeviceId, Position},
     journal::{self, Record, ScanError},
+    kept::KeptChange,
     recovery::{self, RecoveryError},
     snapshot::{Entries, Entry, Snapshot, SnapshotError, Writer},
     state::{DeviceState, ParkedReading},
@@ -96,8 +99,8 @@ impl Base {
     /// # Errors
     /// [`ExportError`]. [`ExportError::Missing`] passes with another try.
     pub fn fold(self, journal: &Path, at: Position) -> Result<Export, ExportError> {
-        let changed = self.changed_devices(journal, at)?;
-        let (overlay, devices) = self.overlay(&changed)?;
+        let changed = self.changed(journal, at)?;
+        let (overlay, devices) = self.overlay(&changed.devices)?;
         let known = overlay.count();
         let unfinished = recovery::fold_through(&overlay, journal, at, &mut fold_state)?;
         let mut parked = overlay.parked(None, usize::MAX)?;
@@ -110,23 +113,25 @@ impl Base {
             base: self,
             states,
             parked,
+            kept: changed.kept,
         })
     }
 
-    /// The devices of which the journal has something, from the copy's position to `at`; it must have all of it.
-    fn changed_devices(&self, journal: &Path, at: Position) -> Result<HashSet<DeviceId>, ExportError> {
+    /// What the journal has something of, from the copy's position to `at`; it must have all of it.
+    fn changed(&self, journal: &Path, at: Position) -> Result<Changed, ExportError> {
         let first = self.snapshot.position.plus(1);
-        let mut devices = HashSet::new();
+        let mut changed = Changed::default();
         if first > at {
-            return Ok(devices);
+            return Ok(changed);
         }
         let mut found = 0;
         journal::read(journal, first, |position, record| {
             if position <= at {
                 found += 1;
                 match record {
-                    Record::Reading { reading, .. } => _ = devices.insert(reading.device),
-                    Record::Imported { state, .. } => _ = devices.insert(state.device),
+                    Record::Reading { reading, .. } => _ = changed.devices.insert(reading.device),
+                    Record::Imported { state, .. } => _ = changed.devices.insert(state.device),
+                    Record::Kept(KeptChange { key, value }) => _ = changed.kept.insert(key, value),
                     // They change nothing of a device that has no reading here.
                     Record::Outcome(_) | Record::Unparked { .. } => {}
                 }
@@ -137,7 +142,7 @@ impl Base {
         if lacking > 0 {
             return Err(ExportError::Missing { lacking, first, last: at });
         }
-        Ok(devices)
+        Ok(changed)
     }
 
     /// A store of those devices only, and of all parked readings, as they were copied; and how many devices were.
@@ -157,7 +162,7 @@ impl Base {
                     }
                 }
                 Some(Entry::Parked(parked)) => changes.parked.push(parked),
-                None => {}
+                Some(Entry::Kept(..)) | None => {}
             }
             if ended || changes.states.len() + changes.parked.len() >= PIECE {
                 overlay.write(&std::mem::take(&mut changes), self.snapshot.position)?;
@@ -169,7 +174,14 @@ impl Base {
     }
 }
 
-/// Writes the store's states and parked readings to `out`, and within it what the file system says.
+/// What is not as it was copied, or may not be.
+#[derive(Debug, Default)]
+struct Changed {
+    devices: HashSet<DeviceId>,
+    kept: BTreeMap<Bytes, Option<Bytes>>,
+}
+
+/// Writes the store's states, parked readings and kept pairs to `out`, and within it what the file system says.
 fn copy(
     store: &dyn StateStore,
     position: Position,
@@ -195,10 +207,18 @@ fn copy(
     for reading in store.parked(None, usize::MAX)?.iter().rev() {
         written = written.and_then(|()| writer.parked(reading));
     }
+    let mut after: Option<Bytes> = None;
+    while written.is_ok() {
+        let piece = store.kept_page(after.as_deref(), b"", PIECE)?;
+        let Some((last, _)) = piece.last() else { break };
+        written = piece.iter().try_for_each(|(key, value)| writer.kept(key, value));
+        after = Some(last.clone());
+        pause(piece.len());
+    }
     Ok(written.and_then(|()| writer.end()).and_then(|mut out| out.flush()))
 }
 
-/// All states and parked readings at one position.
+/// All states, parked readings and kept pairs at one position.
 #[derive(Debug)]
 pub struct Export {
     base: Base,
@@ -208,6 +228,8 @@ pub struct Export {
     /// Those that are not as they were copied, by id.
     states: Vec<DeviceState>,
     parked: Vec<ParkedReading>,
+    /// Pairs that are not as they were copied.
+    kept: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl Export {
@@ -235,7 +257,7 @@ impl Export {
         self.unfinished
     }
 
-    /// Hands out the states by device id, then the parked readings by position.
+    /// Hands out the states by device id, then the parked readings by position, then the kept pairs by key.
     ///
     /// # Errors
     /// [`ExportError`], also that of `each`.
@@ -243,7 +265,9 @@ impl Export {
         let mut each = |entry| each(entry).map_err(ExportError::NotTaken);
         let mut changed = self.states.iter().peekable();
         let mut copied = Entries::open(&self.base.snapshot)?;
-        while let Some(Entry::State(state)) = copied.next()? {
+        let mut next = copied.next()?;
+        while let Some(Entry::State(state)) = next {
+            next = copied.next()?;
             while let Some(new) = changed.next_if(|new| new.device < state.device) {
                 each(Entry::State(new.clone()))?;
             }
@@ -251,7 +275,21 @@ impl Export {
             each(Entry::State(newer.cloned().unwrap_or(state)))?;
         }
         changed.try_for_each(|new| each(Entry::State(new.clone())))?;
-        self.parked.iter().try_for_each(|parked| each(Entry::Parked(parked.clone())))
+        self.parked.iter().try_for_each(|parked| each(Entry::Parked(parked.clone())))?;
+        let put = |(key, value): (&Bytes, &Option<Bytes>)| Some(Entry::Kept(key.clone(), value.clone()?));
+        let mut changed = self.kept.iter().peekable();
+        while let Some(entry) = next {
+            next = copied.next()?;
+            let Entry::Kept(key, value) = entry else { continue };
+            while let Some(new) = changed.next_if(|(new, _)| **new < key) {
+                put(new).map_or(Ok(()), &mut each)?;
+            }
+            match changed.next_if(|(new, _)| **new == key) {
+                Some(newer) => put(newer).map_or(Ok(()), &mut each)?,
+                None => each(Entry::Kept(key, value))?,
+            }
+        }
+        changed.filter_map(put).try_for_each(each)
     }
 }
 

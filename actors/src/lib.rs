@@ -25,6 +25,7 @@ pub mod idempotency;
 pub mod ids;
 pub mod inbox;
 pub mod journal;
+pub mod kept;
 pub mod ledger;
 pub mod lifetime;
 pub mod limits;

@@ -69,6 +69,11 @@ pub const COMMIT_COMPANY: Duration = Duration::from_millis(1);
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest body of a journal record, in bytes: what a decoder may allocate.
 pub const RECORD_BYTES: usize = 4 * 1024 * 1024;
+/// Longest key of a kept pair, in bytes; longer: refused. It holds a topic or a client id of the greatest length, and what tells
+/// pairs of one apart.
+pub const KEPT_KEY_BYTES: usize = 66_000;
+/// Bytes of changed pairs of one loop that the checkpoint thread has not taken; more: the loop stops reading its sockets.
+pub const KEPT_UNSTORED_BYTES: usize = 32 * 1024 * 1024;
 /// Parked readings that are kept; more: the oldest is dropped, counted.
 pub const PARKED_READINGS: usize = 10_000;
 

@@ -91,6 +91,8 @@ impl Turns {
         if taken == limits::YIELD_AFTER {
             task.waker().wake_by_ref();
         }
+        // Before the batch leaves: what they journal goes with it.
+        handle.run_durable();
         self.tick(handle, task);
         self.send_collected(handle, task);
         handle.end_turn();

@@ -10,12 +10,15 @@ use std::{
 };
 
 use actix::Supervisor;
+use bytes::Bytes;
 
 use crate::{
     clock::Uptime,
     event_loop::{EventLoop, LoopHealth, LoopMessage},
     ids::{DeviceId, LoopId},
     inbox::Inbox,
+    journal::RecordTooLarge,
+    kept::KeptChange,
     ledger::{DeviceLedger, Ledger, RejectReason},
     lifetime::Lifetime,
     loop_actor::LoopActor,
@@ -91,6 +94,19 @@ impl LoopHandle {
         event_loop.turn.now = now;
     }
 
+    /// Does what waited for a commit that has come. One that panics takes none of the others with it: the next turn goes on.
+    pub(crate) fn run_durable(&self) {
+        let count = self.event_loop().turn.durable.len();
+        for _ in 0..count {
+            let Some(then) = self.event_loop().next_durable() else { return };
+            then();
+        }
+        let event_loop = self.event_loop();
+        if !event_loop.turn.durable.is_empty() {
+            event_loop.turn.wake();
+        }
+    }
+
     pub(crate) fn end_turn(&self) {
         let for_edge = self.event_loop().flush();
         let Some(edge) = self.0.edge.borrow().clone() else { return };
@@ -118,6 +134,24 @@ impl LoopHandle {
     /// whatever connection, comes after it.
     pub fn submit(&self, submission: Submission) {
         self.event_loop().submit(submission);
+    }
+
+    /// Keeps a pair over restarts (`value` `None`: forgets it), durable with this loop's next commit: see
+    /// [`LoopHandle::when_durable`]. While the node runs, one key belongs to one loop. What is kept is read at the next start, by
+    /// [`crate::runtime::RuntimeHandle::kept`].
+    ///
+    /// # Errors
+    /// The key is empty or longer than [`crate::limits::KEPT_KEY_BYTES`], or the pair is larger than a record may be
+    /// ([`crate::limits::RECORD_BYTES`]); nothing has changed.
+    pub fn keep(&self, key: Bytes, value: Option<Bytes>) -> Result<(), RecordTooLarge> {
+        self.event_loop().turn.keep(KeptChange { key, value })
+    }
+
+    /// Runs `then` on this loop's thread, outside any borrow of the loop, once everything that this loop has journaled so far is
+    /// durable, in the order of the calls; asks for a commit at once. Never while the disk refuses, and never before this
+    /// returns.
+    pub fn when_durable(&self, then: impl FnOnce() + 'static) {
+        self.event_loop().when_durable(Box::new(then));
     }
 
     /// Counts a reading that the edge refused, for the node and, if it named one, for its device.

@@ -23,7 +23,8 @@ use self::{data_dir::take_lock, progress::Speaker, replay::Replay};
 use crate::{
     dirty::DirtyStates,
     ids::{DeviceId, Position},
-    journal::{self, ScanError, ScanReport, disk},
+    journal::{self, Record, ScanError, ScanReport, disk},
+    kept::{KeptChange, KeptChanges},
     lifetime::Lifetime,
     reading::Reading,
     script::Verdict,
@@ -212,8 +213,8 @@ pub fn recover_with(data_dir: &Path, config: SledConfig, fold: &mut Fold<'_>) ->
     Ok(Recovered { store: Arc::new(store), next, unfinished, lifetime, report, data, lock })
 }
 
-/// Folds what the journal in `dir` has after the store's position into the store, up to and including `through`, and changes nothing
-/// in the journal: also while a node writes it. Says how many readings wait for an outcome, and are not folded.
+/// Folds what the journal in `dir` has of devices after the store's position into the store, up to and including `through`, and changes
+/// nothing in the journal: also while a node writes it. Kept pairs are the caller's. Says how many readings wait for an outcome, and are not folded.
 ///
 /// # Errors
 /// As [`recover`].
@@ -229,7 +230,7 @@ pub(crate) fn fold_through(
     }
     let mut replay = Replay::new(store, fold);
     journal::read(dir, from, |position, record| {
-        if position <= through {
+        if position <= through && !matches!(record, Record::Kept(_)) {
             replay.feed(position, record)?;
         }
         // Behind it may stand what is just being written.
@@ -253,7 +254,7 @@ fn open_store(
                 let lifetime = store.lifetime();
                 return Ok((store, lifetime));
             }
-            Some(newest) if store.count() == 0 => {
+            Some(newest) if store.is_empty() => {
                 let lifetime = fill(&store, &newest, report)?;
                 return Ok((store, lifetime));
             }
@@ -311,7 +312,7 @@ fn newest_whole(
 /// Puts a snapshot into an empty store, in pieces; only the last one says how far it is folded.
 fn fill(store: &dyn StateStore, newest: &Snapshot, report: &mut RecoveryReport) -> Result<Lifetime, SnapshotError> {
     tracing::info!(position = %newest.position, path = %newest.path.display(), "filling the store from a snapshot");
-    let (mut states, mut parked) = (DirtyStates::default(), ParkedChanges::default());
+    let (mut states, mut parked, mut kept) = (DirtyStates::default(), ParkedChanges::default(), KeptChanges::default());
     let mut lifetime = Lifetime::default();
     snapshot::load(newest, &mut |entry| {
         match entry {
@@ -320,15 +321,17 @@ fn fill(store: &dyn StateStore, newest: &Snapshot, report: &mut RecoveryReport) 
                 states.insert(state);
             }
             Entry::Parked(reading) => parked.park(reading),
+            Entry::Kept(key, value) => kept.insert(KeptChange { key, value: Some(value) }),
         }
-        if states.is_full() || parked.is_full() {
-            store.write(&parked.with(states.to_vec()), Position(0))?;
+        if states.is_full() || parked.is_full() || kept.is_full() {
+            store.write(&parked.with(states.to_vec(), kept.to_vec()), Position(0))?;
             states.clear();
             parked.clear();
+            kept.clear();
         }
         Ok(())
     })?;
-    store.write(&parked.with(states.to_vec()), newest.position)?;
+    store.write(&parked.with(states.to_vec(), kept.to_vec()), newest.position)?;
     report.snapshot_used = Some(newest.position);
     Ok(lifetime)
 }

@@ -27,7 +27,7 @@ use crate::{
     recovery::Unfinished,
     script::ScriptEngine,
     state::{DeviceState, ParkedReading},
-    store::{ParkedChanges, StateStore, StoreError},
+    store::{EachPair, ParkedChanges, StateStore, StoreError},
 };
 
 /// What the loops share.
@@ -174,7 +174,8 @@ impl Runtime {
         self.handle.services.scripts.stop();
         let checkpointed = self.until(Instant::now() + Duration::from_secs(5), |handle| {
             let mut event_loop = handle.event_loop();
-            let unwritten = !event_loop.turn.dirty.is_empty() || !event_loop.turn.parked.is_empty();
+            let turn = &event_loop.turn;
+            let unwritten = !turn.dirty.is_empty() || !turn.parked.is_empty() || !turn.kept.is_empty();
             event_loop.tick(handle.services().clock.uptime(), unwritten);
             event_loop.is_checkpointed()
         });
@@ -409,6 +410,15 @@ impl RuntimeHandle {
         let mut all = ParkedChanges::default();
         self.on_every_loop(LoopHandle::unwritten_parked).await?.into_iter().for_each(|changes| all.append(changes));
         Ok(all)
+    }
+
+    /// The kept pairs as recovery left them, in the order of their keys, of those whose keys begin with `prefix`; until `each`
+    /// breaks. For boot, before anything comes in: what is kept from then on may not be in the store yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn kept(&self, prefix: &[u8], each: &mut EachPair<'_>) -> Result<(), StoreError> {
+        self.services.store.kept(prefix, each)
     }
 
     /// Drops a parked reading for good: done when it returns, and durable.

@@ -1,8 +1,9 @@
-//! Snapshot files: all states and parked readings with the position up to which they are folded. They give the right to free
-//! journal segments, and they rebuild the store.
+//! Snapshot files: all states, parked readings and kept pairs with the position up to which they are folded. They give the right to
+//! free journal segments, and they rebuild the store.
 //!
 //! A snapshot is written beside, synced, renamed, and its directory synced: it is whole or it is not there. Each entry has a
-//! CRC, and the last one counts the others. The format is described in `docs/journal.md`.
+//! CRC, and the last one counts the others. The format is described in `docs/journal.md`. A kind of entry that a build does not know
+//! is of a newer one: so [`FORMAT`] need not change with a new kind, and a file without entries of it is readable by older builds.
 
 use std::{
     fs::{self, File},
@@ -11,10 +12,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
+
 use crate::{
     crash_point::CrashPoint,
     ids::Position,
-    journal::{RecordTooLarge, disk, record::DecodeError},
+    journal::{
+        RecordTooLarge, disk,
+        record::{DecodeError, decode_kept, encode_kept},
+    },
+    kept::KeptChange,
     state::{DeviceState, ParkedReading},
     store::{StateStore, StoreError, record},
 };
@@ -33,6 +40,7 @@ const BUFFER: usize = 256 * 1024;
 const STATE: u8 = 1;
 const PARKED: u8 = 2;
 const END: u8 = 3;
+const KEPT_PAIR: u8 = 4;
 
 /// A snapshot file. That it is listed does not say that it is whole: see [`verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,9 +176,11 @@ pub enum Entry {
     State(DeviceState),
     /// A parked reading.
     Parked(ParkedReading),
+    /// A pair of the edge: key and value.
+    Kept(Bytes, Bytes),
 }
 
-/// Reads a snapshot, and hands out its entries: the states by device id, then the parked readings. [`verify`] it before,
+/// Reads a snapshot, and hands out its entries: the states by device id, then the parked readings, then the kept pairs by key. [`verify`] it before,
 /// because entries come out before the end is seen.
 ///
 /// # Errors
@@ -190,8 +200,7 @@ pub fn load(
 pub struct Entries {
     path: PathBuf,
     reader: Reader<BufReader<File>>,
-    states: u64,
-    parked: u64,
+    counts: Counts,
 }
 
 impl Entries {
@@ -212,7 +221,7 @@ impl Entries {
             Some(_) => return Err(SnapshotError::Newer { path }),
             None => return Err(damaged(&path, "its head is damaged")),
         }
-        Ok(Self { path, reader, states: 0, parked: 0 })
+        Ok(Self { path, reader, counts: Counts::default() })
     }
 
     /// The next entry; `None`: that was all, and the snapshot is whole.
@@ -221,7 +230,7 @@ impl Entries {
     /// [`SnapshotError`].
     #[allow(clippy::should_implement_trait, reason = "an iterator that goes on behind an error would be no help")]
     pub fn next(&mut self) -> Result<Option<Entry>, SnapshotError> {
-        let Self { path, reader, states, parked } = self;
+        let Self { path, reader, counts } = self;
         let decoded = |error| match error {
             DecodeError::Newer => SnapshotError::Newer { path: path.clone() },
             error => damaged(path, &error.to_string()),
@@ -229,14 +238,20 @@ impl Entries {
         let entry = reader.entry().map_err(|source| io_error("read", path, source))?;
         match entry.ok_or_else(|| damaged(path, "an entry is damaged or missing"))? {
             (STATE, body) => {
-                *states += 1;
+                counts.states += 1;
                 Ok(Some(Entry::State(record::decode_state(body).map_err(decoded)?)))
             }
             (PARKED, body) => {
-                *parked += 1;
+                counts.parked += 1;
                 Ok(Some(Entry::Parked(record::decode_parked(body).map_err(decoded)?)))
             }
-            (END, body) if body == end(*states, *parked) => {
+            (KEPT_PAIR, body) => {
+                counts.kept += 1;
+                let KeptChange { key, value } = decode_kept(body).map_err(decoded)?;
+                let value = value.ok_or_else(|| damaged(path, "a kept pair has no value"))?;
+                Ok(Some(Entry::Kept(key, value)))
+            }
+            (END, body) if body == counts.end() => {
                 let more = reader.fill(&mut [0]).map_err(|source| io_error("read", path, source))?;
                 more.map_or(Ok(None), |()| Err(damaged(path, "bytes follow its end")))
             }
@@ -295,6 +310,12 @@ fn fill<W: Write>(store: &dyn StateStore, position: Position, out: W) -> Result<
     for reading in store.parked(None, usize::MAX)?.iter().rev() {
         written = written.and_then(|()| writer.parked(reading));
     }
+    if written.is_ok() {
+        store.kept(b"", &mut |key, value| {
+            written = writer.kept(key, value);
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+    }
     Ok(written.and_then(|()| writer.end()).and_then(|mut out| out.flush()))
 }
 
@@ -316,24 +337,32 @@ fn parse_head(head: &[u8; HEAD]) -> Option<(u32, Position)> {
     whole.then_some((format, Position(position)))
 }
 
-fn end(states: u64, parked: u64) -> [u8; 16] {
-    let mut body = [0; 16];
-    body[..8].copy_from_slice(&states.to_le_bytes());
-    body[8..].copy_from_slice(&parked.to_le_bytes());
-    body
+/// How many entries of each kind there are.
+#[derive(Debug, Default)]
+struct Counts {
+    states: u64,
+    parked: u64,
+    kept: u64,
+}
+
+impl Counts {
+    /// The body of the end. It tells of kept pairs only where there are some: the others are as they always were.
+    fn end(&self) -> Vec<u8> {
+        let kept = (self.kept > 0).then_some(self.kept);
+        [self.states, self.parked].into_iter().chain(kept).flat_map(u64::to_le_bytes).collect()
+    }
 }
 
 fn position_of(path: &Path) -> Option<u64> {
     (path.extension()? == EXTENSION).then(|| path.file_stem()?.to_str()?.parse().ok())?
 }
 
-/// Writes a snapshot, entry by entry, wherever it goes: the states by device id, then the parked readings by position, then the
-/// end, without which it is none. An entry is: length of kind and body (4), CRC-32C of kind and body (4), kind (1), body.
+/// Writes a snapshot, entry by entry, wherever it goes: the states by device id, then the parked readings by position, then the kept
+/// pairs by key, then the end, without which it is none. An entry is: length of kind and body (4), CRC-32C of kind and body (4), kind (1), body.
 pub struct Writer<W> {
     out: W,
     entry: Vec<u8>,
-    states: u64,
-    parked: u64,
+    counts: Counts,
 }
 
 impl<W: Write> Writer<W> {
@@ -343,7 +372,7 @@ impl<W: Write> Writer<W> {
     /// Of `out`.
     pub fn begin(mut out: W, position: Position) -> io::Result<Self> {
         out.write_all(&head(position))?;
-        Ok(Self { out, entry: Vec::new(), states: 0, parked: 0 })
+        Ok(Self { out, entry: Vec::new(), counts: Counts::default() })
     }
 
     /// Writes a state.
@@ -351,7 +380,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Of `out`, or the state is larger than any can be.
     pub fn state(&mut self, state: &DeviceState) -> io::Result<()> {
-        self.states += 1;
+        self.counts.states += 1;
         self.entry(STATE, |body| record::encode_state(body, state))
     }
 
@@ -360,8 +389,17 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As [`Writer::state`].
     pub fn parked(&mut self, reading: &ParkedReading) -> io::Result<()> {
-        self.parked += 1;
+        self.counts.parked += 1;
         self.entry(PARKED, |body| record::encode_parked(body, reading))
+    }
+
+    /// Writes a kept pair.
+    ///
+    /// # Errors
+    /// As [`Writer::state`].
+    pub fn kept(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.counts.kept += 1;
+        self.entry(KEPT_PAIR, |body| encode_kept(body, key, Some(value)))
     }
 
     /// Writes the end, and gives `out` back; it is not flushed.
@@ -369,7 +407,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Of `out`.
     pub fn end(mut self) -> io::Result<W> {
-        let counted = end(self.states, self.parked);
+        let counted = self.counts.end();
         self.entry(END, |body| {
             body.extend_from_slice(&counted);
             Ok(())

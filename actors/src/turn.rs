@@ -16,6 +16,7 @@ use crate::{
     fold::Imported,
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, OutcomeRecord, RecordTooLarge},
+    kept::{KeptChange, KeptCycle},
     ledger::{Ledger, RejectReason, Rejections},
     lifetime::Lifetime,
     limits,
@@ -47,7 +48,12 @@ pub(crate) enum Written {
     Unparked(Position, ReplyTo<()>),
     /// A state was brought in.
     Imported(Box<ToImport>),
+    /// A pair was put or forgotten: whoever waits for it is in [`Turn::then`].
+    Kept,
 }
+
+/// What is to be done on the loop's thread, outside any borrow of the loop, once something is durable.
+pub(crate) type Then = Box<dyn FnOnce()>;
 
 /// Who waits for the end of an operator's command; he may have gone.
 pub(crate) type ReplyTo<T> = tokio::sync::oneshot::Sender<T>;
@@ -82,6 +88,8 @@ pub(crate) struct Turn {
     /// Devices with a state that the store does not have yet.
     pub(crate) dirty: VecDeque<DeviceKey>,
     pub(crate) parked: ParkedChanges,
+    /// Changed pairs that the checkpoint thread does not have yet.
+    pub(crate) kept: KeptCycle,
     /// How the devices' durable counts have changed since the start.
     pub(crate) lifetime: Lifetime,
     pub(crate) rejections: Rejections,
@@ -96,6 +104,10 @@ pub(crate) struct Turn {
 
     pub(crate) batch: Batch,
     pub(crate) written: Vec<Written>,
+    /// What waits for the commit of the batch under collection, in order.
+    pub(crate) then: Vec<Then>,
+    /// What is to be done now, in order: what it waited for is durable.
+    pub(crate) durable: VecDeque<Then>,
     pub(crate) loads: Vec<(DeviceKey, DeviceId)>,
     pub(crate) runs: Vec<ScriptRun>,
     pub(crate) acks: Vec<Ack>,
@@ -114,6 +126,7 @@ impl Turn {
             open_positions: OpenPositions::default(),
             dirty: VecDeque::new(),
             parked: ParkedChanges::default(),
+            kept: KeptCycle::default(),
             lifetime: Lifetime::default(),
             rejections: Rejections::default(),
             new_devices: 0,
@@ -123,6 +136,8 @@ impl Turn {
             journal_failed: false,
             batch: Batch::new(id),
             written: Vec::new(),
+            then: Vec::new(),
+            durable: VecDeque::new(),
             loads: Vec::new(),
             runs: Vec::new(),
             acks: Vec::new(),
@@ -228,6 +243,21 @@ impl Turn {
         Ok(())
     }
 
+    /// Takes a change of a kept pair into the loop's journal batch, and on its way into the store: the checkpoint thread gets it
+    /// once the journal has it. Whoever waits for it says so with `when_durable`.
+    ///
+    /// # Errors
+    /// The journal cannot hold it; nothing has changed.
+    pub(crate) fn keep(&mut self, change: KeptChange) -> Result<(), RecordTooLarge> {
+        self.batch.push_kept(&change)?;
+        self.written.push(Written::Kept);
+        self.kept.insert(change);
+        if self.written.len() == 1 {
+            self.wake();
+        }
+        Ok(())
+    }
+
     /// Counts a reading that was refused, for the node and for its device.
     pub(crate) fn reject(&mut self, reason: RejectReason, device: Option<&str>) {
         self.ledger.reject(reason);
@@ -271,6 +301,7 @@ impl Turn {
             || self.journal_failed
             || self.ledger.in_flight as usize >= limits::LOOP_IN_FLIGHT
             || self.batch.bytes() >= limits::JOURNAL_BATCH_BYTES
+            || self.kept.bytes() >= limits::KEPT_UNSTORED_BYTES
     }
 
     /// The position through which everything of this loop is folded, given the last one it knows of.

@@ -53,7 +53,7 @@ impl<W: Write> Out<W> {
     fn tell(&mut self, found: &Found<'_>, only: Option<&str>, summary: bool) {
         match found {
             Found::Record { record, .. } => {
-                let of_another = only.is_some_and(|only| device(record).as_str() != only);
+                let of_another = only.is_some_and(|only| device(record).is_none_or(|device| device.as_str() != only));
                 if !summary && !of_another {
                     let line = if self.json { record_json(found) } else { record_text(found) };
                     self.line(&line);
@@ -93,13 +93,31 @@ impl<W: Write> Out<W> {
     }
 }
 
-fn device(record: &Record) -> &DeviceId {
+/// The device that a record is about; a kept pair is about none.
+fn device(record: &Record) -> Option<&DeviceId> {
     match record {
-        Record::Reading { reading, .. } => &reading.device,
-        Record::Outcome(outcome) => &outcome.device,
-        Record::Unparked { device, .. } => device,
-        Record::Imported { state, .. } => &state.device,
+        Record::Reading { reading, .. } => Some(&reading.device),
+        Record::Outcome(outcome) => Some(&outcome.device),
+        Record::Unparked { device, .. } => Some(device),
+        Record::Imported { state, .. } => Some(&state.device),
+        Record::Kept(_) => None,
     }
+}
+
+/// A key of a kept pair: text as it is, everything else escaped.
+fn key_text(key: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in key.utf8_chunks() {
+        let valid = chunk.valid().chars().flat_map(|char| {
+            let plain = !char.is_control() && char != '\\';
+            if plain { vec![char] } else { char.escape_default().collect() }
+        });
+        text.extend(valid);
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
 }
 
 /// A report with its kind in front.
@@ -114,9 +132,12 @@ fn tagged(kind: &str, report: &impl serde::Serialize) -> String {
 fn record_json(found: &Found<'_>) -> String {
     let Found::Record { segment, bytes, position, kind, record, repeated } = found else { return String::new() };
     let mut line = json!({
-        "position": position, "kind": kind, "deviceId": device(record).as_str(),
+        "position": position, "kind": kind,
         "segment": name(segment), "offset": bytes.start, "bytes": bytes.end - bytes.start,
     });
+    if let Some(device) = device(record) {
+        line["deviceId"] = device.as_str().into();
+    }
     if *repeated {
         line["repeated"] = true.into();
     }
@@ -145,6 +166,11 @@ fn record_json(found: &Found<'_>) -> String {
             line["receivedTime"] = state.received.into();
             line["overwrite"] = (*overwrite).into();
             with_raw(line, "state", &state.state)
+        }
+        Record::Kept(change) => {
+            line["key"] = key_text(&change.key).into();
+            line["valueBytes"] = change.value.as_ref().map(bytes::Bytes::len).into();
+            line.to_string()
         }
         Record::Outcome(outcome) => {
             line["reading"] = json!(outcome.reading);
@@ -189,7 +215,10 @@ fn with_raw(mut line: Value, name: &str, stored: &[u8]) -> String {
 
 fn record_text(found: &Found<'_>) -> String {
     let Found::Record { position, kind, record, repeated, .. } = found else { return String::new() };
-    let mut line = format!("{position}  {kind}  {}", shown(device(record).as_str()));
+    let mut line = format!("{position}  {kind}");
+    if let Some(device) = device(record) {
+        let _ = write!(line, "  {}", shown(device.as_str()));
+    }
     let _ = match record {
         Record::Reading { reading, routed } => {
             let sent = reading.device_time.map(|time| format!("  device-time={}", utc(time))).unwrap_or_default();
@@ -203,6 +232,13 @@ fn record_text(found: &Found<'_>) -> String {
             let over = if *overwrite { "  overwrite" } else { "" };
             let json = shown(&String::from_utf8_lossy(&state.state));
             write!(line, "  version={}  received={}{over}  {json}", state.version, utc(state.received))
+        }
+        Record::Kept(change) => {
+            let key = key_text(&change.key);
+            match &change.value {
+                Some(value) => write!(line, "  {}  {} bytes", shown(&key), value.len()),
+                None => write!(line, "  {}  forgotten", shown(&key)),
+            }
         }
         Record::Outcome(outcome) => {
             let verdict = match &outcome.verdict {

@@ -420,6 +420,7 @@ fn entries(path: &Path) -> (Vec<tidegate_actors::state::DeviceState>, Vec<tidega
         match entry {
             Entry::State(state) => states.push(state),
             Entry::Parked(reading) => parked.push(reading),
+            Entry::Kept(..) => {}
         }
     }
     (states, parked)

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 
+use bytes::Bytes;
+
 use super::*;
 use crate::{
     dirty,
@@ -54,6 +56,12 @@ impl StateStore for FaultyStore {
     fn for_each(&self, each: &mut dyn FnMut(DeviceState) -> ControlFlow<()>) -> Result<(), StoreError> {
         self.memory.for_each(each)
     }
+    fn kept_count(&self) -> u64 {
+        self.memory.kept_count()
+    }
+    fn kept_page(&self, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.memory.kept_page(after, prefix, limit)
+    }
     fn size_on_disk(&self) -> u64 {
         0
     }
@@ -78,7 +86,8 @@ impl Bench {
     fn submit(&self, owner: u16, states: Vec<DeviceState>, folded_through: u64) {
         let owner = LoopId(owner);
         let folded_through = Position(folded_through);
-        let mut batch = CheckpointBatch { owner, states, parked: ParkedChanges::default(), folded_through };
+        let mut batch =
+            CheckpointBatch { owner, states, parked: ParkedChanges::default(), kept: Vec::new(), folded_through };
         while let Err(back) = self.checkpointer.try_submit(batch) {
             batch = back;
             std::thread::yield_now();
@@ -109,6 +118,7 @@ fn the_latest_state_of_each_device_is_written_once() {
         owner: LoopId(0),
         states: vec![],
         parked: ParkedChanges::default(),
+        kept: Vec::new(),
         folded_through: Position(51),
     };
     assert!(bench.checkpointer.try_submit(late).is_err(), "it has ended");
@@ -160,6 +170,7 @@ fn memory_is_bounded_while_the_store_refuses() {
         owner: LoopId(0),
         states: vec![],
         parked: ParkedChanges::default(),
+        kept: Vec::new(),
         folded_through: Position(2),
     };
     bench.wait("the queue fills up", || bench.checkpointer.try_submit(one()).is_err());
@@ -202,7 +213,9 @@ fn keeps_house(retention: Retention, enough: impl Fn(&JournalStatus, u64) -> boo
         let states = vec![state(1, position)];
         let folded_through = Position(position);
         let parked = ParkedChanges::default();
-        checkpointer.try_submit(CheckpointBatch { owner: LoopId(0), states, parked, folded_through }).unwrap();
+        checkpointer
+            .try_submit(CheckpointBatch { owner: LoopId(0), states, parked, kept: Vec::new(), folded_through })
+            .unwrap();
         while checkpointer.written_through(LoopId(0)) < position {
             std::thread::yield_now();
         }

@@ -7,7 +7,7 @@ use std::task::Waker;
 use super::{EventLoop, PAUSED_ASKED};
 use crate::{checkpoint::CheckpointBatch, clock::Uptime, ids::Position, limits, store::ParkedChanges};
 
-/// A checkpoint under way: the states that were dirty when it began go out in batches, the last with the position.
+/// A checkpoint under way: the states and pairs that had changed when it began go out in batches, the last with the position.
 #[derive(Default)]
 pub(super) struct CheckpointCycle {
     pub(super) remaining: Option<usize>,
@@ -19,8 +19,8 @@ pub(super) struct CheckpointCycle {
     pub(super) held: bool,
 }
 
-/// A batch of states on its way to the checkpoint thread. What handlers made of a reading is folded before it is durable; the
-/// store must not have it earlier than the journal, or a store that is rebuilt from the journal lacks it.
+/// A batch of changes on its way to the checkpoint thread. What handlers made of a reading is folded before it is durable; the
+/// store must not have it earlier than the journal, or a store that is rebuilt from the journal lacks it. So with kept pairs.
 pub(super) struct Ready {
     batch: CheckpointBatch,
     /// How many of the loop's batches the journal must have committed.
@@ -50,6 +50,7 @@ impl EventLoop {
                     self.checkpoint.folded = self.turn.folded_through(known).max(self.checkpoint.last_folded);
                 }
                 self.checkpoint.remaining = Some(self.turn.dirty.len());
+                self.turn.kept.begin();
             }
         }
         self.submit_checkpoint();
@@ -62,10 +63,12 @@ impl EventLoop {
         }
         let Some(remaining) = self.checkpoint.remaining else { return };
         let count = remaining.min(limits::CHECKPOINT_BATCH);
-        let last = count == remaining;
+        let (kept, kept_is_through) = self.turn.kept.take();
+        let last = count == remaining && kept_is_through;
         let folded = if last { self.checkpoint.folded } else { self.checkpoint.last_folded };
         self.checkpoint.remaining = if last { None } else { Some(remaining - count) };
-        if count == 0 && folded == self.checkpoint.last_folded && self.turn.parked.is_empty() {
+        let nothing = count == 0 && kept.is_empty() && self.turn.parked.is_empty();
+        if nothing && folded == self.checkpoint.last_folded {
             return;
         }
         self.checkpoint.batches += 1;
@@ -82,7 +85,7 @@ impl EventLoop {
         if !parked.is_empty() {
             self.unwritten_parked.push_back((self.checkpoint.batches, parked.clone()));
         }
-        let batch = CheckpointBatch { owner: self.turn.id, states, parked, folded_through: folded };
+        let batch = CheckpointBatch { owner: self.turn.id, states, parked, kept, folded_through: folded };
         let after = self.batches_sent + u64::from(!self.turn.batch.is_empty());
         self.checkpoint.ready = Some(Ready { batch, after });
         self.submit_ready();
@@ -111,10 +114,11 @@ impl EventLoop {
         all
     }
 
-    /// Is every state that was ever dirty with the checkpoint thread?
+    /// Is everything that ever changed with the checkpoint thread?
     pub(crate) fn is_checkpointed(&self) -> bool {
         self.turn.dirty.is_empty()
             && self.turn.parked.is_empty()
+            && self.turn.kept.is_empty()
             && self.checkpoint.ready.is_none()
             && self.checkpoint.remaining.is_none()
     }

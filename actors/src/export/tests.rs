@@ -36,6 +36,8 @@ struct Node {
     states: BTreeMap<DeviceId, DeviceState>,
     parked: BTreeMap<Position, ParkedReading>,
     unparked: Vec<Position>,
+    /// Changed pairs that the store does not have.
+    kept: Vec<KeptChange>,
     waiting: BTreeMap<DeviceId, VecDeque<(Position, Reading, bool)>>,
     dice: u64,
 }
@@ -56,6 +58,7 @@ impl Node {
             states: BTreeMap::new(),
             parked: BTreeMap::new(),
             unparked: Vec::new(),
+            kept: Vec::new(),
             waiting: BTreeMap::new(),
             dice: seed,
         }
@@ -77,7 +80,7 @@ impl Node {
     }
 
     fn step(&mut self) {
-        match self.draw(20) {
+        match self.draw(23) {
             0..=9 => {
                 let (number, routed) = (self.draw(60), self.draw(2) == 0);
                 let reading = reading(number);
@@ -102,6 +105,13 @@ impl Node {
                 let position = self.append(|batch| batch.push_imported(&brought, true).unwrap());
                 let (_, state) = crate::fold::fold_import(self.states.get(&device), position, &brought, true);
                 self.states.extend(state.map(|state| (device, state)));
+            }
+            19..=21 => {
+                let (key, value) = (format!("key {}", self.draw(40)), self.draw(1_000));
+                let value = (value % 3 > 0).then(|| Bytes::from(value.to_string()));
+                let change = KeptChange { key: key.into(), value };
+                self.append(|batch| batch.push_kept(&change).unwrap());
+                self.kept.push(change);
             }
             _ => self.checkpoint(),
         }
@@ -151,7 +161,17 @@ impl Node {
         let folded = Position(first.map_or(self.sent as u64, |first| first - 1));
         let states = self.states.values().cloned().collect();
         let parked = self.parked.values().cloned().collect();
-        self.store.write(&Changes { states, parked, unparked: std::mem::take(&mut self.unparked) }, folded).unwrap();
+        self.store
+            .write(
+                &Changes {
+                    states,
+                    parked,
+                    unparked: std::mem::take(&mut self.unparked),
+                    kept: std::mem::take(&mut self.kept),
+                },
+                folded,
+            )
+            .unwrap();
     }
 }
 
@@ -166,21 +186,23 @@ fn parked(position: Position, reading: &Reading, verdict: &Verdict) -> Option<Pa
 struct Content {
     states: Vec<DeviceState>,
     parked: Vec<ParkedReading>,
+    kept: Vec<(Bytes, Bytes)>,
     unfinished: u64,
 }
 
 fn exported(export: &Export) -> Content {
-    let (mut states, mut parked) = (Vec::new(), Vec::new());
+    let (mut states, mut parked, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let taken = export.for_each(&mut |entry| {
         match entry {
             Entry::State(state) => states.push(state),
             Entry::Parked(reading) => parked.push(reading),
+            Entry::Kept(key, value) => kept.push((key, value)),
         }
         Ok(())
     });
     taken.unwrap();
     assert_eq!((export.devices(), export.parked()), (states.len() as u64, parked.len() as u64));
-    Content { states, parked, unfinished: export.unfinished() }
+    Content { states, parked, kept, unfinished: export.unfinished() }
 }
 
 /// The records of a journal up to a position, by position.
@@ -201,6 +223,7 @@ fn model(records: &[(Position, Record)]) -> Content {
     let mut outcomes = BTreeMap::new();
     let mut queues: BTreeMap<DeviceId, Vec<(Position, &Record)>> = BTreeMap::new();
     let mut unparked = HashSet::new();
+    let mut kept = BTreeMap::new();
     for (position, record) in records {
         match record {
             Record::Reading { reading, .. } => {
@@ -209,9 +232,12 @@ fn model(records: &[(Position, Record)]) -> Content {
             Record::Imported { state, .. } => queues.entry(state.device.clone()).or_default().push((*position, record)),
             Record::Outcome(outcome) => _ = outcomes.insert(outcome.reading, outcome),
             Record::Unparked { position, .. } => _ = unparked.insert(*position),
+            Record::Kept(KeptChange { key, value: Some(value) }) => _ = kept.insert(key.clone(), value.clone()),
+            Record::Kept(KeptChange { key, value: None }) => _ = kept.remove(key),
         }
     }
-    let mut content = Content { states: Vec::new(), parked: Vec::new(), unfinished: 0 };
+    let mut content =
+        Content { states: Vec::new(), parked: Vec::new(), kept: kept.into_iter().collect(), unfinished: 0 };
     let mut all_parked = BTreeMap::new();
     for queue in queues.into_values() {
         let mut state: Option<DeviceState> = None;
@@ -257,6 +283,7 @@ fn recovered(records: &[(Position, Record)]) -> Content {
                 Record::Outcome(outcome) => batch.push_outcome(outcome).unwrap(),
                 Record::Unparked { device, position } => batch.push_unparked(device, *position).unwrap(),
                 Record::Imported { state, overwrite } => batch.push_imported(state, *overwrite).unwrap(),
+                Record::Kept(change) => batch.push_kept(change).unwrap(),
             }
         }
         journal.try_append(batch).unwrap();
@@ -270,7 +297,13 @@ fn recovered(records: &[(Position, Record)]) -> Content {
     let mut parked = found.store.parked(None, usize::MAX).unwrap();
     parked.reverse();
     let states = found.store.page(None, "", usize::MAX).unwrap();
-    Content { states, parked, unfinished: found.unfinished.len() as u64 }
+    let mut kept = Vec::new();
+    let all = found.store.kept(b"", &mut |key, value| {
+        kept.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        ControlFlow::Continue(())
+    });
+    all.unwrap();
+    Content { states, parked, kept, unfinished: found.unfinished.len() as u64 }
 }
 
 #[test]
@@ -333,5 +366,5 @@ fn an_empty_node_exports_nothing() {
     let node = Node::open(dir.path(), 5);
     let base = Base::take(&*node.store, &dir.path().join("export"), &mut |_| {}).unwrap();
     let export = base.fold(&dir.path().join("journal"), Position(0)).unwrap();
-    assert_eq!(exported(&export), Content { states: Vec::new(), parked: Vec::new(), unfinished: 0 });
+    assert_eq!(exported(&export), Content { states: Vec::new(), parked: Vec::new(), kept: Vec::new(), unfinished: 0 });
 }

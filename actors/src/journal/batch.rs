@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     ids::{DeviceId, LoopId, Position},
+    kept::KeptChange,
     reading::Reading,
     state::DeviceState,
 };
@@ -59,6 +60,14 @@ impl Batch {
     /// [`RecordTooLarge`], when the state and those of its scripts are too large together; the batch is as it was.
     pub fn push_imported(&mut self, state: &DeviceState, overwrite: bool) -> Result<(), RecordTooLarge> {
         self.push(Kind::Imported, |frames| record::encode_imported(frames, state, overwrite))
+    }
+
+    /// Adds that a pair of the edge was put (or, without a value, forgotten).
+    ///
+    /// # Errors
+    /// [`RecordTooLarge`], also for a key without a byte; the batch is as it was.
+    pub fn push_kept(&mut self, change: &KeptChange) -> Result<(), RecordTooLarge> {
+        self.push(Kind::Kept, |frames| record::encode_kept(frames, &change.key, change.value.as_deref()))
     }
 
     /// How many records it holds.

@@ -308,5 +308,6 @@ fn kind(record: &Record) -> &'static str {
         Record::Outcome(_) => "outcome",
         Record::Unparked { .. } => "unparked",
         Record::Imported { .. } => "imported",
+        Record::Kept(_) => "kept",
     }
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::{
     idempotency::Idempotency,
     ids::{DeviceId, Position},
+    kept::KeptChange,
     limits,
     reading::{Channel, Reading},
     script::{ParkReason, Verdict},
@@ -42,6 +43,8 @@ pub enum Record {
         /// Does it go over a newer one?
         overwrite: bool,
     },
+    /// A pair of the edge was put, or forgotten.
+    Kept(KeptChange),
 }
 
 /// What the handlers made of a reading. What they emitted is not stored: it went to the viewers, or it did not.
@@ -59,7 +62,10 @@ pub struct OutcomeRecord {
 
 /// A record that is larger than the journal may hold; nothing was stored of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a journal record has at most {limit} bytes (limit record_bytes) and {scripts} script states, this one has {bytes} bytes", limit = limits::RECORD_BYTES, scripts = limits::SCRIPTS)]
+#[error(
+    "a journal record has at most {limit} bytes (limit record_bytes), {scripts} script states, and a key of 1 to {key} bytes (limit kept_key_bytes), this one has {bytes} bytes",
+    limit = limits::RECORD_BYTES, scripts = limits::SCRIPTS, key = limits::KEPT_KEY_BYTES
+)]
 pub struct RecordTooLarge {
     /// Its size, in bytes.
     pub bytes: usize,
@@ -88,6 +94,8 @@ pub(crate) enum Kind {
     Unparked = 3,
     /// A [`Record::Imported`].
     Imported = 4,
+    /// A [`Record::Kept`].
+    Kept = 5,
 }
 
 /// How bodies are encoded today: bincode 2, standard configuration.
@@ -148,6 +156,11 @@ enum StoredUnparked<'a> {
     V1 { device: &'a str, position: u64 },
 }
 
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredKept<'a> {
+    V1 { key: &'a [u8], value: Option<&'a [u8]> },
+}
+
 /// Appends the stored form of a reading.
 pub(crate) fn encode_reading(into: &mut Vec<u8>, reading: &Reading, routed: bool) -> Result<(), RecordTooLarge> {
     let stored = ReadingV1::of(reading, routed);
@@ -179,6 +192,23 @@ pub(crate) fn encode_imported(into: &mut Vec<u8>, state: &DeviceState, overwrite
         return Err(RecordTooLarge { bytes });
     }
     Ok(())
+}
+
+/// Appends the stored form of a change of a kept pair.
+pub(crate) fn encode_kept(into: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordTooLarge> {
+    if !(1..=limits::KEPT_KEY_BYTES).contains(&key.len()) {
+        return Err(RecordTooLarge { bytes: key.len() });
+    }
+    append(into, &StoredKept::V1 { key, value }, limits::RECORD_BYTES)
+}
+
+/// Reads the stored form of a change of a kept pair.
+pub(crate) fn decode_kept(body: &[u8]) -> Result<KeptChange, DecodeError> {
+    let StoredKept::V1 { key, value } = parse::<_, DECODE_BYTES>(body)?;
+    if !(1..=limits::KEPT_KEY_BYTES).contains(&key.len()) {
+        return Err(DecodeError::Malformed(format!("it has a key of {} bytes", key.len())));
+    }
+    Ok(KeptChange { key: Bytes::copy_from_slice(key), value: value.map(Bytes::copy_from_slice) })
 }
 
 /// Appends the stored form of an outcome.
@@ -223,6 +253,8 @@ pub(crate) fn decode(kind: u8, version: u8, body: &[u8]) -> Result<Record, Decod
             _ => return Err(DecodeError::Malformed("it does not say whether it overwrites".to_owned())),
         };
         Ok(Record::Imported { state: decode_state(state)?, overwrite })
+    } else if kind == Kind::Kept as u8 {
+        decode_kept(body).map(Record::Kept)
     } else {
         Err(DecodeError::Newer)
     }

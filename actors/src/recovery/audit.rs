@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
 use super::{DataDir, RecoveryReport, Unfinished, fill, replay::Replay};
@@ -21,7 +22,7 @@ use crate::{
     lifetime::Lifetime,
     snapshot::{self, Entry, Snapshot, SnapshotError},
     state::DeviceState,
-    store::{MemoryStore, SledConfig, SledStore, StateStore, StoreError},
+    store::{KEPT_PAGE, MemoryStore, SledConfig, SledStore, StateStore, StoreError},
 };
 
 /// Differing devices that are named; more are counted.
@@ -49,6 +50,10 @@ pub struct Audit {
     pub ahead: u64,
     /// Parked readings that one side has and the other has not.
     pub parked_differing: u64,
+    /// Kept pairs that were compared.
+    pub kept: u64,
+    /// Kept pairs that differ, or that one side has and the other has not.
+    pub kept_differing: u64,
     /// The ledger's arithmetic.
     pub ledger: Arithmetic,
 }
@@ -57,7 +62,7 @@ impl Audit {
     /// Does everything agree?
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.differing == 0 && self.parked_differing == 0 && self.ledger.difference == 0
+        self.differing == 0 && self.parked_differing == 0 && self.kept_differing == 0 && self.ledger.difference == 0
     }
 }
 
@@ -146,12 +151,12 @@ fn audit_with(data: &DataDir, scratch: &Path, in_memory: u64) -> Result<Audit, A
     let view = open_view(data, scratch)?;
     if let Some(view) = &view
         && let Some(newest) = snapshots.last().filter(|newest| newest.position > view.folded())
-        && view.count() > 0
+        && !view.is_empty()
     {
         return Err(AuditError::Behind { folded: view.folded(), snapshot: newest.position });
     }
     // An empty view is filled from a snapshot at the next start: then there is nothing to compare.
-    let view = view.filter(|view| view.count() > 0 || after == Position(0));
+    let view = view.filter(|view| !view.is_empty() || after == Position(0));
 
     let (mut one, mut other) = (fold_state, fold_state);
     let mut rebuild = Replay::new(&*rebuilt, &mut one);
@@ -334,7 +339,23 @@ fn compare(
         Ok(compared.map(|parked| parked.position).collect())
     };
     audit.parked_differing = of(rebuilt)?.symmetric_difference(&of(view)?).count() as u64;
-    Ok(())
+    compare_kept(rebuilt, view, audit)
+}
+
+/// Goes through the kept pairs of both stores by key.
+fn compare_kept(rebuilt: &dyn StateStore, view: &dyn StateStore, audit: &mut Audit) -> Result<(), StoreError> {
+    let (mut should, mut is) = (KeptPages::of(rebuilt), KeptPages::of(view));
+    loop {
+        let (one, other) = match (should.peek()?, is.peek()?) {
+            (None, None) => return Ok(()),
+            (Some(one), Some(other)) if one.0 == other.0 => (should.next(), is.next()),
+            (Some(one), Some(other)) if one.0 > other.0 => (None, is.next()),
+            (Some(_), _) => (should.next(), None),
+            (None, Some(_)) => (None, is.next()),
+        };
+        audit.kept += 1;
+        audit.kept_differing += u64::from(one != other);
+    }
 }
 
 /// The first thing in which a state is not what it should be.
@@ -398,6 +419,34 @@ impl<'a> Pages<'a> {
     }
 
     fn next(&mut self) -> Option<DeviceState> {
+        self.page.next()
+    }
+}
+
+/// All kept pairs of a store by key, a page at a time.
+struct KeptPages<'a> {
+    store: &'a dyn StateStore,
+    page: std::vec::IntoIter<(Bytes, Bytes)>,
+    after: Option<Bytes>,
+    done: bool,
+}
+
+impl<'a> KeptPages<'a> {
+    fn of(store: &'a dyn StateStore) -> Self {
+        Self { store, page: Vec::new().into_iter(), after: None, done: false }
+    }
+
+    fn peek(&mut self) -> Result<Option<&(Bytes, Bytes)>, StoreError> {
+        if self.page.as_slice().is_empty() && !self.done {
+            let page = self.store.kept_page(self.after.as_deref(), b"", KEPT_PAGE)?;
+            self.done = page.is_empty();
+            self.after = page.last().map(|(last, _)| last.clone());
+            self.page = page.into_iter();
+        }
+        Ok(self.page.as_slice().first())
+    }
+
+    fn next(&mut self) -> Option<(Bytes, Bytes)> {
         self.page.next()
     }
 }

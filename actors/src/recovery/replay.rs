@@ -11,6 +11,7 @@ use crate::{
     fold::fold_import,
     ids::{DeviceId, Position},
     journal::{OutcomeRecord, Record},
+    kept::KeptChanges,
     lifetime::Lifetime,
     script::{ParkReason, Verdict},
     state::{DeviceState, ParkedReading},
@@ -23,6 +24,8 @@ pub(super) struct Replay<'a, 'f> {
     fold: &'a mut Fold<'f>,
     states: DirtyStates,
     parked: ParkedChanges,
+    /// In the order of the journal, whatever the devices wait for.
+    kept: KeptChanges,
     /// Readings that wait for an outcome, and those of the same device behind them: what the loops had in flight.
     waiting: HashMap<DeviceId, VecDeque<Unfinished>>,
     /// The last position that was seen.
@@ -44,6 +47,7 @@ impl<'a, 'f> Replay<'a, 'f> {
             fold,
             states: DirtyStates::default(),
             parked: ParkedChanges::default(),
+            kept: KeptChanges::default(),
             lifetime: Lifetime::default(),
             brought: 0,
             waiting: HashMap::new(),
@@ -66,9 +70,10 @@ impl<'a, 'f> Replay<'a, 'f> {
             Record::Outcome(outcome) => self.outcome(&outcome)?,
             Record::Unparked { position, .. } => self.parked.unpark(position),
             Record::Imported { state, overwrite } => self.take(Unfinished::Brought { position, state, overwrite })?,
+            Record::Kept(change) => self.kept.insert(change),
         }
         self.seen = position;
-        if self.states.is_full() || self.parked.is_full() {
+        if self.states.is_full() || self.parked.is_full() || self.kept.is_full() {
             self.write()?;
         }
         Ok(())
@@ -181,12 +186,14 @@ impl<'a, 'f> Replay<'a, 'f> {
     fn write(&mut self) -> Result<(), StoreError> {
         let first_waiting = self.waiting.values().flatten().map(|waiting| waiting.position().0).min();
         let folded = first_waiting.map_or(self.seen, |first| Position(first - 1)).max(self.store.folded());
-        if self.states.is_empty() && self.parked.is_empty() && folded == self.store.folded() {
+        let nothing = self.states.is_empty() && self.parked.is_empty() && self.kept.is_empty();
+        if nothing && folded == self.store.folded() {
             return Ok(());
         }
-        self.store.write(&self.parked.with(self.states.to_vec()), folded)?;
+        self.store.write(&self.parked.with(self.states.to_vec(), self.kept.to_vec()), folded)?;
         self.states.clear();
         self.parked.clear();
+        self.kept.clear();
         Ok(())
     }
 

@@ -154,7 +154,7 @@ impl Runtime {
     fn checkpoint(&self) {
         let states = self.states.values().cloned().collect::<Vec<_>>();
         let parked = self.parked.values().cloned().collect::<Vec<_>>();
-        self.store.write(&Changes { states, parked, unparked: Vec::new() }, self.folded_through()).unwrap();
+        self.store.write(&Changes { states, parked, ..Changes::default() }, self.folded_through()).unwrap();
     }
 
     fn unfinished(&self) -> Vec<Unfinished> {

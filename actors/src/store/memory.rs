@@ -9,9 +9,12 @@ use std::{
     },
 };
 
-use super::{Changes, StateStore, StoreError};
+use bytes::Bytes;
+
+use super::{Changes, KEPT_PAGE_BYTES, StateStore, StoreError};
 use crate::{
     ids::{DeviceId, Position},
+    kept::KeptChange,
     limits,
     lock::{read, write},
     state::{DeviceState, ParkedReading},
@@ -28,6 +31,7 @@ pub struct MemoryStore {
 struct Content {
     states: BTreeMap<DeviceId, DeviceState>,
     parked: BTreeMap<Position, ParkedReading>,
+    kept: BTreeMap<Bytes, Bytes>,
     folded: Position,
 }
 
@@ -69,6 +73,12 @@ impl StateStore for MemoryStore {
             content.parked.pop_first();
             self.parked_dropped.fetch_add(1, Ordering::Relaxed);
         }
+        for KeptChange { key, value } in &changes.kept {
+            match value {
+                Some(value) => drop(content.kept.insert(key.clone(), value.clone())),
+                None => drop(content.kept.remove(key)),
+            }
+        }
         content.folded = folded;
         Ok(())
     }
@@ -93,6 +103,24 @@ impl StateStore for MemoryStore {
         let states = read(&self.content).states.values().cloned().collect::<Vec<_>>();
         let _ = states.into_iter().try_for_each(each);
         Ok(())
+    }
+
+    fn kept_count(&self) -> u64 {
+        read(&self.content).kept.len() as u64
+    }
+
+    fn kept_page(&self, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let content = read(&self.content);
+        let pairs = content.kept.range::<[u8], _>((super::page_start(after, prefix), Bound::Unbounded));
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for (key, value) in pairs.take_while(|(key, _)| key.starts_with(prefix)).take(limit) {
+            page.push((key.clone(), value.clone()));
+            bytes += key.len() + value.len();
+            if bytes >= KEPT_PAGE_BYTES {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     fn size_on_disk(&self) -> u64 {

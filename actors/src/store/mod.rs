@@ -8,7 +8,14 @@ mod memory;
 pub(crate) mod record;
 mod sled;
 
-use std::{collections::HashSet, io, ops::ControlFlow, path::PathBuf};
+use std::{
+    collections::HashSet,
+    io,
+    ops::{Bound, ControlFlow},
+    path::PathBuf,
+};
+
+use bytes::Bytes;
 
 pub use self::{
     memory::MemoryStore,
@@ -16,6 +23,7 @@ pub use self::{
 };
 use crate::{
     ids::{DeviceId, Position},
+    kept::KeptChange,
     state::{DeviceState, ParkedReading},
 };
 
@@ -72,11 +80,42 @@ pub trait StateStore: Send + Sync + 'static {
     /// [`StoreError`].
     fn for_each(&self, each: &mut dyn FnMut(DeviceState) -> ControlFlow<()>) -> Result<(), StoreError>;
 
+    /// How many pairs are kept. Costs nothing.
+    fn kept_count(&self) -> u64;
+
+    /// Kept pairs after the key `after` whose keys begin with `prefix`, in the order of the keys: at most `limit`, and not many
+    /// more bytes than [`KEPT_PAGE_BYTES`]. Without one there are no more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn kept_page(&self, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+    /// The kept pairs whose keys begin with `prefix`, in the order of the keys, until `each` breaks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn kept(&self, prefix: &[u8], each: &mut EachPair<'_>) -> Result<(), StoreError> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = self.kept_page(after.as_deref(), prefix, KEPT_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            if page.iter().any(|(key, value)| each(key, value).is_break()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Is there nothing of any device, and no pair?
+    fn is_empty(&self) -> bool {
+        self.count() == 0 && self.kept_count() == 0
+    }
+
     /// Bytes on the disk.
     fn size_on_disk(&self) -> u64;
 }
 
-/// What is to change in a store: states and parked readings that are new, and parked readings that are no more.
+/// What is to change in a store: states and parked readings that are new, parked readings that are no more, and kept pairs.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// The latest states of their devices.
@@ -85,6 +124,24 @@ pub struct Changes {
     pub parked: Vec<ParkedReading>,
     /// Readings that are parked no more.
     pub unparked: Vec<Position>,
+    /// Pairs that were put or forgotten, in order.
+    pub kept: Vec<KeptChange>,
+}
+
+/// Who is given kept pairs one by one, key and value, until he breaks.
+pub type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// Kept pairs that are read from the store at a time.
+pub(crate) const KEPT_PAGE: usize = 1_024;
+/// Bytes of kept pairs that are read from the store at a time, about.
+pub(crate) const KEPT_PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where a page of kept pairs begins.
+fn page_start<'a>(after: Option<&'a [u8]>, prefix: &'a [u8]) -> Bound<&'a [u8]> {
+    match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix),
+    }
 }
 
 /// Parked readings that are read from the store at a time.
@@ -158,9 +215,9 @@ impl ParkedChanges {
         self.parked.len() + self.unparked.len() >= crate::limits::PARKED_READINGS
     }
 
-    /// The changes, with these states; for a write that may fail. Handles only: their texts are shared.
-    pub(crate) fn with(&self, states: Vec<DeviceState>) -> Changes {
-        Changes { states, parked: self.parked.clone(), unparked: self.unparked.clone() }
+    /// The changes, with these states and pairs; for a write that may fail. Handles only: their texts are shared.
+    pub(crate) fn with(&self, states: Vec<DeviceState>, kept: Vec<KeptChange>) -> Changes {
+        Changes { states, parked: self.parked.clone(), unparked: self.unparked.clone(), kept }
     }
 
     /// Forgets them: they are in the store.
@@ -202,6 +259,12 @@ pub enum StoreError {
     Newer {
         /// The directory.
         dir: PathBuf,
+    },
+    /// A kept pair is larger than any that the limits allow.
+    #[error("a kept pair is too large to be stored: {bytes} bytes")]
+    PairTooLarge {
+        /// The size of its stored form.
+        bytes: usize,
     },
     /// A state is larger than any that the limits allow.
     #[error("the state of device {device} is too large to be stored: {bytes} bytes")]

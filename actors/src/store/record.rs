@@ -62,6 +62,11 @@ struct ParkedV1<'a> {
     message: &'a str,
 }
 
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredValue<'a> {
+    V1(&'a [u8]),
+}
+
 /// Appends the stored form of a state.
 pub(crate) fn encode_state(into: &mut Vec<u8>, state: &DeviceState) -> Result<(), RecordTooLarge> {
     let requests = state.requests.all().iter().map(|request| (request.request, request.seen.to_vec())).collect();
@@ -109,6 +114,17 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Result<DeviceState, DecodeError> {
             .map(|(name, json)| (Box::from(name), Bytes::copy_from_slice(json)))
             .collect(),
     })
+}
+
+/// Appends the stored form of a kept pair's value. Its key is stored as it is.
+pub(crate) fn encode_value(into: &mut Vec<u8>, value: &[u8]) -> Result<(), RecordTooLarge> {
+    record::append(into, &StoredValue::V1(value), STATE_BYTES)
+}
+
+/// Reads the stored value of a kept pair.
+pub(crate) fn decode_value(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let StoredValue::V1(value) = record::parse::<_, DECODE_BYTES>(bytes)?;
+    Ok(value)
 }
 
 /// Appends the stored form of a parked reading.

@@ -19,8 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
-    Changes, StateStore, StoreError,
+    Changes, KEPT_PAGE_BYTES, StateStore, StoreError,
     folded::{self, FoldedFile, Said},
     record,
 };
@@ -29,6 +31,7 @@ use crate::{
     crash_point::CrashPoint,
     ids::Position,
     journal::{disk, record::DecodeError},
+    kept::KeptChange,
     lifetime::Lifetime,
     limits,
     lock::{lock, read, write},
@@ -66,6 +69,7 @@ pub struct SledStore {
     count: AtomicU64,
     parked: AtomicU64,
     parked_dropped: AtomicU64,
+    kept: AtomicU64,
     newest: AtomicU64,
     /// Of the states that it had when it was opened.
     lifetime: Lifetime,
@@ -75,6 +79,7 @@ struct Opened {
     db: sled::Db,
     states: sled::Tree,
     parked: sled::Tree,
+    kept: sled::Tree,
     meta: sled::Tree,
     /// sled's own file, for our own `fdatasync`.
     data: File,
@@ -85,6 +90,7 @@ struct Found {
     folded: Position,
     states: u64,
     parked: u64,
+    kept: u64,
     newest: Position,
     lifetime: Lifetime,
 }
@@ -138,6 +144,7 @@ impl SledStore {
             count: found.states.into(),
             parked: found.parked.into(),
             parked_dropped: AtomicU64::new(0),
+            kept: found.kept.into(),
             newest: found.newest.0.into(),
             lifetime: found.lifetime,
         })
@@ -177,6 +184,7 @@ impl SledStore {
             compare(&self.dir, Said::Folded(self.folded()), found.folded)?;
             self.count.store(found.states, Ordering::Relaxed);
             self.parked.store(found.parked, Ordering::Relaxed);
+            self.kept.store(found.kept, Ordering::Relaxed);
             *opened = Some(again);
         }
         Ok(())
@@ -218,11 +226,34 @@ impl SledStore {
             self.parked.fetch_sub(1, Ordering::Relaxed);
             self.parked_dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.put_kept(opened, &changes.kept)?;
         // Last: sled keeps its log in order, so whoever finds this position finds what was put in before it.
         opened.meta.insert(FOLDED, &folded.0.to_be_bytes())?;
         opened.db.flush()?;
         CrashPoint::StoreBeforeSync.pass();
         opened.data.sync_data()?;
+        Ok(())
+    }
+
+    fn put_kept(&self, opened: &Opened, kept: &[KeptChange]) -> Result<(), Failure> {
+        let mut sorted = kept.iter().collect::<Vec<_>>();
+        // Stable: of two changes of one key the later one counts.
+        sorted.sort_by(|one, other| one.key.cmp(&other.key));
+        let mut bytes = Vec::new();
+        for KeptChange { key, value } in sorted {
+            let Some(value) = value else {
+                if opened.kept.remove(key)?.is_some() {
+                    self.kept.fetch_sub(1, Ordering::Relaxed);
+                }
+                continue;
+            };
+            bytes.clear();
+            record::encode_value(&mut bytes, value)
+                .map_err(|error| Failure::TooLarge(StoreError::PairTooLarge { bytes: error.bytes }))?;
+            if opened.kept.insert(key, &*bytes)?.is_none() {
+                self.kept.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         Ok(())
     }
 }
@@ -307,6 +338,30 @@ impl StateStore for SledStore {
         })
     }
 
+    fn kept_count(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    fn kept_page(&self, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.with(|opened| {
+            let (mut page, mut read) = (Vec::new(), 0);
+            let pairs = opened.kept.range::<&[u8], _>((super::page_start(after, prefix), Bound::Unbounded));
+            for entry in pairs.take(limit) {
+                let (key, bytes) = entry?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                read += key.len() + bytes.len();
+                let value = Bytes::copy_from_slice(record::decode_value(&bytes)?);
+                page.push((Bytes::copy_from_slice(&key), value));
+                if read >= KEPT_PAGE_BYTES {
+                    break;
+                }
+            }
+            Ok(page)
+        })
+    }
+
     fn size_on_disk(&self) -> u64 {
         self.with(|opened| Ok(opened.db.size_on_disk()?)).unwrap_or(0)
     }
@@ -344,9 +399,16 @@ fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure>
         .open()?;
     let states = db.open_tree("states")?;
     let parked = db.open_tree("parked")?;
+    let kept = db.open_tree("kept")?;
     let meta = db.open_tree("meta")?;
-    let mut found =
-        Found { folded: Position(0), states: 0, parked: 0, newest: Position(0), lifetime: Lifetime::default() };
+    let mut found = Found {
+        folded: Position(0),
+        states: 0,
+        parked: 0,
+        kept: 0,
+        newest: Position(0),
+        lifetime: Lifetime::default(),
+    };
     if let Some(folded) = meta.get(FOLDED)? {
         let folded =
             folded.as_ref().try_into().map_err(|_| DecodeError::Malformed("its position is cut".to_owned()))?;
@@ -366,9 +428,13 @@ fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure>
         record::decode_parked(&entry?.1)?;
         found.parked += 1;
     }
+    for entry in &kept {
+        record::decode_value(&entry?.1)?;
+        found.kept += 1;
+    }
     let data = File::open(dir.join("db"))?;
     settle(dir)?;
-    Ok((Opened { db, states, parked, meta, data }, found))
+    Ok((Opened { db, states, parked, kept, meta, data }, found))
 }
 
 /// Makes sled's files and their names durable: it syncs neither its `conf` nor its directory, and without them a power cut

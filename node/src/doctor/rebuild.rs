@@ -51,7 +51,7 @@ fn judge_view(audit: &Audit) -> Check {
             many(ahead, "device was", "devices were")
         ),
     };
-    if audit.differing == 0 && audit.parked_differing == 0 {
+    if audit.differing == 0 && audit.parked_differing == 0 && audit.kept_differing == 0 {
         return Check::ok(
             VIEW,
             format!("{} what {from} comes to{ahead}", many(audit.devices, "device is", "devices are")),
@@ -60,10 +60,12 @@ fn judge_view(audit: &Audit) -> Check {
     let first =
         audit.differences.first().map_or(String::new(), |one| format!(", such as {}: {}", one.device, one.what));
     let summary = format!(
-        "{} of {} and {} differ from what {from} comes to{first}{ahead}",
+        "{} of {}, {} and {} of {} differ from what {from} comes to{first}{ahead}",
         count(audit.differing),
         many(audit.devices, "device", "devices"),
-        many(audit.parked_differing, "parked reading", "parked readings")
+        many(audit.parked_differing, "parked reading", "parked readings"),
+        count(audit.kept_differing),
+        many(audit.kept, "kept pair", "kept pairs")
     );
     let advice =
         "keep a copy of the directory and report it; move state and state.folded away: the next start rebuilds them";

@@ -243,6 +243,7 @@ fn write(
                 match entry {
                     Entry::State(state) => writer.state(&state),
                     Entry::Parked(parked) => writer.parked(&parked),
+                    Entry::Kept(key, value) => writer.kept(&key, &value),
                 }
             })?;
             writer.end().and_then(|out| out.flush()).map_err(ExportError::NotTaken)

@@ -40,6 +40,9 @@ struct Manifest {
     position: u64,
     devices: u64,
     parked: u64,
+    /// Pairs of the edge: sessions, retained messages. Backups of older versions have none.
+    #[serde(default)]
+    kept: u64,
     /// Readings up to the position whose handlers had not answered: they are not in it.
     unfinished: u64,
     bytes: u64,
@@ -59,7 +62,7 @@ pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
     let exported = export::from_node(&args.node, Format::Binary, args.rate, &mut file)?;
     file.finish()?;
     // Read back from the disk: what cannot be read is no backup.
-    let (position, devices, parked) = count(&states)?;
+    let Counted { position, devices, parked, kept } = count(&states)?;
     let (bytes, crc) = sum(&states)?;
     let manifest = Manifest {
         tidegate_backup: FORMAT,
@@ -69,6 +72,7 @@ pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
         position: position.0,
         devices,
         parked,
+        kept,
         unfinished: exported.unfinished,
         bytes,
         crc32c: format!("{crc:08x}"),
@@ -81,7 +85,7 @@ pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
         output::write(&format!("{}\n", serde_json::to_value(&manifest)?))?;
     } else {
         output::write(&format!(
-            "{devices} devices and {parked} parked readings at position {position}, {bytes} bytes in {seconds:.1} s: {}\n",
+            "{devices} devices, {parked} parked readings and {kept} kept pairs at position {position}, {bytes} bytes in {seconds:.1} s: {}\n",
             dir.display()
         ))?;
     }
@@ -103,15 +107,15 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<Exit> {
     io::copy(&mut states, &mut placed).with_context(cannot)?;
     placed.finish()?;
     sync_dir(Some(to)).with_context(cannot)?;
-    let Manifest { devices, parked, position, .. } = manifest;
+    let Manifest { devices, parked, kept, position, .. } = manifest;
     if args.json {
         let summary = json!({
-            "dataDir": to.display().to_string(), "position": position, "devices": devices, "parked": parked,
+            "dataDir": to.display().to_string(), "position": position, "devices": devices, "parked": parked, "kept": kept,
         });
         output::write(&format!("{summary}\n"))?;
     } else {
         output::write(&format!(
-            "{devices} devices and {parked} parked readings at position {position}; start it with: tidegate serve --data-dir {}\n",
+            "{devices} devices, {parked} parked readings and {kept} kept pairs at position {position}; start it with: tidegate serve --data-dir {}\n",
             to.display()
         ))?;
     }
@@ -142,24 +146,40 @@ fn verify(dir: &Path) -> anyhow::Result<Manifest> {
             manifest.crc32c
         );
     }
-    if count(&states)? != (Position(manifest.position), manifest.devices, manifest.parked) {
+    let said = Counted {
+        position: Position(manifest.position),
+        devices: manifest.devices,
+        parked: manifest.parked,
+        kept: manifest.kept,
+    };
+    if count(&states)? != said {
         bail!("{} is not the file that the manifest describes", states.display());
     }
     Ok(manifest)
 }
 
-/// Reads a whole snapshot: its position, devices and parked readings.
-fn count(path: &Path) -> anyhow::Result<(Position, u64, u64)> {
+/// What a snapshot holds.
+#[derive(Debug, PartialEq, Eq)]
+struct Counted {
+    position: Position,
+    devices: u64,
+    parked: u64,
+    kept: u64,
+}
+
+/// Reads a whole snapshot.
+fn count(path: &Path) -> anyhow::Result<Counted> {
     let found = snapshot::at(path)?;
     let mut entries = Entries::open(&found)?;
-    let (mut devices, mut parked) = (0, 0);
+    let mut counted = Counted { position: found.position, devices: 0, parked: 0, kept: 0 };
     while let Some(entry) = entries.next()? {
         match entry {
-            Entry::State(_) => devices += 1,
-            Entry::Parked(_) => parked += 1,
+            Entry::State(_) => counted.devices += 1,
+            Entry::Parked(_) => counted.parked += 1,
+            Entry::Kept(..) => counted.kept += 1,
         }
     }
-    Ok((found.position, devices, parked))
+    Ok(counted)
 }
 
 /// Length and CRC-32C.

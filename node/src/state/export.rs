@@ -173,6 +173,13 @@ fn from_directory(dir: &Path, args: &ExportArgs, out: &mut dyn Write) -> anyhow:
             for parked in found.store.parked(None, usize::MAX)?.iter().rev() {
                 writer.parked(parked).context("cannot write the export")?;
             }
+            let mut written = Ok(());
+            found.store.kept(b"", &mut |key, value| {
+                pace.wait(1);
+                written = writer.kept(key, value);
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            written.context("cannot write the export")?;
             writer.end().context("cannot write the export")?;
         }
     }

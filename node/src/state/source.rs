@@ -62,7 +62,7 @@ pub(super) fn export(path: &Path) -> anyhow::Result<Source> {
             // Whole, before the first record goes out: a part of it can be had from its NDJSON.
             snapshot::verify(&found)?;
             let entries = Entries::open(&found)?;
-            Ok(Source { total: None, items: Box::new(Binary { entries, file, number: 0, parked: 0 }) })
+            Ok(Source { total: None, items: Box::new(Binary { entries, file, number: 0, parked: 0, kept: 0 }) })
         }
         Err(snapshot::SnapshotError::Damaged { .. }) => {
             let mut lines = Lines::open(path)?;
@@ -189,6 +189,7 @@ struct Binary {
     file: Arc<Path>,
     number: u64,
     parked: u64,
+    kept: u64,
 }
 
 impl Iterator for Binary {
@@ -206,11 +207,18 @@ impl Iterator for Binary {
                     return Some(Ok(Item { place, text, state: Ok(Box::new(state)) }));
                 }
                 Ok(Some(Entry::Parked(_))) => self.parked += 1,
+                Ok(Some(Entry::Kept(..))) => self.kept += 1,
                 Ok(None) => {
                     if self.parked > 0 {
                         let parked = self.parked;
                         eprintln!(
                             "{parked} parked readings are not imported: `tidegate state restore` brings them back"
+                        );
+                    }
+                    if self.kept > 0 {
+                        let kept = self.kept;
+                        eprintln!(
+                            "{kept} kept pairs (sessions, retained messages) are not imported: `tidegate state restore` brings them back"
                         );
                     }
                     return None;

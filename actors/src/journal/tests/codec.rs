@@ -13,6 +13,7 @@ use crate::{
         frame::{self, Frame},
         record::{self, BODY_VERSION, DecodeError, Kind},
     },
+    kept::KeptChange,
     limits,
     reading::{Channel, Reading},
     script::{ParkReason, Verdict},
@@ -37,6 +38,10 @@ fn encode(record: &Record) -> (Kind, Vec<u8>) {
         Record::Imported { state, overwrite } => {
             record::encode_imported(&mut body, state, *overwrite).unwrap();
             (Kind::Imported, body)
+        }
+        Record::Kept(KeptChange { key, value }) => {
+            record::encode_kept(&mut body, key, value.as_deref()).unwrap();
+            (Kind::Kept, body)
         }
     }
 }
@@ -82,6 +87,8 @@ fn records() -> impl Strategy<Value = Record> {
             .prop_map(|(device, position)| Record::Unparked { device, position: Position(position) }),
         (0..900_u64, 0..900_u64, any::<bool>())
             .prop_map(|(device, position, overwrite)| Record::Imported { state: state(device, position), overwrite }),
+        (prop::collection::vec(any::<u8>(), 1..100), prop::option::of(bytes()))
+            .prop_map(|(key, value)| Record::Kept(KeptChange { key: key.into(), value })),
         (device(), any::<u64>(), verdicts(), script_state).prop_map(|(device, reading, verdict, script_state)| {
             Record::Outcome(OutcomeRecord { device, reading: Position(reading), verdict, script_state })
         }),
@@ -96,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_refused(kind in 1_u8..3, body in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_a_record_or_refused(kind in 1_u8..6, body in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = record::decode(kind, BODY_VERSION, &body);
         let _ = frame::parse(&body);
     }

@@ -129,6 +129,7 @@ pub(crate) fn batch(owner: u16, records: &[Record]) -> Batch {
             Record::Outcome(outcome) => batch.push_outcome(outcome).unwrap(),
             Record::Unparked { device, position } => batch.push_unparked(device, *position).unwrap(),
             Record::Imported { state, overwrite } => batch.push_imported(state, *overwrite).unwrap(),
+            Record::Kept(change) => batch.push_kept(change).unwrap(),
         }
     }
     batch

@@ -173,7 +173,7 @@ fn a_changed_state_a_stranger_and_a_missing_parked_reading_are_found() {
         let state = store.get("pump-1").unwrap().unwrap();
         let stranger = DeviceState { device: DeviceId::new("stranger").unwrap(), ..state.clone() };
         let changed = DeviceState { state: Bytes::from_static(b"{\"temperature\":-1}"), ..state };
-        Changes { states: vec![stranger, changed], parked: Vec::new(), unparked: vec![Position(22)] }
+        Changes { states: vec![stranger, changed], unparked: vec![Position(22)], ..Changes::default() }
     });
     let audit = house.audit();
     let what: Vec<_> = audit.differences.iter().map(|one| (one.device.as_str(), one.what.as_str())).collect();

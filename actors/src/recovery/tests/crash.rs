@@ -39,6 +39,7 @@ fn child_runs_until_it_is_killed() {
                 owner,
                 states,
                 parked: ParkedChanges::default(),
+                kept: Vec::new(),
                 folded_through,
             });
         }

@@ -145,6 +145,7 @@ fn with_snapshots(dir: &Path) -> Expected {
             owner: LoopId(0),
             states: runtime.states.values().cloned().collect(),
             parked: ParkedChanges::default(),
+            kept: Vec::new(),
             folded_through: runtime.folded_through(),
         };
         checkpointer.try_submit(batch).unwrap();

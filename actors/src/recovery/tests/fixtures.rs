@@ -14,6 +14,7 @@ use crate::{
     idempotency::{Idempotency, Requests},
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, FileJournal, Journal, JournalConfig, OutcomeRecord, Record, read, tests::doubles::WaitingSink},
+    kept::KeptChange,
     lifetime::DeviceCounts,
     reading::{Channel, Reading},
     script::{ParkReason, Verdict},
@@ -49,6 +50,11 @@ fn full_state() -> DeviceState {
     }
 }
 
+/// Since version 3.
+fn kept(key: &'static [u8], value: Option<&'static str>) -> KeptChange {
+    KeptChange { key: Bytes::from_static(key), value: value.map(Bytes::from) }
+}
+
 fn outcome(device: &str, of: u64, verdict: Verdict) -> OutcomeRecord {
     let (device, reading) = (DeviceId::new(device).unwrap(), Position(of));
     OutcomeRecord { device, reading, verdict, script_state: smallvec![("10-a.js".into(), Bytes::from_static(b"[1]"))] }
@@ -76,6 +82,8 @@ fn write_fixtures() {
     batch.push_reading(&reading("pump-2", 8), false).unwrap();
     batch.push_unparked(&DeviceId::new("pump-9").unwrap(), Position(2)).unwrap();
     batch.push_imported(&full_state(), true).unwrap();
+    batch.push_kept(&kept(b"s/pump-1", Some("session"))).unwrap();
+    batch.push_kept(&kept(b"s/old", None)).unwrap();
     let sink = WaitingSink::new();
     let config = JournalConfig { segment_bytes: 1, commit_max_delay: Duration::ZERO, segment_age: None };
     let journal = FileJournal::open(&dir.join("journal"), config, Position(1), sink.clone()).unwrap();
@@ -102,7 +110,8 @@ fn write_fixtures() {
         message: "heap".into(),
     };
     let store = MemoryStore::new();
-    let changes = Changes { states: states.clone(), parked: vec![parked], unparked: vec![] };
+    let kept = vec![kept(b"s/old", Some("{}")), kept(b"s/\0\xff", Some("")), kept(b"r/t", Some("retained"))];
+    let changes = Changes { states: states.clone(), parked: vec![parked], unparked: vec![], kept };
     store.write(&changes, Position(3)).unwrap();
     snapshot::write(&store, &dir.join("snapshots")).unwrap();
     // Each with its length before it.
@@ -145,12 +154,19 @@ fn show_parked(parked: &ParkedReading) -> String {
     format!("{position}: {} / {script} {} {message}", show_reading(reading), reason.name())
 }
 
+fn show_pair(key: &[u8], value: &[u8]) -> String {
+    format!("{}={}", key.escape_ascii(), value.escape_ascii())
+}
+
 fn show_record(position: Position, record: &Record) -> String {
     let mut line = format!("{position} ");
     let _ = match record {
         Record::Reading { reading, routed } => write!(line, "{} routed={routed}", show_reading(reading)),
         Record::Unparked { device, position } => write!(line, "{device} unparked {position}"),
         Record::Imported { state, overwrite } => write!(line, "imported overwrite={overwrite} {}", show_state(state)),
+        Record::Kept(KeptChange { key, value }) => {
+            write!(line, "kept {} {:?}", key.escape_ascii(), value.as_deref().map(String::from_utf8_lossy))
+        }
         Record::Outcome(outcome) => {
             let scripts =
                 outcome.script_state.iter().map(|(name, json)| format!(" {name}={}", String::from_utf8_lossy(json)));
@@ -178,8 +194,8 @@ fn show_record(position: Position, record: &Record) -> String {
     line
 }
 
-/// What the journals hold: version 2 has more kinds.
-const RECORDS: [&str; 14] = [
+/// What the journals hold: later versions have more kinds.
+const RECORDS: [&str; 16] = [
     "1 pump-1 Telemetry 1700000000001 1700000000501 {\"n\":1} routed=false",
     "2 pump-1 Metrics 1700000000002 1700000000502 {\"n\":2} routed=true",
     "3 pump-1 of 2 keep {\"kept\":2} 10-a.js=[1]",
@@ -195,6 +211,8 @@ const RECORDS: [&str; 14] = [
     "13 pump-9 unparked 2",
     "14 imported overwrite=true pump-5 {\"t\":5} - 1700000000510 v9 @0 newest=1700000000009 \
      {\"conflated\":{\"late\":2},\"dropped\":{\"handler\":3},\"parked\":{\"threw\":4}} cd..[(0, 0)]",
+    "15 kept s/pump-1 Some(\"session\")",
+    "16 kept s/old None",
 ];
 /// The stored states, here and in the snapshots: version 2 has one more, with what only it can say.
 const STATES: [&str; 3] = [
@@ -205,6 +223,8 @@ const STATES: [&str; 3] = [
     "pump-5 {\"t\":5} - 1700000000510 v9 @0 newest=1700000000009 \
      {\"conflated\":{\"late\":2},\"dropped\":{\"handler\":3},\"parked\":{\"threw\":4}} cd..[(0, 0)]",
 ];
+/// The kept pairs of the snapshot, since version 3.
+const KEPT: [&str; 3] = ["r/t=retained", "s/\\x00\\xff=", "s/old={}"];
 const PARKED: &str = "2: pump-9 Metrics 1700000000002 1700000000502 {\"n\":2} / 10-a.js memory heap";
 
 /// A fixture, laid out where a recovery may work on it.
@@ -228,7 +248,12 @@ macro_rules! fixture {
 }
 
 /// Reads a fixture's journal, snapshot and stored states, and lets a recovery work on it.
-fn check(files: &[(&str, &[u8]); 3], records: &[&str], expected: &[&str]) -> (tempfile::TempDir, Recovered) {
+fn check(
+    files: &[(&str, &[u8]); 3],
+    records: &[&str],
+    expected: &[&str],
+    expected_kept: &[&str],
+) -> (tempfile::TempDir, Recovered) {
     let dir = laid_out(files);
     let mut found = Vec::new();
     let report = read(&dir.path().join("journal"), Position(1), |position, record| {
@@ -238,18 +263,20 @@ fn check(files: &[(&str, &[u8]); 3], records: &[&str], expected: &[&str]) -> (te
     assert!(report.unwrap().is_clean());
     assert_eq!(found, records);
 
-    let (mut states, mut parked) = (Vec::new(), Vec::new());
+    let (mut states, mut parked, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let snapshots = snapshot::list(&dir.path().join("snapshots")).unwrap();
     snapshot::load(&snapshots[0], &mut |entry| {
         match entry {
             Entry::State(state) => states.push(show_state(&state)),
             Entry::Parked(reading) => parked.push(show_parked(&reading)),
+            Entry::Kept(key, value) => kept.push(show_pair(&key, &value)),
         }
         Ok(())
     })
     .unwrap();
     assert_eq!(states, expected);
     assert_eq!(parked, [PARKED]);
+    assert_eq!(kept, expected_kept);
 
     let mut stored = files[2].1;
     for expected in expected {
@@ -270,7 +297,7 @@ fn check(files: &[(&str, &[u8]); 3], records: &[&str], expected: &[&str]) -> (te
 
 #[test]
 fn version_1_is_readable() {
-    let (_dir, found) = check(&fixture!("v1"), &RECORDS[..10], &STATES[..2]);
+    let (_dir, found) = check(&fixture!("v1"), &RECORDS[..10], &STATES[..2], &[]);
     let pump_2 = found.store.get("pump-2").unwrap().unwrap();
     assert_eq!((&*pump_2.state, pump_2.position), (b"{\"n\":3}".as_slice(), Position(8)));
     assert_eq!(found.store.parked(None, 10).unwrap().len(), 2);
@@ -278,9 +305,21 @@ fn version_1_is_readable() {
 
 #[test]
 fn version_2_is_readable() {
-    let (_dir, found) = check(&fixture!("v2"), &RECORDS, &STATES);
+    let (_dir, found) = check(&fixture!("v2"), &RECORDS[..14], &STATES, &[]);
     let pump_2 = found.store.get("pump-2").unwrap().unwrap();
     assert_eq!((&*pump_2.state, pump_2.position), (b"{\"n\":8}".as_slice(), Position(12)));
     let brought = found.store.get("pump-5").unwrap().unwrap();
     assert_eq!((brought.version, brought.position), (9, Position(14)));
+}
+
+#[test]
+fn version_3_is_readable() {
+    let (_dir, found) = check(&fixture!("v3"), &RECORDS, &STATES, &KEPT);
+    let mut kept = Vec::new();
+    let all = found.store.kept(b"", &mut |key, value| {
+        kept.push(show_pair(key, value));
+        ControlFlow::Continue(())
+    });
+    all.unwrap();
+    assert_eq!(kept, [KEPT[0], KEPT[1], "s/pump-1=session"]);
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// New states and parked readings.
 pub(crate) fn changes(states: &[DeviceState], parked: &[ParkedReading]) -> Changes {
-    Changes { states: states.to_vec(), parked: parked.to_vec(), unparked: Vec::new() }
+    Changes { states: states.to_vec(), parked: parked.to_vec(), ..Changes::default() }
 }
 
 /// A state that is told from others by its numbers.
