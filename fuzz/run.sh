@@ -22,7 +22,7 @@ for target in "${targets[@]}"; do
   mkdir -p "$work/all/$target"
   log="$work/$target.log"
   nice -n 19 cargo fuzz run "${flags[@]}" "$target" "$work/all/$target" -- \
-    -max_total_time="$seconds" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 >"$log" 2>&1 ||
+    -max_total_time="$seconds" -max_len=4096 -timeout=60 -rss_limit_mb=1024 -print_final_stats=1 >"$log" 2>&1 ||
     { tail -n 40 "$log" >&2; echo "$target: failed; see fuzz/artifacts/$target" >&2; exit 1; }
   cov() { sed -n 's/.* cov: \([0-9]*\) ft: \([0-9]*\).*/\1 \2/p' "$log"; }
   stat() { sed -n "s/^stat::$1: *//p" "$log"; }

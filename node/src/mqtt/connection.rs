@@ -197,10 +197,7 @@ impl Connection {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
-            Poll::Ready(Ok(())) => {
-                self.link.heard.set(edge.uptime_ms());
-                Poll::Ready(self.take(read.filled()))
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(self.take(read.filled())),
         };
         edge.buffer.set(buffer);
         result
@@ -233,6 +230,8 @@ impl Connection {
             match frame(rest, limit).map_err(Stop::Refused)? {
                 Framing::Incomplete { .. } => return Ok(used),
                 Framing::Complete(found) => {
+                    // Packets count, not bytes ([MQTT-3.1.2-22]): one that never ends keeps no connection.
+                    self.link.heard.set(self.edge.uptime_ms());
                     let packet = codec::decode(Some(self.link.peer.version), &found, rest).map_err(Stop::Refused)?;
                     self.session.on_packet(&self.edge, &self.link, packet)?;
                     used += found.total;

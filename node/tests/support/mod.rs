@@ -7,6 +7,7 @@
 
 pub(crate) mod driver;
 pub(crate) mod http;
+pub(crate) mod memory;
 pub(crate) mod mqtt;
 pub(crate) mod node;
 pub(crate) mod raw;
