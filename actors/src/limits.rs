@@ -124,6 +124,12 @@ pub const MQTT_PACKET_BYTES: usize = 1024 * 1024;
 pub const MQTT_PRE_AUTH_BYTES: usize = 64 * 1024;
 /// Time that a connection has to send its CONNECT.
 pub const MQTT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// MQTT connections of the node that have not connected yet; more: nobody is accepted until one is through or gives way.
+pub const MQTT_PRE_AUTH_CONNECTIONS: usize = 4_096;
+/// Of those, from one address; more: closed at once, counted.
+pub const MQTT_PRE_AUTH_PER_ADDRESS: usize = 2_048;
+/// MQTT connections that the node accepts in a second; more wait in the kernel's queue.
+pub const MQTT_CONNECTS_PER_S: u32 = 5_000;
 /// Levels of a topic or filter.
 pub const MQTT_TOPIC_LEVELS: usize = 128;
 /// Unacknowledged QoS 1 messages to one subscriber, however many it would take; more wait in `mqtt_queue`.
@@ -139,6 +145,8 @@ pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
 
 // ---- HTTP and viewers
 
+/// HTTP connections of the node; more: 503.
+pub const HTTP_CONNECTIONS: usize = 8_192;
 /// Largest HTTP body, in bytes; larger: 413.
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 /// Time that a client has to send its request head.

@@ -38,16 +38,23 @@ use crate::{
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
-    listeners::{self, ListenError},
+    listeners::{self, Door, ListenError},
     mqtt::{self, reason::ReasonCode},
-    output, vitals,
+    output,
+    transport::{
+        admission::{Admission, Bounds},
+        certificates::{self, BadFile, Certificates, Files},
+    },
+    vitals,
     vitals::Vitals,
 };
 
 /// How long a stop waits for readings under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
-/// File descriptors that are kept for everything but MQTT connections: segments, sled, HTTP, viewers.
+/// File descriptors that are kept for everything but clients: segments, sled, workers.
 pub(crate) const RESERVED_FDS: u64 = 512;
+/// Of those, what HTTP connections may have when MQTT has taken all others.
+const HTTP_FDS: usize = 256;
 
 /// Why the node could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +74,9 @@ pub(crate) enum ServeError {
     /// The handlers' directory is something else.
     #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
     HandlersNoDir(PathBuf),
+    /// Certificates and keys.
+    #[error(transparent)]
+    Tls(#[from] BadFile),
     /// Threads, signals.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -75,11 +85,24 @@ pub(crate) enum ServeError {
     Unclean(&'static str),
 }
 
-/// Where the node listens.
+/// Where the node listens: the first address of each kind.
 #[derive(Debug, Clone)]
-pub(crate) struct Addresses {
-    pub(crate) mqtt: SocketAddr,
-    pub(crate) http: SocketAddr,
+pub(crate) struct Addresses(Vec<(Door, SocketAddr)>);
+
+impl Addresses {
+    /// The first address where `door` is spoken.
+    pub(crate) fn of(&self, door: Door) -> Option<SocketAddr> {
+        self.0.iter().find(|(of, _)| *of == door).map(|(_, address)| *address)
+    }
+
+    /// The line that says that the node is ready.
+    fn ready_line(&self) -> String {
+        let word = |(door, address): &(Door, SocketAddr)| match door {
+            Door::Http | Door::Https => format!(" {0}={0}://{address}/", door.name()),
+            door => format!(" {}={address}", door.name()),
+        };
+        format!("tidegate ready{}\n", self.0.iter().map(word).collect::<String>())
+    }
 }
 
 /// Serves until the process is told to stop.
@@ -96,6 +119,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
 /// As [`serve`].
 pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let fds = raise_fd_limit();
+    let certificates =
+        |files: Option<Files>| files.map(Certificates::load).transpose().map(|loaded| loaded.map(Arc::new));
+    let (mqtt_tls, http_tls) = (certificates(config.mqtt_tls())?, certificates(config.http_tls())?);
     let doors = Doors::open(config)?;
     let recovered = recover(config)?;
     let (outlets, inboxes): (Vec<_>, Vec<_>) =
@@ -139,8 +165,11 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     });
     let shared = Arc::new(Shared {
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
-        settings: settings(config, fds),
+        settings: settings(config),
         counters: Counters::default(),
+        admission: Admission::new(bounds(config, fds)),
+        mqtt_tls,
+        http_tls,
         keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
@@ -166,7 +195,8 @@ async fn live(
 ) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let addresses = doors.addresses();
+    let hangup = signal(SignalKind::hangup())?;
+    let addresses = doors.addresses;
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
@@ -174,11 +204,30 @@ async fn live(
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
 
-    let ready = format!("tidegate ready mqtt={} http=http://{}/\n", addresses.mqtt, addresses.http);
-    if let Err(error) = output::write(&ready) {
+    let certificates = shared.mqtt_tls.iter().chain(&shared.http_tls).cloned().collect();
+    let runtime_of = shared.runtime.clone();
+    actix_rt::spawn(certificates::watch(certificates, hangup, move || {
+        let runtime = runtime_of.clone();
+        async move {
+            // A loop that cannot be told finds out when its connections are next heard of.
+            let _ = runtime.on_every_loop(|_| edge::here().wake_connections()).await;
+        }
+    }));
+
+    if let Err(error) = output::write(&addresses.ready_line()) {
         tracing::warn!(%error, "cannot say that the node is ready");
     }
-    tracing::info!(mqtt = %addresses.mqtt, dashboard = %format!("http://{}/", addresses.http), "ready");
+    let at = |door| addresses.of(door).map(tracing::field::display);
+    let dashboard = addresses.of(Door::Http).map(|at| tracing::field::display(format!("http://{at}/")));
+    tracing::info!(
+        mqtt = at(Door::Mqtt),
+        mqtts = at(Door::Mqtts),
+        ws = at(Door::Ws),
+        wss = at(Door::Wss),
+        https = at(Door::Https),
+        dashboard,
+        "ready"
+    );
     when_ready(&addresses);
 
     tokio::select! {
@@ -231,40 +280,37 @@ async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> 
 }
 
 /// The listening sockets of one loop.
-struct LoopDoors {
-    mqtt: Vec<TcpListener>,
-    http: Vec<TcpListener>,
-}
+type LoopDoors = Vec<(Door, TcpListener)>;
 
 /// All listening sockets.
 struct Doors {
-    mqtt: SocketAddr,
-    http: SocketAddr,
+    addresses: Addresses,
     sockets: Vec<LoopDoors>,
 }
 
 impl Doors {
     fn open(config: &Config) -> Result<Self, ServeError> {
         let loops = config.runtime.loops;
-        let mut sockets: Vec<LoopDoors> =
-            (0..loops).map(|_| LoopDoors { mqtt: Vec::new(), http: Vec::new() }).collect();
-        let mut first = [None, None];
-        for bind in &config.mqtt.bind {
-            let bound = listeners::bind("MQTT", *bind, loops, "--mqtt-bind")?;
-            first[0].get_or_insert(bound.address);
-            sockets.iter_mut().zip(bound.sockets).for_each(|(doors, socket)| doors.mqtt.push(socket));
+        let mut sockets: Vec<LoopDoors> = (0..loops).map(|_| Vec::new()).collect();
+        let mut addresses = Addresses(Vec::new());
+        let kinds = [
+            (Door::Mqtt, &config.mqtt.bind),
+            (Door::Mqtts, &config.mqtt.tls_bind),
+            (Door::Ws, &config.mqtt.ws_bind),
+            (Door::Wss, &config.mqtt.wss_bind),
+            (Door::Http, &config.http.bind),
+            (Door::Https, &config.http.tls_bind),
+        ];
+        for (door, binds) in kinds {
+            for bind in binds {
+                let bound = listeners::bind(door, *bind, loops)?;
+                if addresses.of(door).is_none() {
+                    addresses.0.push((door, bound.address));
+                }
+                sockets.iter_mut().zip(bound.sockets).for_each(|(doors, socket)| doors.push((door, socket)));
+            }
         }
-        for bind in &config.http.bind {
-            let bound = listeners::bind("HTTP", *bind, loops, "--http-bind")?;
-            first[1].get_or_insert(bound.address);
-            sockets.iter_mut().zip(bound.sockets).for_each(|(doors, socket)| doors.http.push(socket));
-        }
-        let [Some(mqtt), Some(http)] = first else { return Err(ServeError::Unclean("no address to listen on")) };
-        Ok(Self { mqtt, http, sockets })
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses { mqtt: self.mqtt, http: self.http }
+        Ok(Self { addresses, sockets })
     }
 }
 
@@ -274,28 +320,29 @@ fn attach(shared: Arc<Shared>, sockets: Vec<LoopDoors>) -> impl Fn(LoopHandle) +
     move |handle| {
         let mine = sockets.lock().unwrap_or_else(PoisonError::into_inner)[handle.id().index()].take();
         let edge = edge::attach(&handle, Arc::clone(&shared));
-        if let Some(LoopDoors { mqtt, http }) = mine {
-            edge.doors.replace((mqtt, http));
-        }
+        edge.doors.replace(mine.unwrap_or_default());
     }
 }
 
 impl EdgeLoop {
     /// Opens this loop's doors.
     fn accept(self: &Rc<Self>) {
-        let (mqtt, http) = self.doors.take();
         let mut accepting = self.accepting.borrow_mut();
-        for socket in mqtt {
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(socket) => accepting.push(actix_rt::spawn(mqtt::listener::accept(Rc::clone(self), socket))),
-                Err(error) => tracing::error!(%error, "cannot accept MQTT connections on this loop"),
-            }
-        }
-        for socket in http {
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(socket) => accepting.push(actix_rt::spawn(http::listener::accept(Rc::clone(self), socket))),
-                Err(error) => tracing::error!(%error, "cannot accept HTTP connections on this loop"),
-            }
+        for (door, socket) in self.doors.take() {
+            let socket = match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::error!(%error, door = door.name(), "cannot accept connections on this loop");
+                    continue;
+                }
+            };
+            let edge = Rc::clone(self);
+            accepting.push(match door {
+                Door::Mqtt | Door::Mqtts => actix_rt::spawn(mqtt::listener::accept(edge, socket, door)),
+                Door::Ws | Door::Wss | Door::Http | Door::Https => {
+                    actix_rt::spawn(http::listener::accept(edge, socket, door))
+                }
+            });
         }
         let edge = Rc::clone(self);
         accepting.push(actix_rt::spawn(async move {
@@ -310,6 +357,11 @@ impl EdgeLoop {
 
     fn stop_accepting(&self) {
         self.accepting.borrow_mut().drain(..).for_each(|task| task.abort());
+    }
+
+    /// Each connection looks at itself: what it was let in by may have changed.
+    fn wake_connections(&self) {
+        self.connections.borrow().iter().for_each(|link| link.wake());
     }
 
     fn say_goodbye(&self) {
@@ -360,13 +412,35 @@ fn retention(config: &Config) -> Retention {
     Retention { bytes, age: (hours > 0).then(|| Duration::from_secs(hours.saturating_mul(3_600))) }
 }
 
-fn settings(config: &Config, fds: u64) -> Settings {
+/// How many clients may come, and how fast. Each loop has its share of the pace.
+fn bounds(config: &Config, fds: u64) -> Bounds {
+    let limits = &config.mqtt.limits;
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred loops")]
+    let loops = config.runtime.loops as f64;
+    Bounds {
+        sockets: usize::try_from(fds.saturating_sub(RESERVED_FDS)).unwrap_or(usize::MAX - HTTP_FDS),
+        sockets_for_http: HTTP_FDS,
+        pre_auth_connections: limits.pre_auth_connections,
+        pre_auth_per_address: limits.pre_auth_per_address,
+        connects_per_s: f64::from(limits.connects_per_s) / loops,
+        http_connections: config.http.limits.connections,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
     Settings {
         mqtt_packet_bytes: config.mqtt.limits.packet_bytes,
         mqtt_pre_auth_bytes: config.mqtt.limits.pre_auth_packet_bytes,
         mqtt_connect_timeout: config.mqtt.limits.connect_timeout,
         mqtt_default_ack: config.mqtt.default_ack,
-        mqtt_max_connections: usize::try_from(fds.saturating_sub(RESERVED_FDS)).unwrap_or(usize::MAX),
+        mqtt_tls_device_id: config.mqtt.tls_device_id,
+        mqtt_ws_origins: config
+            .mqtt
+            .ws_origins
+            .split(',')
+            .filter(|origin| !origin.is_empty())
+            .map(str::to_owned)
+            .collect(),
         http_body_bytes: config.http.limits.body_bytes,
         http_header_timeout: config.http.limits.header_timeout,
         http_default_ack: config.http.default_ack,
@@ -388,6 +462,6 @@ fn raise_fd_limit() -> u64 {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let limit = if raised { maximum } else { current }.unwrap_or(u64::MAX);
     let connections = limit.saturating_sub(RESERVED_FDS);
-    tracing::info!(file_descriptors = limit, connections, "room for MQTT connections (ulimit -Hn raises it)");
+    tracing::info!(file_descriptors = limit, connections, "room for connections (ulimit -Hn raises it)");
     limit
 }

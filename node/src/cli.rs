@@ -300,9 +300,21 @@ pub(crate) struct ServeArgs {
     /// Address for MQTT; may be repeated [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDRESS:PORT")]
     mqtt_bind: Vec<String>,
+    /// Address for MQTT over TLS; may be repeated [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    mqtts_bind: Vec<String>,
+    /// Address for MQTT over WebSocket alone (it is at /mqtt of HTTP, too); may be repeated [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    ws_bind: Vec<String>,
+    /// Address for MQTT over WebSocket over TLS; may be repeated [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    wss_bind: Vec<String>,
     /// Address for HTTP and the dashboard; may be repeated [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     http_bind: Vec<String>,
+    /// Address for HTTP over TLS; may be repeated [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    https_bind: Vec<String>,
     /// Directory for the data [default: ./tidegate-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
@@ -335,7 +347,11 @@ impl ServeArgs {
         let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
         [
             ("mqtt.bind", list(&self.mqtt_bind)),
+            ("mqtt.tls_bind", list(&self.mqtts_bind)),
+            ("mqtt.ws_bind", list(&self.ws_bind)),
+            ("mqtt.wss_bind", list(&self.wss_bind)),
             ("http.bind", list(&self.http_bind)),
+            ("http.tls_bind", list(&self.https_bind)),
             ("data.dir", self.data_dir.clone()),
             ("scripts.dir", self.handlers.clone()),
             ("runtime.loops", self.loops.clone()),

@@ -15,6 +15,7 @@ use crate::{
     cli::DemoArgs,
     config::Config,
     exit::Failure,
+    listeners::Door,
     output,
 };
 
@@ -38,7 +39,7 @@ pub(crate) fn run(mut config: Config, args: &DemoArgs) -> Result<(), Failure> {
     }
     let (stop, stopped) = watch::channel(false);
     let mut swarm = None;
-    boot::run(&config, |addresses| swarm = Some(start_swarm(addresses, args, &config, stopped)))?;
+    boot::run(&config, |addresses| swarm = start_swarm(addresses, args, &config, stopped))?;
     // The node has stopped: so do the devices. A receiver that is gone has stopped by itself.
     let _ = stop.send(true);
     if let Some(swarm) = swarm {
@@ -58,29 +59,33 @@ fn write_example() -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-fn start_swarm(addresses: &Addresses, args: &DemoArgs, config: &Config, stop: Stop) -> JoinHandle<()> {
+fn start_swarm(addresses: &Addresses, args: &DemoArgs, config: &Config, stop: Stop) -> Option<JoinHandle<()>> {
+    let (Some(mqtt), Some(http)) = (addresses.of(Door::Mqtt), addresses.of(Door::Http)) else {
+        tracing::warn!("no simulated devices: they speak plain MQTT and HTTP, and mqtt.bind or http.bind is []");
+        return None;
+    };
     let swarm = SwarmConfig {
-        target_mqtt: addresses.mqtt.to_string(),
-        target_http: addresses.http.to_string(),
+        target_mqtt: mqtt.to_string(),
+        target_http: http.to_string(),
         interval: Duration::from_millis(args.interval_ms),
         progress: false,
         ..SwarmConfig::new(u64::from(args.devices))
     };
     let text = format!(
         "\n  dashboard   http://{}/\n  devices     {} simulated, a reading each every {} ms, over MQTT\n  handlers    {}\n  data        {}\n\n  try         mosquitto_pub -p {} -t devices/d1/metrics -q 1 -m '{{\"temperature\":21.5}}'\n  stop        Ctrl-C\n\n",
-        addresses.http,
+        http,
         args.devices,
         args.interval_ms,
         config.scripts.dir.display(),
         config.data.dir.display(),
-        addresses.mqtt.port(),
+        mqtt.port(),
     );
     if let Err(error) = output::write(&text) {
         tracing::warn!(%error, "cannot say where the dashboard is");
     }
-    std::thread::spawn(move || {
+    Some(std::thread::spawn(move || {
         if let Err(error) = run_blocking(swarm, stop) {
             tracing::error!(%error, "the simulated devices stopped");
         }
-    })
+    }))
 }

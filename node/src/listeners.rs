@@ -7,6 +7,53 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel keeps for an accepting loop.
 const BACKLOG: i32 = 4_096;
 
+/// What is spoken at a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Mqtt,
+    Mqtts,
+    Ws,
+    Wss,
+    Http,
+    Https,
+}
+
+impl Door {
+    /// Its name in the ready line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Mqtts => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Mqtt => "MQTT",
+            Self::Mqtts => "MQTT over TLS",
+            Self::Ws => "MQTT over WebSocket",
+            Self::Wss => "MQTT over WebSocket over TLS",
+            Self::Http => "HTTP",
+            Self::Https => "HTTP over TLS",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Mqtt => "--mqtt-bind",
+            Self::Mqtts => "--mqtts-bind",
+            Self::Ws => "--ws-bind",
+            Self::Wss => "--wss-bind",
+            Self::Http => "--http-bind",
+            Self::Https => "--https-bind",
+        }
+    }
+}
+
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for {what}: {reason}")]
@@ -26,12 +73,8 @@ pub(crate) struct Bound {
 ///
 /// # Errors
 /// [`ListenError`] says what to do, above all when the port is in use.
-pub(crate) fn bind(
-    what: &'static str,
-    address: SocketAddr,
-    loops: usize,
-    flag: &'static str,
-) -> Result<Bound, ListenError> {
+pub(crate) fn bind(door: Door, address: SocketAddr, loops: usize) -> Result<Bound, ListenError> {
+    let (what, flag) = (door.what(), door.flag());
     let explain = |error: std::io::Error| {
         let reason = match error.kind() {
             std::io::ErrorKind::AddrInUse => format!(
@@ -68,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_noticed_although_ports_are_shared() {
-        let first = bind("MQTT", ([127, 0, 0, 1], 0).into(), 2, "--mqtt-bind").unwrap();
+        let first = bind(Door::Mqtt, ([127, 0, 0, 1], 0).into(), 2).unwrap();
         assert_eq!(first.sockets.len(), 2);
-        let error = bind("MQTT", first.address, 2, "--mqtt-bind").err().unwrap().to_string();
+        let error = bind(Door::Mqtt, first.address, 2).err().unwrap().to_string();
         assert!(error.contains("in use") && error.contains("--mqtt-bind"), "{error}");
     }
 }

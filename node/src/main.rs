@@ -24,6 +24,7 @@ mod prove;
 mod script;
 mod state;
 mod swarm;
+mod transport;
 mod utc;
 mod vitals;
 

@@ -10,6 +10,7 @@ use super::{
     rule::Rule,
     value::{Field, Value},
 };
+use crate::transport::identity::DeviceIdFrom;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -145,13 +146,44 @@ pub(crate) fn find(path: &str) -> Option<&'static Key> {
 }
 
 section! {
-    /// The MQTT listener (3.1.1 and 5).
+    /// The MQTT listeners (3.1.1 and 5): TCP, TLS, WebSocket. MQTT over WebSocket is at `/mqtt` of the HTTP listeners, too.
     Mqtt["mqtt"] at |config| config.mqtt => {
         nested limits: MqttLimits,
 
         /// Addresses that MQTT listens on. Port 0 takes a free one.
         "bind" bind: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 1883))], Rule::Binds,
             "An address that other machines can reach needs `security.insecure_allow_anonymous`.", flag "--mqtt-bind";
+        /// Addresses for MQTT over TLS, such as 127.0.0.1:8883.
+        "tls_bind" tls_bind: Vec<SocketAddr> = Vec::new(), Rule::Binds,
+            "Needs `mqtt.tls_cert` and `mqtt.tls_key`. TLS 1.2 and 1.3.", flag "--mqtts-bind", derived "none";
+        /// Addresses for nothing but MQTT over WebSocket.
+        "ws_bind" ws_bind: Vec<SocketAddr> = Vec::new(), Rule::Binds,
+            "The path is `/mqtt` or `/`, the subprotocol `mqtt`.", flag "--ws-bind", derived "none";
+        /// Addresses for nothing but MQTT over WebSocket over TLS.
+        "wss_bind" wss_bind: Vec<SocketAddr> = Vec::new(), Rule::Binds,
+            "Needs `mqtt.tls_cert` and `mqtt.tls_key`.", flag "--wss-bind", derived "none";
+        /// Web origins whose pages may connect by WebSocket, beside the page's own: what a browser says in `Origin`.
+        "ws_origins" ws_origins: String = String::new(), Rule::Origins,
+            "A page of another origin is refused: 403. Clients that are no browsers send none and are not asked.";
+        /// This node's certificate and those between it and its CA, in this order (PEM).
+        "tls_cert" tls_cert: Option<PathBuf> = None, Rule::OptionalPath,
+            "Read again when it changes, and at SIGHUP; one that cannot be used leaves the former in use, which is logged and counted.";
+        /// The certificate's private key (PEM, not encrypted).
+        "tls_key" tls_key: Option<PathBuf> = None, Rule::OptionalPath,
+            "As `tls_cert`.";
+        /// The certificates of the CAs that issue clients' certificates (PEM). Set: clients are asked for one.
+        "tls_client_ca" tls_client_ca: Option<PathBuf> = None, Rule::OptionalPath,
+            "A certificate of any other issuer is refused in the handshake.";
+        /// Revocation lists of those CAs (PEM).
+        "tls_crl" tls_crl: Option<PathBuf> = None, Rule::OptionalPath,
+            "A revoked certificate is refused in the handshake, and so is one whose issuer has no list; a live connection of one is closed when the list is read.";
+        /// Whether a client must show a certificate, where `tls_client_ca` is set.
+        "tls_require_client_cert" tls_require_client_cert: bool = true, Rule::Switch,
+            "false: a client without one may come in, and is nobody by its certificate.";
+        /// Which part of a client's certificate names its device.
+        "tls_device_id" tls_device_id: DeviceIdFrom = DeviceIdFrom::None,
+            Rule::Choice(&["none", "cn", "san-dns", "san-uri"]),
+            "The client id must be that name (CONNACK 0x85 otherwise); an empty client id becomes it. none: any client id.";
         /// How far a reading must have come before its PUBACK. `received` is not offered: a PUBACK means durable.
         "default_ack" default_ack: AckLevel = AckLevel::Committed, Rule::Choice(&["committed", "processed"]),
             "committed: the journal has synced it. processed: the handlers have run and the state has it.";
@@ -169,7 +201,17 @@ section! {
             "A larger packet closes the connection.";
         /// Time that a connection has to send its CONNECT.
         "connect_timeout_ms" connect_timeout: Duration = limits::MQTT_CONNECT_TIMEOUT, Rule::Millis(100, 600_000),
-            "A connection without a CONNECT is closed.";
+            "A connection without a CONNECT is closed. The handshakes of TLS and WebSocket are within it.";
+        /// Connections that have not connected yet, over all MQTT listeners together: in the handshakes of TLS and WebSocket, or
+        /// before their CONNECT is accepted.
+        "pre_auth_connections" pre_auth_connections: usize = limits::MQTT_PRE_AUTH_CONNECTIONS, Rule::Count(1, 1_000_000),
+            "Nobody is accepted until one is through; one that takes longer than 2 s gives way to a newer one, counted.";
+        /// Of those, how many may come from one address (IPv6: one /64).
+        "pre_auth_per_address" pre_auth_per_address: usize = limits::MQTT_PRE_AUTH_PER_ADDRESS, Rule::Count(1, 1_000_000),
+            "A further one is closed at once, counted.";
+        /// Connections that are accepted in a second; as many at once after a quiet second.
+        "connects_per_s" connects_per_s: u32 = limits::MQTT_CONNECTS_PER_S, Rule::Count(1, 1_000_000),
+            "Others wait in the kernel's queue (4,096 for each listener and loop).";
         /// Unacknowledged QoS 1 messages to one subscriber.
         "inflight" inflight: u16 = limits::MQTT_INFLIGHT, Rule::Count(1, 65_535),
             "Further messages wait for its acknowledgements, up to 1,000; past that they are dropped, counted.";
@@ -190,6 +232,15 @@ section! {
         /// Addresses that HTTP listens on. Port 0 takes a free one.
         "bind" bind: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 8080))], Rule::Binds,
             "An address that other machines can reach needs `security.insecure_allow_anonymous`.", flag "--http-bind";
+        /// Addresses for HTTP over TLS.
+        "tls_bind" tls_bind: Vec<SocketAddr> = Vec::new(), Rule::Binds,
+            "Needs a certificate and its key.", flag "--https-bind", derived "none";
+        /// This node's certificate for HTTP (PEM).
+        "tls_cert" tls_cert: Option<PathBuf> = None, Rule::OptionalPath,
+            "Read again when it changes, and at SIGHUP.", derived "`mqtt.tls_cert`";
+        /// The certificate's private key (PEM, not encrypted).
+        "tls_key" tls_key: Option<PathBuf> = None, Rule::OptionalPath,
+            "As `tls_cert`.", derived "`mqtt.tls_key`";
         /// How far a reading must have come before it is answered, where the request does not say.
         "default_ack" default_ack: AckLevel = AckLevel::Received,
             Rule::Choice(&["received", "committed", "processed"]),
@@ -200,6 +251,9 @@ section! {
 section! {
     /// Bounds of one HTTP request.
     HttpLimits["http.limits"] at |config| config.http.limits => {
+        /// HTTP connections of the node at one time, viewers and idle ones included.
+        "connections" connections: usize = limits::HTTP_CONNECTIONS, Rule::Count(1, 1_000_000),
+            "A further one is refused: 503.";
         /// Largest body.
         "body_bytes" body_bytes: usize = limits::HTTP_BODY_BYTES, Rule::Size(KIB, 256 * MIB),
             "A larger body is refused: 413.";

@@ -14,6 +14,7 @@ mod rule;
 mod show;
 mod source;
 mod suggest;
+mod tls;
 mod value;
 
 use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::Path};
@@ -151,19 +152,39 @@ fn misfits(loaded: &Loaded) -> Vec<Problem> {
     let problem = |key: &str, message: String| Problem::of_key(loaded.origin(key), key, message);
     let mut problems = Vec::new();
 
+    let binds = [
+        ("mqtt.bind", &config.mqtt.bind),
+        ("mqtt.tls_bind", &config.mqtt.tls_bind),
+        ("mqtt.ws_bind", &config.mqtt.ws_bind),
+        ("mqtt.wss_bind", &config.mqtt.wss_bind),
+        ("http.bind", &config.http.bind),
+        ("http.tls_bind", &config.http.tls_bind),
+    ];
     if !config.security.insecure_allow_anonymous {
-        for (key, binds) in [("mqtt.bind", &config.mqtt.bind), ("http.bind", &config.http.bind)] {
+        for (key, binds) in binds {
             problems
                 .extend(binds.iter().find(|bind| !bind::is_local(bind)).map(|bind| problem(key, open_bind(key, bind))));
         }
     }
-    let all: Vec<_> = config.mqtt.bind.iter().chain(&config.http.bind).copied().collect();
-    if let Some(shared) = bind::first_shared(&all) {
+    for (index, (key, own)) in binds.iter().enumerate() {
+        for (other, taken) in &binds[..index] {
+            let all: Vec<_> = taken.iter().chain(*own).copied().collect();
+            if let Some(shared) = bind::first_shared(&all) {
+                let message = format!("{key} = {shared} is taken by {other}; allowed: an address of its own");
+                problems.push(problem(key, message));
+            }
+        }
+    }
+    if binds[..4].iter().all(|(_, binds)| binds.is_empty()) {
+        problems.push(problem("mqtt.bind", "mqtt.bind = [] leaves no MQTT listener; allowed: an address here or in mqtt.tls_bind, mqtt.ws_bind, mqtt.wss_bind".to_owned()));
+    }
+    if binds[4..].iter().all(|(_, binds)| binds.is_empty()) {
         problems.push(problem(
             "http.bind",
-            format!("http.bind = {shared} is taken by mqtt.bind; allowed: an address of its own"),
+            "http.bind = [] leaves no HTTP listener; allowed: an address here or in http.tls_bind".to_owned(),
         ));
     }
+    problems.extend(tls::misfits(config).into_iter().map(|(key, message)| problem(key, message)));
     let mqtt = &config.mqtt.limits;
     if mqtt.pre_auth_packet_bytes > mqtt.packet_bytes {
         problems.push(above(loaded, "mqtt.limits.pre_auth_packet_bytes", "mqtt.limits.packet_bytes"));
@@ -245,7 +266,7 @@ mod tests {
         refused("[log.format]\njson = true", "error: t.toml:1:1: log.format = {…} is a table; allowed: json, pretty");
         refused(
             "[mqtt]\nbind = \"127.0.0.1\"",
-            "error: t.toml:2:8: mqtt.bind = \"127.0.0.1\" has no port; allowed: an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most 16",
+            "error: t.toml:2:8: mqtt.bind = \"127.0.0.1\" has no port; allowed: an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most 16; [] for none",
         );
         refused(
             "data.dir = []\nruntime.loops = 999999999999999999999999999999999999999999\n",

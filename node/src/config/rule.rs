@@ -28,10 +28,14 @@ pub(crate) enum Rule {
     Switch,
     /// A path, relative to the working directory.
     Path,
+    /// A path, or nothing.
+    OptionalPath,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// One address and port, or a list of them.
+    /// One address and port, or a list of them, which may be empty.
     Binds,
+    /// Web origins, or `*` for any; which may be none.
+    Origins,
     /// A log level, or levels by target.
     LogFilter,
 }
@@ -44,6 +48,9 @@ impl Rule {
             Self::Size(min, max) => within(bytes(raw)?, min, max),
             Self::Switch => switch(raw).map(Value::Boolean),
             Self::Path => path(text(raw)?),
+            Self::OptionalPath if text(raw)?.is_empty() => Ok(Value::Text(String::new())),
+            Self::OptionalPath => path(text(raw)?),
+            Self::Origins => origins(raw),
             Self::Choice(words) => choice(text(raw)?, words),
             Self::Binds => binds(raw),
             Self::LogFilter => log_filter(text(raw)?),
@@ -60,10 +67,15 @@ impl Rule {
             Self::Millis(min, max) => format!("milliseconds, an integer from {min} to {max}"),
             Self::Switch => "true or false".to_owned(),
             Self::Path => "a path; a relative one starts at the working directory".to_owned(),
+            Self::OptionalPath => "a path, a relative one starts at the working directory; empty: none".to_owned(),
+            Self::Origins => {
+                "origins such as https://example.org or http://localhost:3000, separated by commas; * for any; empty: none"
+                    .to_owned()
+            }
             Self::Choice(words) => words.join(", "),
             Self::Binds => {
                 format!(
-                    "an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most {MOST_BINDS}"
+                    "an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most {MOST_BINDS}; [] for none"
                 )
             }
             Self::LogFilter => format!("{}, or levels by target: \"info,tidegate=debug\"", LEVELS.join(", ")),
@@ -177,9 +189,6 @@ fn binds(raw: &Raw) -> Result<Value, String> {
             .collect::<Result<_, _>>()?,
         other => return Err(is_a(other)),
     };
-    if addresses.is_empty() {
-        return Err("is empty".to_owned());
-    }
     if addresses.len() > MOST_BINDS {
         return Err(format!("holds {} addresses", addresses.len()));
     }
@@ -187,6 +196,28 @@ fn binds(raw: &Raw) -> Result<Value, String> {
         return Err(format!("holds {twice} twice"));
     }
     Ok(Value::Binds(addresses))
+}
+
+/// Most web origins.
+const MOST_ORIGINS: usize = 64;
+
+/// An origin is a scheme, a host and perhaps a port (RFC 6454, section 6.2), in lower case as browsers send it.
+fn origins(raw: &Raw) -> Result<Value, String> {
+    let words: Vec<&str> = match raw {
+        Raw::List(items) => items.iter().map(text).collect::<Result<_, _>>()?,
+        other => text(other)?.split(',').map(str::trim).filter(|word| !word.is_empty()).collect(),
+    };
+    if words.len() > MOST_ORIGINS {
+        return Err(format!("holds {} origins; the most are {MOST_ORIGINS}", words.len()));
+    }
+    for word in &words {
+        let host = word.split_once("://").map_or("", |(_, host)| host);
+        let is_origin = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', ',']) && host != "*";
+        if *word != "*" && !is_origin {
+            return Err(format!("holds {word:?}, which is no origin"));
+        }
+    }
+    Ok(Value::Text(words.join(",").to_ascii_lowercase()))
 }
 
 /// `EnvFilter` takes a mistyped level for the name of a target and then logs nothing: hence the check of our own.
@@ -278,11 +309,26 @@ mod tests {
         accepted(Rule::Binds, &Raw::List(vec![quoted("127.0.0.1:1883")]), &one);
         let two = Value::Binds(vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         accepted(Rule::Binds, &word("127.0.0.1:1, [::1]:2"), &two);
-        refused(Rule::Binds, &Raw::List(vec![]), "is empty");
+        accepted(Rule::Binds, &Raw::List(vec![]), &Value::Binds(vec![]));
         refused(Rule::Binds, &Raw::List(vec![Raw::Integer(1883)]), "holds something that is an integer");
         refused(Rule::Binds, &word("127.0.0.1:1,127.0.0.1:1"), "holds 127.0.0.1:1 twice");
         refused(Rule::Binds, &Raw::Integer(1883), "is an integer");
         refused(Rule::Binds, &word(&vec!["127.0.0.1:0"; 17].join(",")), "holds 17 addresses");
+    }
+
+    #[test]
+    fn web_origins_and_optional_paths() {
+        let two = Value::Text("https://a.example,http://localhost:3000".to_owned());
+        accepted(Rule::Origins, &word("https://A.example, http://localhost:3000"), &two);
+        accepted(Rule::Origins, &Raw::List(vec![quoted("https://a.example"), quoted("http://localhost:3000")]), &two);
+        accepted(Rule::Origins, &quoted("*"), &Value::Text("*".to_owned()));
+        accepted(Rule::Origins, &quoted(""), &Value::Text(String::new()));
+        refused(Rule::Origins, &quoted("a.example"), "holds \"a.example\", which is no origin");
+        refused(Rule::Origins, &quoted("https://a.example/"), "holds \"https://a.example/\", which is no origin");
+        refused(Rule::Origins, &Raw::Integer(1), "is an integer");
+        accepted(Rule::OptionalPath, &quoted(""), &Value::Text(String::new()));
+        accepted(Rule::OptionalPath, &quoted("ca.pem"), &Value::Text("ca.pem".to_owned()));
+        refused(Rule::OptionalPath, &quoted("a\0b"), "contains a NUL");
     }
 
     #[test]

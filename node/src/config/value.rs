@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tidegate_actors::reading::AckLevel;
 
 use super::keys::LogFormat;
+use crate::transport::identity::DeviceIdFrom;
 
 /// A value as its source spells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,38 @@ impl Field for PathBuf {
 
     fn to_value(&self) -> Value {
         Value::Text(self.to_string_lossy().into_owned())
+    }
+}
+
+impl Field for Option<PathBuf> {
+    fn from_value(value: Value) -> Option<Self> {
+        String::from_value(value).map(|text| (!text.is_empty()).then(|| text.into()))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned()))
+    }
+}
+
+impl Field for DeviceIdFrom {
+    fn from_value(value: Value) -> Option<Self> {
+        match String::from_value(value)?.as_str() {
+            "none" => Some(Self::None),
+            "cn" => Some(Self::Cn),
+            "san-dns" => Some(Self::SanDns),
+            "san-uri" => Some(Self::SanUri),
+            _ => None,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        let name = match self {
+            Self::None => "none",
+            Self::Cn => "cn",
+            Self::SanDns => "san-dns",
+            Self::SanUri => "san-uri",
+        };
+        Value::Text(name.to_owned())
     }
 }
 

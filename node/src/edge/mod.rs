@@ -12,7 +12,7 @@ use std::{
     rc::{Rc, Weak},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -35,9 +35,16 @@ pub(crate) use waits::Waits;
 
 use crate::{
     http::{state::Exporting, viewer::Seat},
+    listeners::Door,
     mqtt::{
         connections::Connections,
         router::{Announcements, Router},
+    },
+    transport::{
+        admission::{Admission, Lobby},
+        certificates::Certificates,
+        hush::Hushes,
+        identity::DeviceIdFrom,
     },
     vitals::Vitals,
 };
@@ -50,6 +57,11 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// Who may come in.
+    pub(crate) admission: Arc<Admission>,
+    /// The certificates of MQTT over TLS, and of HTTP over TLS.
+    pub(crate) mqtt_tls: Option<Arc<Certificates>>,
+    pub(crate) http_tls: Option<Arc<Certificates>>,
     /// The idempotency keys of requests.
     pub(crate) keys: KeyMemory,
     /// The parked readings that are being worked on.
@@ -69,7 +81,9 @@ pub(crate) struct Settings {
     pub(crate) mqtt_pre_auth_bytes: usize,
     pub(crate) mqtt_connect_timeout: Duration,
     pub(crate) mqtt_default_ack: AckLevel,
-    pub(crate) mqtt_max_connections: usize,
+    pub(crate) mqtt_tls_device_id: DeviceIdFrom,
+    /// Web origins whose pages may connect by WebSocket; `*`: any.
+    pub(crate) mqtt_ws_origins: Vec<String>,
     pub(crate) http_body_bytes: usize,
     pub(crate) http_header_timeout: Duration,
     pub(crate) http_default_ack: AckLevel,
@@ -98,6 +112,8 @@ pub(crate) struct Counters {
     pub(crate) mqtt_dropped: AtomicU64,
     /// Connections closed for what they sent.
     pub(crate) mqtt_refused: AtomicU64,
+    /// TLS handshakes that came to nothing.
+    pub(crate) tls_failed: AtomicU64,
     /// Updates that viewers did not get because a newer one took their place.
     pub(crate) viewer_conflated: AtomicU64,
     /// Viewers closed because they did not read.
@@ -120,8 +136,12 @@ pub(crate) struct EdgeLoop {
     pub(crate) buffer: Cell<Vec<u8>>,
     /// What this loop has to tell the others about its subscriptions, in order.
     pub(crate) announcements: Announcements,
-    /// The listening sockets until they are opened: MQTT and HTTP.
-    pub(crate) doors: RefCell<(Vec<TcpListener>, Vec<TcpListener>)>,
+    /// MQTT clients that have not connected yet.
+    pub(crate) lobby: Rc<Lobby>,
+    /// Log lines about those that were turned away, and about handshakes.
+    pub(crate) hush: Hushes,
+    /// The listening sockets until they are opened.
+    pub(crate) doors: RefCell<Vec<(Door, TcpListener)>>,
     /// The tasks that accept.
     pub(crate) accepting: RefCell<Vec<actix_rt::task::JoinHandle<()>>>,
 }
@@ -144,6 +164,8 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
     let edge = Rc::new(EdgeLoop {
         router: RefCell::new(Router::new(handle.id(), loops)),
         handle: handle.clone(),
+        lobby: Rc::new(Lobby::new(Arc::clone(&shared.admission))),
+        hush: Hushes::default(),
         shared,
         connections: RefCell::default(),
         waits: RefCell::default(),
@@ -169,6 +191,11 @@ impl EdgeLoop {
     pub(crate) fn on_loop(&self, id: LoopId, task: impl FnOnce(&Rc<EdgeLoop>) + Send + 'static) -> bool {
         let message = LoopMessage::Task(Box::new(move |_| task(&here())));
         self.handle.services().outlets[id.index()].try_send(message).is_ok()
+    }
+
+    /// MQTT connections of the node.
+    pub(crate) fn connected(&self) -> usize {
+        self.shared.counters.mqtt_connections.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the node started, for timeouts.

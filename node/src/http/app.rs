@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 
-use super::{devices, ledger, ops, page, parked, post, problem::Problem, state, viewer};
+use super::{devices, ledger, ops, page, parked, post, problem::Problem, state, upgrade, viewer};
 
 /// The application, one for each loop.
 pub(crate) fn app()
@@ -34,6 +34,7 @@ pub(crate) fn app()
         )
         .service(get("/ws", viewer::websocket))
         .service(get("/stream", viewer::sse))
+        .service(get("/mqtt", upgrade::mqtt))
         .service(get("/ledger", ledger::get))
         .service(get("/parked", parked::list))
         .service(
@@ -56,6 +57,12 @@ pub(crate) fn app()
         .default_service(web::to(not_found))
 }
 
+/// The application of the listeners that speak nothing but MQTT over WebSocket.
+pub(crate) fn mqtt_alone()
+-> App<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse, Error = Error, InitError = ()>> {
+    App::new().service(get("/mqtt", upgrade::mqtt)).service(get("/", upgrade::mqtt)).default_service(web::to(mqtt_only))
+}
+
 fn get<F, A>(path: &str, handler: F) -> actix_web::Resource
 where
     F: actix_web::Handler<A>,
@@ -67,6 +74,11 @@ where
 
 async fn not_found(request: HttpRequest) -> HttpResponse {
     let detail = format!("there is nothing at {}; GET /openapi.json lists what there is", request.path());
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail).response()
+}
+
+async fn mqtt_only(request: HttpRequest) -> HttpResponse {
+    let detail = format!("there is nothing at {}; this port speaks MQTT over WebSocket, at /mqtt", request.path());
     Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail).response()
 }
 

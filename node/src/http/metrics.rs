@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
-use crate::edge::EdgeLoop;
+use crate::{edge::EdgeLoop, transport::admission::Limit};
 
 struct Text(String);
 
@@ -88,6 +88,7 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
     text.one("tidegate_mqtt_messages_dropped_total", "counter", help, load(&counters.mqtt_dropped));
     let help = "MQTT connections closed for what they sent.";
     text.one("tidegate_mqtt_connections_refused_total", "counter", help, load(&counters.mqtt_refused));
+    connections(text, edge);
     text.one("tidegate_viewers", "gauge", "Live viewers.", counters.viewers.load(Ordering::Relaxed));
     let help = "Updates that gave way to newer ones in viewers that have left.";
     text.one("tidegate_viewer_updates_conflated_total", "counter", help, load(&counters.viewer_conflated));
@@ -121,6 +122,46 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         "Jobs that may wait (limit blocking_jobs).",
         services.pool.limit(),
     );
+}
+
+/// Who may come in, and on what.
+fn connections(text: &mut Text, edge: &EdgeLoop) {
+    let shared = &edge.shared;
+    let (waiting, http) = shared.admission.waiting_and_http();
+    let help = "MQTT clients that have not connected yet (limit mqtt.limits.pre_auth_connections).";
+    text.one("tidegate_mqtt_connections_pre_auth", "gauge", help, waiting);
+    text.one("tidegate_http_connections", "gauge", "HTTP connections (limit http.limits.connections).", http);
+    const TURNED_AWAY: &str = "tidegate_connections_turned_away_total";
+    text.head(
+        TURNED_AWAY,
+        "counter",
+        "Connections that were closed because of a limit, before anything was read of them.",
+    );
+    for limit in Limit::ALL {
+        text.value(TURNED_AWAY, &format!("{{limit=\"{}\"}}", limit.name()), shared.admission.turned_away(limit));
+    }
+    let failed = shared.counters.tls_failed.load(Ordering::Relaxed);
+    text.one("tidegate_tls_handshakes_failed_total", "counter", "TLS handshakes that came to nothing.", failed);
+    let listeners = || {
+        [("mqtt", &shared.mqtt_tls), ("http", &shared.http_tls)]
+            .into_iter()
+            .filter_map(|(of, tls)| Some((of, tls.as_ref()?)))
+    };
+    if listeners().next().is_none() {
+        return;
+    }
+    const EXPIRES: &str = "tidegate_tls_certificate_expires_seconds";
+    text.head(EXPIRES, "gauge", "Seconds until the node's certificate ends; negative: since then.");
+    for (of, certificates) in listeners() {
+        text.value(EXPIRES, &format!("{{listener=\"{of}\"}}"), certificates.expires_in());
+    }
+    const RELOADS: &str = "tidegate_tls_reloads_total";
+    text.head(RELOADS, "counter", "Times that changed TLS files were read again.");
+    for (of, certificates) in listeners() {
+        let (taken, refused) = certificates.reloads();
+        text.value(RELOADS, &format!("{{listener=\"{of}\",result=\"taken\"}}"), taken);
+        text.value(RELOADS, &format!("{{listener=\"{of}\",result=\"refused\"}}"), refused);
+    }
 }
 
 fn durability(text: &mut Text, edge: &EdgeLoop) {

@@ -2,7 +2,7 @@
 //!
 //! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out),
 //! `state` (all of them, out and in), `viewer` (live: WebSocket and SSE),
-//! `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
+//! `upgrade` (MQTT over WebSocket), `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
 mod devices;
@@ -17,5 +17,6 @@ mod post;
 mod problem;
 mod socket;
 pub(crate) mod state;
+mod upgrade;
 pub(crate) mod viewer;
 mod wishes;

@@ -8,13 +8,11 @@ use std::{
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context as Task, Poll, ready},
-    time::Duration,
 };
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 
@@ -27,17 +25,18 @@ use super::{
     reason::{CodecError, ReasonCode},
     session::{Session, Stop},
 };
-use crate::edge::{EdgeLoop, READ_BUFFER};
+use crate::{
+    edge::{EdgeLoop, READ_BUFFER},
+    transport::{GOODBYE, Transport, Violation},
+};
 
 /// Reads of one connection before it yields its loop.
 const READS: usize = 4;
-/// How long a client that is told to go may take to read it.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One connection. Inbox: its socket, and its [`Link`]; exits: the client leaves, breaks a rule, falls silent, or is taken over.
 pub(crate) struct Connection {
     edge: Rc<EdgeLoop>,
-    stream: TcpStream,
+    transport: Transport,
     link: Rc<Link>,
     session: Session,
     /// The start of a packet whose end has not come.
@@ -49,7 +48,7 @@ pub(crate) struct Connection {
 }
 
 /// Starts the actor on this loop, which owns the client id.
-pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting) {
+pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: &Greeting) {
     let Greeting { connect, .. } = greeting;
     let peer = Peer::of(connect);
     let inflight = connect.receive_maximum.get().min(edge.shared.settings.mqtt_inflight);
@@ -61,11 +60,12 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, stream: TcpStream, greeting: &Greeting)
     encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
     link.heard.set(edge.uptime_ms());
     edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
-    tracing::debug!(client = connect.client_id, peer = %greeting.peer, version = ?connect.version, "connected");
+    let certificate = greeting.tls.as_deref().map(|tls| &*tls.subject);
+    tracing::debug!(client = connect.client_id, peer = %greeting.peer, %transport, certificate, version = ?connect.version, "connected");
 
     let session = Session::new(edge, greeting);
     let mut connection =
-        Connection { edge: Rc::clone(edge), stream, link, session, partial: None, ended: false, goodbye: None };
+        Connection { edge: Rc::clone(edge), transport, link, session, partial: None, ended: false, goodbye: None };
     // What came right behind the CONNECT is handled before anything else is read.
     if let Err(stop) = connection.take(&greeting.rest) {
         connection.stop(stop);
@@ -120,6 +120,9 @@ impl Connection {
     /// Reads, handles, writes. Ready when the connection is over.
     fn turn(&mut self, task: &mut Task<'_>) -> Poll<()> {
         self.remember_waker(task);
+        if self.transport.is_revoked(self.edge.shared.mqtt_tls.as_ref()) {
+            self.link.close(ReasonCode::NOT_AUTHORIZED, "the client's certificate has been revoked (mqtt.tls_crl)");
+        }
         if !self.ended
             && let Some(close) = self.link.close.borrow().clone()
         {
@@ -193,9 +196,9 @@ impl Connection {
             buffer = vec![0; READ_BUFFER];
         }
         let mut read = ReadBuf::new(&mut buffer);
-        let result = match Pin::new(&mut self.stream).poll_read(task, &mut read) {
+        let result = match Pin::new(&mut self.transport).poll_read(task, &mut read) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Lost)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(stop_of(&error))),
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) => Poll::Ready(self.take(read.filled())),
         };
@@ -240,26 +243,10 @@ impl Connection {
         }
     }
 
+    /// Writes what there is; at the end, the transport's goodbye, too.
     fn write(&mut self, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        loop {
-            {
-                let mut out = self.link.out.borrow_mut();
-                if out.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                match self.stream.try_write(&out) {
-                    Ok(written) if written == out.len() => {
-                        // The buffer is let go: an idle connection owns none.
-                        *out = Vec::new();
-                        return Poll::Ready(Ok(()));
-                    }
-                    Ok(written) => drop(out.drain(..written)),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-            ready!(self.stream.poll_write_ready(task))?;
-        }
+        ready!(self.transport.poll_write(task, &mut self.link.out.borrow_mut()))?;
+        if self.ended { self.transport.poll_close(task) } else { Poll::Ready(Ok(())) }
     }
 
     fn stop(&mut self, stop: Stop) {
@@ -277,5 +264,13 @@ impl Connection {
 
     fn say_goodbye(&self, close: &Close) {
         encode::disconnect(&mut self.link.out.borrow_mut(), &self.link.peer, close.reason, &close.text);
+    }
+}
+
+/// A socket that fails is lost; frames that a WebSocket may not carry are the client's fault.
+fn stop_of(error: &std::io::Error) -> Stop {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
+        Some(Violation { detail, .. }) => Stop::Refused(CodecError::protocol(*detail)),
+        None => Stop::Lost,
     }
 }

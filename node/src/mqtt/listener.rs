@@ -1,12 +1,19 @@
-//! The MQTT door of a loop: accepts, reads the CONNECT under a deadline, and moves the connection to the loop that owns the
-//! client id, once.
+//! The MQTT doors of a loop: accepts who may come in, shakes hands where the door speaks TLS, reads the CONNECT, all under one
+//! deadline, and moves the connection to the loop that owns the client id, once.
 
-use std::{net::SocketAddr, num::NonZeroU32, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    rc::Rc,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use tidegate_actors::{ids::DeviceId, limits, placement};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
+    time::timeout_at,
 };
 
 use super::{
@@ -16,13 +23,26 @@ use super::{
     packet::{Connect, Packet, QoS, Version},
     reason::{CodecError, ReasonCode},
 };
-use crate::edge::EdgeLoop;
+use crate::{
+    edge::EdgeLoop,
+    listeners::Door,
+    transport::{
+        Other, Transport, Violation,
+        admission::{Limit, Place},
+        identity::TlsIdentity,
+        tls::{self, Tls},
+    },
+};
 
 /// Accepts until the edge stops. Runs as a task of the loop.
-pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
+pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener, door: Door) {
     loop {
+        edge.lobby.wait_for_room().await;
         match listener.accept().await {
-            Ok((stream, peer)) => drop(actix_rt::spawn(greet(Rc::clone(&edge), stream, peer))),
+            Ok((stream, peer)) => match edge.shared.admission.enter(peer.ip(), edge.connected()) {
+                Ok(place) => edge.lobby.receive(greet(Rc::clone(&edge), stream, peer, place, door)),
+                Err(limit) => turned_away(&edge, peer, limit),
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an MQTT connection; waiting 100 ms (is the file descriptor limit reached?)");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -31,24 +51,84 @@ pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener) {
     }
 }
 
+/// Tells the log of a connection that was closed at a limit; a flood gets a few lines.
+pub(crate) fn turned_away(edge: &EdgeLoop, peer: SocketAddr, limit: Limit) {
+    if let Some(left_out) = edge.hush.turned_away.may_say(edge.uptime_ms()) {
+        tracing::warn!(%peer, left_out, "closed a new connection: limit {}", limit.name());
+    }
+}
+
 /// A client's greeting: its CONNECT and what came right behind it.
 pub(crate) struct Greeting {
     pub(crate) connect: Box<Connect>,
     pub(crate) assigned: bool,
     pub(crate) peer: SocketAddr,
+    /// What its certificate says, if it has shown one.
+    pub(crate) tls: Option<Box<TlsIdentity>>,
     pub(crate) rest: Vec<u8>,
 }
 
-async fn greet(edge: Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr) {
-    if edge.shared.counters.mqtt_connections.load(Ordering::Relaxed) >= edge.shared.settings.mqtt_max_connections {
-        tracing::warn!(%peer, limit = edge.shared.settings.mqtt_max_connections, "refused an MQTT connection: limit mqtt_connections");
-        return;
+/// A client that has not connected yet.
+struct Guest {
+    peer: SocketAddr,
+    place: Place,
+    tls: Option<Box<TlsIdentity>>,
+    deadline: tokio::time::Instant,
+}
+
+impl Guest {
+    fn new(edge: &EdgeLoop, peer: SocketAddr, place: Place) -> Self {
+        Self { peer, place, tls: None, deadline: (Instant::now() + edge.shared.settings.mqtt_connect_timeout).into() }
     }
+}
+
+async fn greet(edge: Rc<EdgeLoop>, stream: TcpStream, peer: SocketAddr, place: Place, door: Door) {
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
-    let read = tokio::time::timeout(edge.shared.settings.mqtt_connect_timeout, read_connect(&edge, &mut stream)).await;
-    match read {
-        Ok(Ok(Some((connect, rest)))) => welcome(&edge, stream, peer, connect, rest).await,
+    let mut guest = Guest::new(&edge, peer, place);
+    let transport = match door {
+        Door::Mqtts => {
+            let Some(tls) = shake_hands(&edge, stream, &guest).await else { return };
+            let from = edge.shared.settings.mqtt_tls_device_id;
+            guest.tls = tls.client_certificate().map(|certificate| Box::new(TlsIdentity::of(certificate, from)));
+            Other::Tls(Box::new(tls)).into()
+        }
+        _ => Transport::Tcp(stream),
+    };
+    receive(edge, transport, guest).await;
+}
+
+/// Greets a client whose WebSocket is open.
+pub(crate) async fn greet_websocket(
+    edge: Rc<EdgeLoop>,
+    transport: Transport,
+    peer: SocketAddr,
+    place: Place,
+    tls: Option<Box<TlsIdentity>>,
+) {
+    let guest = Guest { tls, ..Guest::new(&edge, peer, place) };
+    receive(edge, transport, guest).await;
+}
+
+async fn shake_hands(edge: &EdgeLoop, stream: TcpStream, guest: &Guest) -> Option<Tls> {
+    let certificates = edge.shared.mqtt_tls.as_ref()?;
+    match timeout_at(guest.deadline, tls::accept(stream, certificates, "MQTT")).await {
+        Ok(Ok(tls)) => Some(tls),
+        Ok(Err(error)) => {
+            tls::failed(edge, guest.peer, &error);
+            None
+        }
+        Err(_) => {
+            tls::failed(edge, guest.peer, &tls::Failed::TooSlow);
+            None
+        }
+    }
+}
+
+async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
+    let peer = guest.peer;
+    match timeout_at(guest.deadline, read_connect(&edge, &mut transport)).await {
+        Ok(Ok(Some((connect, rest)))) => welcome(&edge, transport, guest, connect, rest).await,
         // Gone before it said anything whole: a port scan or a health check.
         Ok(Ok(None)) => tracing::debug!(%peer, "closed before its CONNECT"),
         Ok(Err(Greeted::Io(error))) => tracing::debug!(%peer, %error, "lost before its CONNECT"),
@@ -56,18 +136,19 @@ async fn greet(edge: Rc<EdgeLoop>, mut stream: TcpStream, peer: SocketAddr) {
             edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%peer, reason = %error.reason, "refused a CONNECT: {}", error.detail);
             let mut out = Vec::new();
-            if encode::refuse_connect(&mut out, &error) {
-                let _ = stream.write_all(&out).await;
-            }
+            encode::refuse_connect(&mut out, &error);
+            transport.close_with(out).await;
         }
         Ok(Err(Greeted::Stranger(found))) => {
             edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%peer, "refused a connection: {}", found.advice);
-            let _ = stream.write_all(found.answer).await;
+            transport.close_with(found.answer.to_vec()).await;
         }
         Err(_) => {
             let limit = edge.shared.settings.mqtt_connect_timeout;
-            tracing::info!(%peer, "closed: no CONNECT within {limit:?} (limit connect_timeout)");
+            if let Some(left_out) = edge.hush.turned_away.may_say(edge.uptime_ms()) {
+                tracing::info!(%peer, left_out, "closed: no CONNECT within {limit:?} (limit connect_timeout)");
+            }
         }
     }
 }
@@ -76,6 +157,15 @@ enum Greeted {
     Io(std::io::Error),
     Bad(CodecError),
     Stranger(&'static Stranger),
+}
+
+impl Greeted {
+    fn of(error: std::io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
+            Some(Violation { detail, .. }) => Self::Bad(CodecError::protocol(*detail)),
+            None => Self::Io(error),
+        }
+    }
 }
 
 /// A protocol that people take to this port by mistake.
@@ -105,7 +195,7 @@ fn stranger(bytes: &[u8]) -> Option<&'static Stranger> {
 }
 
 /// Reads until the CONNECT is whole. The buffer grows with what comes, up to the pre-auth limit.
-async fn read_connect(edge: &EdgeLoop, stream: &mut TcpStream) -> Result<Option<(Box<Connect>, Vec<u8>)>, Greeted> {
+async fn read_connect(edge: &EdgeLoop, transport: &mut Transport) -> Result<Option<(Box<Connect>, Vec<u8>)>, Greeted> {
     let limit = edge.shared.settings.mqtt_pre_auth_bytes;
     let mut bytes = Vec::new();
     loop {
@@ -122,7 +212,7 @@ async fn read_connect(edge: &EdgeLoop, stream: &mut TcpStream) -> Result<Option<
             }
         }
         bytes.reserve(256);
-        if stream.read_buf(&mut bytes).await.map_err(Greeted::Io)? == 0 {
+        if transport.read_buf(&mut bytes).await.map_err(Greeted::of)? == 0 {
             return Ok(None);
         }
     }
@@ -138,35 +228,35 @@ fn pre_auth(error: CodecError, limit: usize) -> CodecError {
     CodecError::new(error.reason, detail)
 }
 
-async fn welcome(
-    edge: &Rc<EdgeLoop>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    mut connect: Box<Connect>,
-    rest: Vec<u8>,
-) {
-    if let Some((reason, text)) = refusal(edge, &connect) {
+async fn welcome(edge: &Rc<EdgeLoop>, transport: Transport, guest: Guest, mut connect: Box<Connect>, rest: Vec<u8>) {
+    let Guest { peer, place, tls, .. } = guest;
+    let assigned = connect.client_id.is_empty();
+    if assigned {
+        let own = tls.as_deref().and_then(TlsIdentity::only_device_id);
+        connect.client_id = own.map_or_else(|| format!("auto-{:016x}", rand_u64()), str::to_owned);
+    }
+    if let Some((reason, text)) = refusal(edge, &connect, tls.as_deref()) {
         edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
         let mut out = Vec::new();
         encode::connack(&mut out, &Peer::of(&connect), &Connack::refused(reason, &text));
-        let _ = stream.write_all(&out).await;
+        transport.close_with(out).await;
         return;
     }
-    let assigned = connect.client_id.is_empty();
-    if assigned {
-        connect.client_id = format!("auto-{:016x}", rand_u64());
-    }
-    let greeting = Greeting { connect, assigned, peer, rest };
+    let greeting = Greeting { connect, assigned, peer, tls, rest };
     let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
     if owner == edge.handle.id() {
-        connection::start(edge, stream, &greeting);
+        connection::start(edge, transport, &greeting);
         return;
     }
-    let Ok(stream) = stream.into_std() else { return };
-    let moved = edge.on_loop(owner, move |edge| match TcpStream::from_std(stream) {
-        Ok(stream) => connection::start(edge, stream, &greeting),
-        Err(error) => tracing::warn!(%peer, %error, "lost a connection on its way to its loop"),
+    let Ok(transport) = transport.detach() else { return };
+    let moved = edge.on_loop(owner, move |edge| {
+        match transport.attach() {
+            Ok(transport) => connection::start(edge, transport, &greeting),
+            Err(error) => tracing::warn!(%peer, %error, "lost a connection on its way to its loop"),
+        }
+        // Until here it counts as one that has not connected.
+        drop(place);
     });
     if !moved {
         tracing::warn!(%peer, r#loop = owner.0, "refused an MQTT connection: its loop's inbox is full (limit loop_inbox)");
@@ -174,13 +264,16 @@ async fn welcome(
 }
 
 /// What this node does not offer, by the specification's reason codes.
-fn refusal(edge: &EdgeLoop, connect: &Connect) -> Option<(ReasonCode, String)> {
+fn refusal(edge: &EdgeLoop, connect: &Connect, tls: Option<&TlsIdentity>) -> Option<(ReasonCode, String)> {
     if edge.shared.stopping.load(Ordering::Relaxed) {
         return Some((ReasonCode::SERVER_UNAVAILABLE, "the node is stopping".to_owned()));
     }
     if connect.auth_method.is_some() {
         let text = "extended authentication is not offered; connect without an authentication method";
         return Some((ReasonCode::BAD_AUTHENTICATION_METHOD, text.to_owned()));
+    }
+    if let Some(text) = tls.and_then(|tls| tls.refuses(&connect.client_id)) {
+        return Some((ReasonCode::CLIENT_ID_NOT_VALID, text));
     }
     let will = connect.will.as_ref()?;
     if will.qos == QoS::ExactlyOnce {

@@ -2,6 +2,7 @@
 // Commands and events are described in ../support/driver.rs.
 'use strict';
 
+const fs = require('node:fs');
 const readline = require('node:readline');
 const mqtt = require('mqtt');
 
@@ -9,9 +10,15 @@ const emit = (event, fields) => process.stdout.write(`${JSON.stringify({ event, 
 let client;
 
 const commands = {
-  connect({ host, port, id, version, will, willPayload }) {
+  connect({ host, port, id, version, will, willPayload, transport, path, ca, cert, key }) {
     let lostCode = null;
+    const file = (name) => (name === undefined ? undefined : fs.readFileSync(name));
     client = mqtt.connect({
+      protocol: { tls: 'mqtts', ws: 'ws', wss: 'wss' }[transport] ?? 'mqtt',
+      path: path || undefined,
+      ca: file(ca),
+      cert: file(cert),
+      key: file(key),
       host,
       port,
       clientId: id,
@@ -23,7 +30,10 @@ const commands = {
     client.on('connect', (connack) => emit('connected', { code: connack.reasonCode ?? connack.returnCode }));
     client.on('disconnect', (packet) => { lostCode = packet.reasonCode; });
     client.on('close', () => emit('lost', { code: lostCode }));
-    client.on('error', (error) => process.stderr.write(`${error.stack}\n`));
+    client.on('error', (error) => {
+      if (typeof error.code === 'number') lostCode = error.code;
+      process.stderr.write(`${error.stack}\n`);
+    });
     client.on('message', (topic, payload, packet) => {
       const ids = [packet.properties?.subscriptionIdentifier ?? []].flat();
       emit('message', { topic, payload: payload.toString(), qos: packet.qos, ids: ids.sort((a, b) => a - b) });

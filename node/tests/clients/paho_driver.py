@@ -22,13 +22,19 @@ def emit(event, **fields):
 
 def connect(command):
     is_v5 = command["version"] == 5
+    transport = command.get("transport", "")
     client = paho.Client(
         paho.CallbackAPIVersion.VERSION2,
         client_id=command["id"],
         protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
         clean_session=None if is_v5 else True,
         reconnect_on_failure=False,
+        transport="websockets" if transport in ("ws", "wss") else "tcp",
     )
+    if transport in ("ws", "wss"):
+        client.ws_set_options(path=command["path"])
+    if transport in ("tls", "wss"):
+        client.tls_set(ca_certs=command["ca"], certfile=command.get("cert"), keyfile=command.get("key"))
     client.on_connect = lambda client, data, flags, code, properties: emit("connected", code=code.value)
     client.on_disconnect = lambda client, data, flags, code, properties: emit("lost", code=code.value)
     client.on_publish = lambda client, data, mid, code, properties: emit("puback", code=code.value)

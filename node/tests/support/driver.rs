@@ -1,7 +1,7 @@
 //! Client libraries as the tests drive them: commands go in as JSON values, events come out as JSON values, so that one
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
-//! Commands: `connect {host, port, id, version, will?, willPayload?}`, `subscribe {filter, qos, noLocal?, subscriptionId?}`,
+//! Commands: `connect {host, port, id, version, will?, willPayload?, transport?, path?, ca?, cert?, key?}`, `subscribe {filter, qos, noLocal?, subscriptionId?}`,
 //! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
 //! `idempotency-key`), `disconnect`.
 //! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
@@ -30,6 +30,19 @@ pub(crate) enum Library {
     Paho,
     MqttJs,
     Rumqttc,
+}
+
+/// What a client connects over, and as whom. rumqttc has TCP only.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Over<'a> {
+    /// `tcp`, `tls`, `ws` or `wss`; empty: `tcp`.
+    pub(crate) transport: &'a str,
+    /// The path of a WebSocket.
+    pub(crate) path: &'a str,
+    /// The file of the CA that it trusts.
+    pub(crate) ca: Option<&'a Path>,
+    /// The files of its certificate and key.
+    pub(crate) own: Option<(&'a Path, &'a Path)>,
 }
 
 /// What runs the client.
@@ -73,6 +86,51 @@ impl Client {
         id: &str,
         will: Option<(&str, &str)>,
     ) -> Self {
+        Self::connect_over(library, to, version, id, will, Over::default())
+    }
+
+    /// Connects a client over any transport.
+    #[track_caller]
+    pub(crate) fn connect_over(
+        library: Library,
+        to: SocketAddr,
+        version: Version,
+        id: &str,
+        will: Option<(&str, &str)>,
+        over: Over<'_>,
+    ) -> Self {
+        let (mut client, command) = Self::start(library, to, version, id, will, over);
+        client.command(&command);
+        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
+        client
+    }
+
+    /// A client that is refused, and the reason code that it is told; `None`: the connection was just closed.
+    #[track_caller]
+    pub(crate) fn refused_over(
+        library: Library,
+        to: SocketAddr,
+        version: Version,
+        id: &str,
+        over: Over<'_>,
+    ) -> Option<u64> {
+        let (mut client, command) = Self::start(library, to, version, id, None, over);
+        client.command(&command);
+        let event = client.events.recv_timeout(PATIENCE).expect("an event");
+        let code = event["code"].as_u64();
+        assert!(matches!(event["event"].as_str(), Some("connected" | "lost")) && code != Some(0), "{event}");
+        code
+    }
+
+    #[track_caller]
+    fn start(
+        library: Library,
+        to: SocketAddr,
+        version: Version,
+        id: &str,
+        will: Option<(&str, &str)>,
+        over: Over<'_>,
+    ) -> (Self, Value) {
         let (say, events) = mpsc::channel();
         let engine = match library {
             Library::Paho => process(Command::new(python()).arg(script("paho_driver.py")), say),
@@ -80,15 +138,20 @@ impl Client {
             Library::Rumqttc => Engine::Thread(rumqtt::Thread::start(say)),
         };
         let name = format!("{library:?} {version:?} client {id:?}");
-        let mut client = Self { name, engine, events, messages: VecDeque::new() };
+        let client = Self { name, engine, events, messages: VecDeque::new() };
         let mut command = json!({"op": "connect", "host": to.ip().to_string(), "port": to.port(), "id": id,
             "version": version as u8});
         if let Some((topic, payload)) = will {
             (command["will"], command["willPayload"]) = (json!(topic), json!(payload));
         }
-        client.command(&command);
-        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
-        client
+        (command["transport"], command["path"]) = (json!(over.transport), json!(over.path));
+        if let Some(ca) = over.ca {
+            command["ca"] = json!(ca);
+        }
+        if let Some((cert, key)) = over.own {
+            (command["cert"], command["key"]) = (json!(cert), json!(key));
+        }
+        (client, command)
     }
 
     /// Subscribes and returns the SUBACK's code.

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "every test binary takes its own part of the harness")]
 
+pub(crate) mod authority;
 pub(crate) mod driver;
 pub(crate) mod http;
 pub(crate) mod memory;

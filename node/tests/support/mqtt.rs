@@ -132,14 +132,7 @@ impl Raw {
     }
 
     fn take_length(&self) -> Option<(usize, usize)> {
-        let mut length = 0;
-        for (index, byte) in self.bytes.iter().skip(1).take(4).enumerate() {
-            length |= usize::from(byte & 0x7F) << (7 * index);
-            if byte & 0x80 == 0 {
-                return Some((index + 2, length)).filter(|(head, length)| self.bytes.len() >= head + length);
-            }
-        }
-        None
+        whole(&self.bytes)
     }
 
     fn take(&mut self) -> Option<Packet> {
@@ -175,6 +168,28 @@ impl Packet {
         let text = properties.strip_prefix(&[0x1F]).and_then(|string| string.get(2..));
         String::from_utf8_lossy(text.unwrap_or_else(|| panic!("{self:?}"))).into_owned()
     }
+}
+
+/// The whole packets at the start of `bytes`.
+pub(crate) fn packets(mut bytes: &[u8]) -> Vec<Packet> {
+    let mut found = Vec::new();
+    while let Some((head, length)) = whole(bytes) {
+        found.push(Packet { first: bytes[0], body: bytes[head..head + length].to_vec() });
+        bytes = &bytes[head + length..];
+    }
+    found
+}
+
+/// The lengths of head and body of the packet at the start of `bytes`, if it is whole.
+fn whole(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut length = 0;
+    for (index, byte) in bytes.iter().skip(1).take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((index + 2, length)).filter(|(head, length)| bytes.len() >= head + length);
+        }
+    }
+    None
 }
 
 /// What a CONNECT says.

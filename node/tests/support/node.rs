@@ -70,6 +70,11 @@ impl House {
         self.dir.path().join("data")
     }
 
+    /// A path in its directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     fn handlers(&self) -> PathBuf {
         self.dir.path().join("handlers")
     }
@@ -138,6 +143,8 @@ pub(crate) struct Node {
     ended: Option<ExitStatus>,
     pub(crate) mqtt: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// What it said when it was ready.
+    ready: String,
     data: PathBuf,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
@@ -162,18 +169,24 @@ impl Node {
             }),
         ];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Self { child, ended: None, mqtt: nowhere, http: nowhere, data, log, readers };
+        let mut node =
+            Self { child, ended: None, mqtt: nowhere, http: nowhere, ready: String::new(), data, log, readers };
         let Ok(line) = ready.recv_timeout(START) else {
             let status = node.child.try_wait();
             panic!("the node did not become ready: {status:?}");
         };
-        let address = |name: &str| {
-            let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-            let word = word.map(|word| word.trim_start_matches("http://").trim_end_matches('/'));
-            word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line:?}"))
-        };
-        (node.mqtt, node.http) = (address("mqtt="), address("http="));
+        node.ready = line;
+        (node.mqtt, node.http) = (node.door("mqtt"), node.door("http"));
         node
+    }
+
+    /// The address of a listener, by its name in the ready line.
+    #[track_caller]
+    pub(crate) fn door(&self, name: &str) -> SocketAddr {
+        let is_named = |word: &&str| word.split_once('=').is_some_and(|(of, _)| of == name);
+        let word = self.ready.split_whitespace().find(is_named).and_then(|word| word.split_once('='));
+        let address = word.map(|(_, at)| at.rsplit("://").next().unwrap_or(at).trim_end_matches('/'));
+        address.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {name} in {:?}", self.ready))
     }
 
     /// The lines on stderr so far.
