@@ -214,70 +214,7 @@ fn a_thousand_takeovers_a_second() {
     eventually("all of them are gone", || (node.metric("tidegate_mqtt_connections") <= 1.0).then_some(()));
 }
 
-#[test]
-fn ten_thousand_half_open_connections() {
-    let half_open = |node: &Node, count: usize| {
-        let mut sockets = Vec::with_capacity(count);
-        for number in 0..count {
-            let mut socket = TcpStream::connect_timeout(&node.mqtt, PATIENCE).expect("the port takes connections");
-            // Half of them say nothing, half of them the beginning of a CONNECT.
-            if number % 2 == 1 {
-                let _ = socket.write_all(b"\x10\x20\0\x04MQTT\x05");
-            }
-            sockets.push(socket);
-        }
-        let started = Instant::now();
-        let mut honest = Raw::connect(node.mqtt, V5, "honest-in-the-crowd");
-        honest.send(&publish(V5, "devices/crowd/metrics", 1, 1, &[], br#"{"t":1}"#));
-        honest.expect(0x40);
-        println!("served amid {count} half-open connections in {:?}", started.elapsed());
-        for socket in &mut sockets {
-            let wait = Duration::from_secs(5) + PATIENCE;
-            socket.set_read_timeout(Some(wait)).expect("a socket option");
-            let mut byte = [0];
-            let end = socket.read(&mut byte);
-            assert!(!matches!(end, Ok(1)), "half a CONNECT is not answered");
-            let patience = end.err().is_none_or(|error| error.kind() != std::io::ErrorKind::WouldBlock);
-            assert!(patience, "still open after {:?}", started.elapsed());
-        }
-    };
-    let house = House::new().variable("TIDEGATE_MQTT__LIMITS__CONNECT_TIMEOUT_MS", "5000");
-    attack(&house, |node| half_open(node, 1_000), |node| half_open(node, 10_000));
-}
-
 // ---- too slow
-
-#[test]
-fn a_connect_at_one_byte_a_second() {
-    let house = House::new().variable("TIDEGATE_MQTT__LIMITS__CONNECT_TIMEOUT_MS", "3000");
-    let drip = |node: &Node, clients: usize| {
-        let started = Instant::now();
-        let mut sockets: Vec<TcpStream> = (0..clients)
-            .map(|_| TcpStream::connect_timeout(&node.mqtt, PATIENCE).expect("the port takes connections"))
-            .collect();
-        let connect = Connect::new(V5, "patient").bytes();
-        for byte in &connect {
-            sockets.retain_mut(|socket| socket.write_all(&[*byte]).is_ok() && !ended(socket));
-            if sockets.is_empty() {
-                break;
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        let took = started.elapsed();
-        assert!(sockets.is_empty(), "{} are still open after {took:?}", sockets.len());
-        assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&took), "{took:?}");
-    };
-    let node = attack(&house, |node| drip(node, 50), |node| drip(node, 500));
-    node.logged(&["no CONNECT within 3s (limit connect_timeout)"]);
-}
-
-/// The node has closed the connection (or said something).
-fn ended(socket: &mut TcpStream) -> bool {
-    socket.set_nonblocking(true).expect("a socket option");
-    let read = socket.read(&mut [0; 64]);
-    socket.set_nonblocking(false).expect("a socket option");
-    !matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-}
 
 /// The keep alive counts packets, not bytes ([MQTT-3.1.2-22]): a SUBSCRIBE that never ends does not keep its connection.
 #[test]

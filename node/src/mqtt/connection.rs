@@ -43,7 +43,9 @@ pub(crate) struct Connection {
     #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it, not 24")]
     partial: Option<Box<Vec<u8>>>,
     ended: bool,
-    /// Runs from the first failed attempt to write the goodbye.
+    /// It has ended by what the client sent, who may be sending still.
+    drains: bool,
+    /// Runs from the goodbye on that the client has not read, or not answered by closing.
     goodbye: Option<Pin<Box<Sleep>>>,
 }
 
@@ -64,8 +66,16 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: &Greeti
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, %transport, certificate, version = ?connect.version, "connected");
 
     let session = Session::new(edge, greeting);
-    let mut connection =
-        Connection { edge: Rc::clone(edge), transport, link, session, partial: None, ended: false, goodbye: None };
+    let mut connection = Connection {
+        edge: Rc::clone(edge),
+        transport,
+        link,
+        session,
+        partial: None,
+        ended: false,
+        drains: false,
+        goodbye: None,
+    };
     // What came right behind the CONNECT is handled before anything else is read.
     if let Err(stop) = connection.take(&greeting.rest) {
         connection.stop(stop);
@@ -166,7 +176,7 @@ impl Connection {
         }
         match self.write(task) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(())) if self.ended => Poll::Ready(()),
+            Poll::Ready(Ok(())) if self.ended => self.drain(task),
             Poll::Ready(Ok(())) => {
                 if full {
                     task.waker().wake_by_ref();
@@ -174,11 +184,27 @@ impl Connection {
                 Poll::Pending
             }
             // A socket that has just come to this loop is not known to be writable yet; one that stays full is not waited for.
-            Poll::Pending if self.ended => {
-                self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE))).as_mut().poll(task)
-            }
+            Poll::Pending if self.ended => self.wait_a_little(task),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The goodbye is written: gives a client that was told why the time to read it.
+    fn drain(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        if !self.drains {
+            return Poll::Ready(());
+        }
+        let mut buffer = self.edge.buffer.take();
+        if buffer.is_empty() {
+            buffer = vec![0; READ_BUFFER];
+        }
+        let closed = self.transport.poll_drain(task, &mut buffer);
+        self.edge.buffer.set(buffer);
+        if closed.is_ready() { closed } else { self.wait_a_little(task) }
+    }
+
+    fn wait_a_little(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE))).as_mut().poll(task)
     }
 
     fn remember_waker(&self, task: &Task<'_>) {
@@ -257,6 +283,7 @@ impl Connection {
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");
+                self.drains = true;
                 self.say_goodbye(&Close { reason, text: detail.into_owned() });
             }
         }
