@@ -19,7 +19,7 @@ use crate::{
     script::{ParkReason, Route, ScriptCall, ScriptOutcome, ScriptRun, Verdict},
     state::{DeviceState, ParkedReading},
     submission::{AckTo, Answer, Disposition, Submission},
-    turn::{Admitted, ReplyTo, Turn},
+    turn::{Admitted, Memory, ReplyTo, Turn},
 };
 
 /// The key of an active device in its loop's table.
@@ -143,7 +143,9 @@ impl DeviceActor {
     /// Takes a reading in, or refuses it by the name of a limit.
     fn admit(&mut self, submission: Submission, turn: &mut Turn) -> Option<Admitted> {
         let Submission { reading, level, ack } = submission;
-        let refusal = if self.in_flight as usize >= limits::DEVICE_IN_FLIGHT_REFUSED {
+        let refusal = if turn.memory == Memory::Shedding {
+            Some(RejectReason::Memory)
+        } else if self.in_flight as usize >= limits::DEVICE_IN_FLIGHT_REFUSED {
             Some(RejectReason::DeviceInFlight)
         } else if turn.is_over_limit() {
             Some(RejectReason::Overloaded)

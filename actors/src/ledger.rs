@@ -48,6 +48,8 @@ reasons! {
         IdempotencyKeyReused = "idempotency-key-reused",
         /// The node is at one of its limits, or its journal does not take records.
         Overloaded = "overloaded",
+        /// The node sheds load: it uses nearly all of its memory ([`crate::turn::Memory::Shedding`]).
+        Memory = "memory",
     }
 }
 

@@ -132,13 +132,28 @@ pub const MQTT_PRE_AUTH_PER_ADDRESS: usize = 2_048;
 pub const MQTT_CONNECTS_PER_S: u32 = 5_000;
 /// Levels of a topic or filter.
 pub const MQTT_TOPIC_LEVELS: usize = 128;
-/// Unacknowledged QoS 1 messages to one subscriber, however many it would take; more wait in `mqtt_queue`.
+/// Unacknowledged messages with QoS 1 and 2 to one subscriber, however many it would take; more wait in `mqtt_queue`.
 pub const MQTT_INFLIGHT: u16 = 32;
-/// PUBLISHes of one client that wait for their PUBACK (v5: our Receive Maximum); more: the socket waits, past it 0x93.
+/// PUBLISHes of one client that are not done: QoS 1 until their PUBACK, QoS 2 until their PUBREL (v5: our Receive Maximum); while
+/// as many wait for the disk the socket is not read, more: closed (0x93).
 pub const MQTT_RECEIVE_MAXIMUM: u16 = 1_024;
-/// QoS 1 messages that wait for one subscriber's acknowledgements; more: dropped, counted.
+/// Messages with QoS 1 and 2 that wait in one session; more: the newest is dropped, counted.
 pub const MQTT_QUEUE: usize = 1_000;
-/// Subscriptions of one connection; more: SUBACK 0x97.
+/// Bytes of the messages that wait in one session; more: the newest is dropped, counted.
+pub const MQTT_QUEUE_BYTES: usize = 1024 * 1024;
+/// Topic aliases of one client; a higher one: closed with 0x94.
+pub const MQTT_TOPIC_ALIASES: u16 = 32;
+/// Bytes of the topics that one client's aliases stand for; more: closed with 0x97.
+pub const MQTT_TOPIC_ALIAS_BYTES: usize = 64 * 1024;
+/// Topic aliases that the node uses towards one subscriber, however many it would take.
+pub const MQTT_OUTBOUND_ALIASES: u16 = 16;
+/// Longest time that a session is kept without its client, in seconds.
+pub const MQTT_SESSION_EXPIRY_S: u32 = 7_200;
+/// Sessions of the node that outlive their connection; more: CONNACK 0x97.
+pub const MQTT_SESSIONS: usize = 100_000;
+/// Bytes of the filters of one stored session; more: SUBACK 0x97.
+pub const MQTT_SUBSCRIPTION_BYTES: usize = 1024 * 1024;
+/// Subscriptions of one session; more: SUBACK 0x97.
 pub const MQTT_SUBSCRIPTIONS: usize = 1_024;
 /// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
 pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;

@@ -27,7 +27,7 @@ use crate::{
     state::DeviceState,
     store::ParkedChanges,
     submission::{Ack, Submission},
-    turn::Shown,
+    turn::{Memory, Shown},
 };
 
 /// What the edge does with what a loop has for it. Called on the loop's thread, never while the loop is borrowed.
@@ -189,10 +189,23 @@ impl LoopHandle {
         self.event_loop().pause(waker);
     }
 
-    /// Closes or opens the gate from outside: memory is short, or the node stops.
-    pub fn close_gate(&self, closed: bool) {
+    /// Closes the gate for good: the node stops.
+    pub fn close_gate(&self) {
         let mut event_loop = self.event_loop();
-        event_loop.turn.gate_closed = closed;
+        event_loop.turn.gate_closed = true;
+        event_loop.turn.wake();
+    }
+
+    /// How the node's memory stands, as the loop was last told.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.event_loop().turn.memory
+    }
+
+    /// Tells the loop how the node's memory stands.
+    pub fn set_memory(&self, memory: Memory) {
+        let mut event_loop = self.event_loop();
+        event_loop.turn.memory = memory;
         event_loop.turn.wake();
     }
 

@@ -75,6 +75,18 @@ pub struct Shown {
     pub event: Option<Box<str>>,
 }
 
+/// How the node's memory stands, as somebody outside the loops has measured it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// There is enough.
+    #[default]
+    Enough,
+    /// It runs short: sockets are not read.
+    Short,
+    /// It is nearly used up, and waiting has not helped: sockets are read, and every reading is refused and counted.
+    Shedding,
+}
+
 /// The part of a loop that its devices work with.
 pub(crate) struct Turn {
     pub(crate) id: LoopId,
@@ -98,8 +110,9 @@ pub(crate) struct Turn {
     /// The edge wants every state and event, for its MQTT subscribers.
     pub(crate) edge_listens: bool,
     pub(crate) connected: HashMap<DeviceId, u32>,
-    /// Closed from outside: memory is short, or the node stops.
+    /// Closed from outside: the node stops.
     pub(crate) gate_closed: bool,
+    pub(crate) memory: Memory,
     pub(crate) journal_failed: bool,
 
     pub(crate) batch: Batch,
@@ -133,6 +146,7 @@ impl Turn {
             edge_listens: false,
             connected: HashMap::new(),
             gate_closed: false,
+            memory: Memory::Enough,
             journal_failed: false,
             batch: Batch::new(id),
             written: Vec::new(),
@@ -298,6 +312,7 @@ impl Turn {
     /// Should the loop's sockets not be read now?
     pub(crate) fn is_pressed(&self) -> bool {
         self.gate_closed
+            || self.memory == Memory::Short
             || self.journal_failed
             || self.ledger.in_flight as usize >= limits::LOOP_IN_FLIGHT
             || self.batch.bytes() >= limits::JOURNAL_BATCH_BYTES

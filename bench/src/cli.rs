@@ -307,15 +307,13 @@ fn peers(args: &Peers) -> Result<()> {
         mosquitto: args.mosquitto.clone(),
         peers_dir: args.peers_dir.clone(),
     };
-    let all = [Peer::Tidegate, Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Reference];
+    let all = [Peer::Tidegate, Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Aedes, Peer::Reference];
     let servers = if args.servers.is_empty() { all.to_vec() } else { args.servers.clone() };
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
     let mut plan = scenarios(args.quick);
     plan.retain(|scenario| args.only.is_empty() || args.only.iter().any(|word| scenario.name.contains(word.as_str())));
     ensure!(!plan.is_empty(), "no scenario is named like {:?}", args.only);
-    if servers.contains(&Peer::Reference) {
-        programs.install_reference()?;
-    }
+    servers.iter().try_for_each(|peer| programs.install(*peer))?;
 
     let blocks: Vec<_> = plan.iter().map(|scenario| compare(scenario, &servers, &programs, rounds)).collect();
     print(&table::markdown(&blocks))?;

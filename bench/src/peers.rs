@@ -12,6 +12,7 @@ use crate::scenario::fanout::Audience;
 use crate::scenario::http::{Clients, first_device};
 use crate::scenario::idle::Idlers;
 use crate::scenario::mqtt::Swarm;
+use crate::scenario::mqtt_fanout::Subscribers;
 use crate::server::{Peer, Programs, Server};
 use crate::table::Block;
 
@@ -105,6 +106,10 @@ fn run(scenario: &Scenario, work: Work, server: &Server, label: &str) -> Result<
         Work::Fanout(load, updates) => {
             let mut audience = Audience::connect(http()?, load, &format!("fanout-{label}"))?;
             meter.around(|| audience.run(updates))
+        }
+        Work::MqttFanout(load, messages) => {
+            let mut subscribers = Subscribers::connect(mqtt()?, load)?;
+            meter.around(|| subscribers.run(messages))
         }
         Work::Idle(connections) => idle(meter, mqtt()?, connections),
     }

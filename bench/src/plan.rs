@@ -4,6 +4,7 @@ use crate::meter::Measure;
 use crate::scenario::fanout::FanoutLoad;
 use crate::scenario::http::HttpLoad;
 use crate::scenario::mqtt::MqttLoad;
+use crate::scenario::mqtt_fanout::MqttFanoutLoad;
 use crate::server::Peer;
 
 /// What a scenario does in a round.
@@ -15,6 +16,8 @@ pub(crate) enum Work {
     Http(HttpLoad, u64),
     /// WebSocket viewers, for so many updates.
     Fanout(FanoutLoad, u64),
+    /// MQTT subscribers of one topic, for so many messages.
+    MqttFanout(MqttFanoutLoad, u64),
     /// So many idle MQTT connections.
     Idle(usize),
 }
@@ -61,8 +64,8 @@ pub(crate) struct Scenario {
     pub(crate) measures: &'static [Measure],
 }
 
-const BROKERS: &[Peer] = &[Peer::Mosquitto];
-const BOTH_BROKERS: &[Peer] = &[Peer::Mosquitto, Peer::MosquittoPersistent];
+const ALL_BROKERS: &[Peer] = &[Peer::Mosquitto, Peer::Aedes];
+const BOTH_BROKERS: &[Peer] = &[Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Aedes];
 const REFERENCE: &[Peer] = &[Peer::Reference];
 
 const PACED: &[Measure] = &[Measure::CpuPerMessageUs];
@@ -70,10 +73,11 @@ const PACED_WITH_LATENCY: &[Measure] = &[Measure::CpuPerMessageUs, Measure::P50U
 const FLAT: &[Measure] = &[Measure::CpuPerMessageUs, Measure::PerSecond];
 const FLAT_WITH_LATENCY: &[Measure] = &[Measure::CpuPerMessageUs, Measure::PerSecond, Measure::P99Us, Measure::RssMib];
 
-const QOS0_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Mosquitto, 1.3)];
+const MESSAGE_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Mosquitto, 1.0)];
+const DELIVERY_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Mosquitto, 0.8)];
 const POST_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Reference, 0.5)];
 const HANDLER_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Reference, 0.7)];
-const IDLE_GOAL: &[Goal] = &[Goal::AtMost(Measure::BytesPerConnection, 3.0 * 1024.0)];
+const IDLE_GOAL: &[Goal] = &[Goal::AtMost(Measure::BytesPerConnection, 2.5 * 1024.0)];
 
 const MQTT_RATE: u32 = 10_000;
 const HTTP_RATE: u32 = 2_000;
@@ -90,8 +94,8 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
         title: format!("MQTT QoS {}, 50 publishers, {title}", u8::from(load.with_ack)),
         work: Work::Mqtt(load, count(messages)),
         with_handler: false,
-        against: if load.with_ack { BOTH_BROKERS } else { BROKERS },
-        goals: if load.with_ack { &[] } else { QOS0_GOAL },
+        against: if load.with_ack { BOTH_BROKERS } else { ALL_BROKERS },
+        goals: MESSAGE_GOAL,
         measures: match (load.rate, load.with_ack) {
             (Some(_), true) => PACED_WITH_LATENCY,
             (Some(_), false) => PACED,
@@ -108,8 +112,17 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
         goals: if with_handler { HANDLER_GOAL } else { POST_GOAL },
         measures: if rate.is_some() { PACED_WITH_LATENCY } else { FLAT_WITH_LATENCY },
     };
-    let idle = if quick { 2_000 } else { 15_000 };
-    vec![
+    let idle = |name, connections| Scenario {
+        name,
+        title: format!("{connections} idle MQTT connections"),
+        work: Work::Idle(connections),
+        with_handler: false,
+        against: ALL_BROKERS,
+        goals: IDLE_GOAL,
+        measures: &[Measure::BytesPerConnection, Measure::RssMib],
+    };
+    let subscribers = if quick { 200 } else { 1_000 };
+    let mut all = vec![
         mqtt("mqtt-qos0-paced", "10,000 messages/s", paced, 50_000),
         mqtt("mqtt-qos0-flat", "flat out, a write per message", flat, 200_000),
         mqtt("mqtt-qos0-burst", "flat out, 16 messages a write", MqttLoad { burst: 16, ..flat }, 800_000),
@@ -130,13 +143,13 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
         http("http-handler-paced", "2,000 readings/s, with the handler", Some(HTTP_RATE), 10_000, true),
         http("http-handler-flat", "flat out, with the handler", None, 60_000, true),
         Scenario {
-            name: "idle",
-            title: format!("{idle} idle MQTT connections"),
-            work: Work::Idle(idle),
+            name: "mqtt-fanout",
+            title: format!("MQTT fan-out, 1 publisher, {subscribers} subscribers, 20 messages/s, per delivery"),
+            work: Work::MqttFanout(MqttFanoutLoad { subscribers, rate: 20 }, count(200)),
             with_handler: false,
-            against: BROKERS,
-            goals: IDLE_GOAL,
-            measures: &[Measure::BytesPerConnection, Measure::RssMib],
+            against: ALL_BROKERS,
+            goals: DELIVERY_GOAL,
+            measures: PACED_WITH_LATENCY,
         },
         Scenario {
             name: "ws-fanout",
@@ -147,7 +160,13 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
             goals: &[],
             measures: &[Measure::CpuPerMessageUs, Measure::P50Us, Measure::P99Us, Measure::LeftOut],
         },
-    ]
+    ];
+    all.extend(if quick {
+        vec![idle("idle-2000", 2_000)]
+    } else {
+        vec![idle("idle-5000", 5_000), idle("idle-10000", 10_000), idle("idle-15000", 15_000)]
+    });
+    all
 }
 
 #[cfg(test)]

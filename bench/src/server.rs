@@ -31,6 +31,8 @@ pub(crate) enum Peer {
     Mosquitto,
     /// mosquitto that saves its store every second (not before an ack: it has no such promise).
     MosquittoPersistent,
+    /// The broker aedes from npm, in `bench/peers/aedes`.
+    Aedes,
     /// The Node.js service in `bench/peers/reference`.
     Reference,
 }
@@ -42,6 +44,7 @@ impl Peer {
             Self::Tidegate => "Tidegate",
             Self::Mosquitto => "mosquitto",
             Self::MosquittoPersistent => "mosquitto, persistence",
+            Self::Aedes => "aedes",
             Self::Reference => "Node.js reference",
         }
     }
@@ -68,13 +71,21 @@ impl Programs {
         self.peers_dir.join("reference")
     }
 
-    /// Installs the reference's packages if they are not there.
+    fn aedes_dir(&self) -> PathBuf {
+        self.peers_dir.join("aedes")
+    }
+
+    /// Installs a peer's packages if it has some and they are not there.
     ///
     /// # Errors
     /// When `npm ci` fails.
-    pub(crate) fn install_reference(&self) -> Result<()> {
-        let dir = self.reference_dir();
-        if dir.join("node_modules/ws").exists() {
+    pub(crate) fn install(&self, peer: Peer) -> Result<()> {
+        let dir = match peer {
+            Peer::Aedes => self.aedes_dir(),
+            Peer::Reference => self.reference_dir(),
+            Peer::Tidegate | Peer::Mosquitto | Peer::MosquittoPersistent => return Ok(()),
+        };
+        if dir.join("node_modules").exists() {
             return Ok(());
         }
         let npm = Command::new("npm").args(["ci", "--omit=dev"]).current_dir(&dir).stdout(Stdio::null()).status();
@@ -105,6 +116,10 @@ impl Server {
         let (command, broker) = match peer {
             Peer::Tidegate => (tidegate(&programs.tidegate, dir.path(), handler.as_deref())?, None),
             Peer::Reference => (reference(programs, handler.as_deref())?, None),
+            Peer::Aedes => {
+                ensure!(!with_handler, "aedes runs no handlers");
+                (aedes(programs), None)
+            }
             Peer::Mosquitto | Peer::MosquittoPersistent => {
                 ensure!(!with_handler, "mosquitto runs no handlers");
                 let (command, address) = mosquitto(programs, dir.path(), peer == Peer::MosquittoPersistent)?;
@@ -195,7 +210,7 @@ impl Server {
                     self.http = Some(url.trim_end_matches('/').parse().with_context(|| line.clone())?);
                 }
             }
-            ensure!(self.http.is_some(), "no address of HTTP in {line:?}");
+            ensure!(self.http.is_some() || self.mqtt.is_some(), "no address in {line:?}");
             return Ok(());
         }
     }
@@ -267,6 +282,12 @@ fn reference(programs: &Programs, handler: Option<&Path>) -> Result<Command> {
         command.arg("--handler").arg(fs::canonicalize(handler).context("finding the handler")?);
     }
     Ok(command)
+}
+
+fn aedes(programs: &Programs) -> Command {
+    let mut command = Command::new("node");
+    command.arg("server.mjs").current_dir(programs.aedes_dir()).env("PORT", "0").env("NODE_ENV", "production");
+    command
 }
 
 /// mosquitto as its Debian package ships it, but open on one loopback port and without the limits that would make it

@@ -1,6 +1,6 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → accept.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions → accept.
 //! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
 
 use std::{
@@ -39,7 +39,7 @@ use crate::{
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, Door, ListenError},
-    mqtt::{self, reason::ReasonCode},
+    mqtt::{self, outgoing::QueueLimit, reason::ReasonCode, receipt::Receipts},
     output,
     transport::{
         admission::{Admission, Bounds},
@@ -68,6 +68,9 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The stored sessions.
+    #[error("cannot bring the stored MQTT sessions back: {0}")]
+    Sessions(#[from] mqtt::restore::RestoreError),
     /// The handlers' directory or workers.
     #[error("cannot load the handlers: {0}")]
     Scripts(#[from] LoadError),
@@ -174,6 +177,9 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         exporting: http::state::Exporting::default(),
+        stored_sessions: edge::StoredSessions::new(config.runtime.loops),
+        receipts: (0..config.runtime.loops).map(|_| Receipts::default()).collect(),
+        origins: AtomicU64::new(edge::first_origin()),
         stopping: AtomicBool::new(false),
     });
     let watchdog = Arc::new(AtomicBool::new(false));
@@ -200,6 +206,8 @@ async fn live(
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    let sessions = mqtt::restore::restore(&shared).await?;
+    tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
@@ -259,7 +267,7 @@ async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> 
     shared.stopping.store(true, Ordering::Relaxed);
     let quiet = shared.runtime.on_every_loop(|handle| {
         edge::here().stop_accepting();
-        handle.close_gate(true);
+        handle.close_gate();
     });
     let quiet = quiet.await.is_ok();
     let drained = runtime.drain(DRAIN_PATIENCE).await;
@@ -350,6 +358,7 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                mqtt::sessions::sweep(&edge);
                 http::viewer::sweep(&edge);
             }
         }));
@@ -447,6 +456,12 @@ fn settings(config: &Config) -> Settings {
         mqtt_inflight: config.mqtt.limits.inflight,
         mqtt_subscriptions: config.mqtt.limits.subscriptions,
         mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
+        mqtt_receive_maximum: config.mqtt.limits.receive_maximum,
+        mqtt_queue: QueueLimit { messages: config.mqtt.limits.queue, bytes: config.mqtt.limits.queue_bytes },
+        mqtt_topic_aliases: config.mqtt.limits.topic_aliases,
+        mqtt_longest_keep_alive: config.mqtt.limits.keep_alive_s,
+        mqtt_longest_session: config.mqtt.limits.session_expiry_s,
+        mqtt_sessions: config.mqtt.limits.sessions,
         viewers: config.viewers.max,
         viewer_filters: config.viewers.filters,
         viewer_limits: ViewerLimits { buffer_bytes: config.viewers.buffer_bytes, stall: config.viewers.stall_timeout },

@@ -14,6 +14,7 @@ use tidegate_actors::{
     ledger::Ledger,
     lifetime::Lifetime,
     runtime::{QueryError, Services},
+    turn::Memory,
 };
 
 use crate::edge::Shared;
@@ -27,6 +28,7 @@ pub(crate) struct Sample {
     pub(crate) rss_bytes: u64,
     pub(crate) loops: Vec<LoopHealth>,
     pub(crate) devices_known: u64,
+    pub(crate) memory: Memory,
 }
 
 /// Where the last sample is kept.
@@ -38,21 +40,42 @@ impl Vitals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Are readings refused because memory is nearly used up?
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).memory == Memory::Shedding
+    }
+
     fn set(&self, sample: Sample) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
 }
 
 /// Memory use, as parts of the limit, at which the loops stop reading their sockets, and at which they go on.
-const CLOSE_GATE: f64 = 0.8;
-const OPEN_GATE: f64 = 0.75;
+const SHORT: f64 = 0.8;
+const ENOUGH: f64 = 0.75;
+/// Memory use at which readings are refused, and at which they are taken again.
+const SHED: f64 = 0.9;
+const SHED_NO_MORE: f64 = 0.85;
 
-/// Samples for ever. At 80 % of the memory limit the gates close (back-pressure) until it is below 75 % or nothing is under way.
+/// How the memory stands when `share` of the limit is used, and stood before like `before`.
+fn judge(before: Memory, share: f64, in_flight: u64) -> Memory {
+    let shed = if before == Memory::Shedding { SHED_NO_MORE } else { SHED };
+    let short = if before == Memory::Enough { SHORT } else { ENOUGH };
+    match () {
+        () if share >= shed => Memory::Shedding,
+        // Once nothing is under way, not reading would free nothing.
+        () if share >= short && (before == Memory::Enough || in_flight > 0) => Memory::Short,
+        () => Memory::Enough,
+    }
+}
+
+/// Samples for ever, and tells the loops how the memory stands: at 80 % of its limit back-pressure, until it is below 75 % or nothing
+/// is under way; at 90 % shedding, until it is below 85 %.
 pub(crate) async fn sample(shared: Arc<Shared>) {
     let (runtime, memory_limit) = (&shared.runtime, shared.settings.memory_limit);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut received = 0;
-    let (mut closed, mut unbalanced) = (false, false);
+    let (mut memory, mut unbalanced) = (Memory::Enough, false);
     loop {
         tick.tick().await;
         let asked = tokio::time::timeout(Duration::from_millis(900), async {
@@ -69,23 +92,20 @@ pub(crate) async fn sample(shared: Arc<Shared>) {
         let rss_bytes = rss();
         #[expect(clippy::cast_precision_loss, reason = "shown to people; memory shares need no 53 bits")]
         let (share, readings_per_second) = (rss_bytes as f64 / memory_limit.max(1) as f64, rate as f64);
-        // Once nothing is under way, staying closed would free nothing.
-        let close = if closed { share > OPEN_GATE && ledger.in_flight > 0 } else { share > CLOSE_GATE };
-        // A stop closes the gates for good.
-        if close != closed && !shared.stopping.load(Ordering::Relaxed) {
-            tracing::warn!(
-                rss_bytes,
-                memory_limit,
-                closed = close,
-                "memory: {}",
-                if close { "not reading sockets" } else { "reading again" }
-            );
-            // A loop that could not be told would stay closed for good: it is told again with the next sample.
-            if runtime.on_every_loop(move |handle| handle.close_gate(close)).await.is_ok() {
-                closed = close;
+        let judged = judge(memory, share, ledger.in_flight);
+        if judged != memory {
+            let consequence = match judged {
+                Memory::Enough => "enough again: reading sockets",
+                Memory::Short => "short: not reading sockets (limit memory_limit_bytes)",
+                Memory::Shedding => "nearly used up: refusing readings (limit memory_limit_bytes)",
+            };
+            tracing::warn!(rss_bytes, memory_limit, "memory is {consequence}");
+            // A loop that could not be told would stay as it is for good: it is told again with the next sample.
+            if runtime.on_every_loop(move |handle| handle.set_memory(judged)).await.is_ok() {
+                memory = judged;
             }
         }
-        shared.vitals.set(Sample { ledger, lifetime, readings_per_second, rss_bytes, loops, devices_known });
+        shared.vitals.set(Sample { ledger, lifetime, readings_per_second, rss_bytes, loops, devices_known, memory });
     }
 }
 
@@ -118,4 +138,29 @@ pub(crate) fn watchdog(services: Arc<Services>, stop: Arc<AtomicBool>) -> std::i
         }
     };
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_short_before_it_is_shed_and_each_has_its_way_back() {
+        use Memory::{Enough, Shedding, Short};
+        for (before, share, in_flight, after) in [
+            (Enough, 0.79, 9, Enough),
+            (Enough, 0.80, 0, Short),
+            (Enough, 0.95, 0, Shedding),
+            (Short, 0.76, 9, Short),
+            (Short, 0.76, 0, Enough),
+            (Short, 0.74, 9, Enough),
+            (Short, 0.90, 9, Shedding),
+            (Shedding, 0.86, 0, Shedding),
+            (Shedding, 0.84, 9, Short),
+            (Shedding, 0.84, 0, Enough),
+            (Shedding, 0.74, 9, Enough),
+        ] {
+            assert_eq!(judge(before, share, in_flight), after, "{before:?} at {share}, {in_flight} under way");
+        }
+    }
 }

@@ -60,6 +60,8 @@ fn scenario(library: Library, version: Version) {
     world.messages_go_to_whoever_subscribed();
     world.a_will_is_published_when_the_connection_breaks();
     world.a_second_connection_takes_over();
+    world.messages_come_exactly_once();
+    world.a_stored_session_waits();
     if version == V5 {
         world.own_messages_do_not_come_back_with_no_local();
         world.subscription_identifiers_come_with_the_message();
@@ -104,6 +106,44 @@ impl World<'_> {
         viewer.until("the telemetry", |message| message["state"]["doubled"] == 10);
         device.leave();
         viewer.until("the device has left", |message| message["connected"] == false);
+    }
+
+    fn messages_come_exactly_once(&self) {
+        let mut subscriber = self.client("once-subscriber");
+        assert_eq!(subscriber.subscribe("once/+", 2), 2);
+        let mut publisher = self.client("once-publisher");
+        for number in 0..50 {
+            publisher.publish_once("once/1", &number.to_string());
+        }
+        publisher.publish_once("devices/once-publisher/metrics", r#"{"t":4}"#);
+        for number in 0..50 {
+            subscriber.expect_message("once/1", &number.to_string(), 2);
+        }
+        self.node.device_with("once-publisher", "doubled", &json!(8));
+        assert!(subscriber.is_quiet());
+    }
+
+    fn a_stored_session_waits(&self) {
+        let stored = || Client::connect_stored(self.library, self.node.mqtt, self.version, "stored");
+        let mut subscriber = stored();
+        assert_eq!(subscriber.subscribe("stored/+", 2), 2);
+        subscriber.leave();
+        let mut publisher = self.client("stored-publisher");
+        assert_eq!(publisher.publish("stored/1", "one"), 0);
+        publisher.publish_once("stored/2", "two");
+        publisher.tell("stored/3", "does not wait");
+        assert_eq!(publisher.publish("stored/4", "four"), 0);
+        let mut subscriber = stored();
+        // paho and MQTT.js hand a message with QoS 2 on at its PUBREL.
+        let mut waited: Vec<_> =
+            (0..3).map(|_| subscriber.message()).map(|seen| (seen.topic, seen.payload, seen.qos)).collect();
+        waited.sort();
+        let sent = [("stored/1", "one", 1), ("stored/2", "two", 2), ("stored/4", "four", 1)];
+        assert_eq!(waited, sent.map(|(topic, payload, qos)| (topic.to_owned(), payload.to_owned(), qos)));
+        publisher.publish_once("stored/5", "five");
+        subscriber.expect_message("stored/5", "five", 2);
+        subscriber.unsubscribe("stored/+");
+        subscriber.leave();
     }
 
     fn one_connection_reports_for_many_devices(&self) {

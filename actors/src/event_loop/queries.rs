@@ -10,13 +10,17 @@ use crate::{
     ids::{DeviceId, Position},
     placement,
     state::DeviceState,
-    turn::{ReplyTo, ToImport, Written},
+    turn::{Memory, ReplyTo, ToImport, Written},
 };
 
 impl EventLoop {
     /// Takes a state that was brought in from elsewhere.
     pub(crate) fn import(&mut self, state: DeviceState, overwrite: bool, reply: ReplyTo<Imported>) {
-        if self.turn.is_over_limit() || self.turn.journal_failed || self.turn.gate_closed {
+        if self.turn.is_over_limit()
+            || self.turn.journal_failed
+            || self.turn.gate_closed
+            || self.turn.memory != Memory::Enough
+        {
             let _ = reply.send(Imported::Overloaded);
             return;
         }

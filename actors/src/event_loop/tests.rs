@@ -1,5 +1,7 @@
 //! Several loops, driven turn by turn on one thread: whatever the interleaving, order, ledger, answers and the position hold.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -31,6 +33,7 @@ use crate::{
     script::{OutcomeSink as _, ParkReason, Route, ScriptEngine, ScriptHealth, ScriptRun, Verdict, WorkerHealth},
     store::MemoryStore,
     submission::Disposition,
+    turn::Memory,
 };
 
 /// Handlers whose outcomes are the test's. Devices whose id begins with `s` are theirs.
@@ -102,7 +105,7 @@ impl World {
             commit_max_delay: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
             panics: AtomicU64::new(0),
-            heartbeats: Vec::new(),
+            heartbeats: (0..loops).map(|_| AtomicU64::new(0)).collect(),
             started: Instant::now(),
         });
         Self {
@@ -165,6 +168,9 @@ impl World {
             self.loops[id].on_message(message);
         }
         let event_loop = &mut self.loops[id];
+        while let Some(then) = event_loop.next_durable() {
+            then();
+        }
         // Every turn is at a commit tick.
         event_loop.send_batch();
         event_loop.wake_owners();
@@ -631,6 +637,22 @@ fn those_who_gave_up_waiting_do_not_pile_up() {
         world.tick(0);
     }
     assert!(world.loops[0].paused.len() <= 101, "{} wait", world.loops[0].paused.len());
+}
+
+#[test]
+fn readings_are_refused_by_name_while_memory_is_shed_and_taken_again_after() {
+    let mut world = World::new(1, 8);
+    world.loops[0].turn.memory = Memory::Short;
+    assert!(world.loops[0].is_pressed());
+    world.loops[0].turn.memory = Memory::Shedding;
+    assert!(!world.loops[0].is_pressed(), "a sender is told, not left waiting");
+    world.submit(0, "s1", AckLevel::Committed);
+    world.loops[0].turn.memory = Memory::Enough;
+    world.submit(0, "s1", AckLevel::Committed);
+    world.settle();
+    let ledger = &world.loops[0].turn.ledger;
+    assert!(ledger.balanced(), "{ledger:?}");
+    assert_eq!((ledger.received, ledger.rejected[RejectReason::Memory as usize], ledger.committed), (2, 1, 1));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use flume::{Receiver, RecvTimeoutError};
 
 use super::{
     batch::Batch,
+    company::Company,
     disk::{Disk, DiskFile},
     retention::{self, Kept, Retention},
     segment::{self, Segment},
@@ -124,6 +125,41 @@ struct Open {
     bytes: u64,
 }
 
+/// The batches of one commit.
+struct Group {
+    batches: Vec<Batch>,
+    bytes: usize,
+    /// Does anybody wait for one of them?
+    urgent: bool,
+}
+
+impl Group {
+    fn of(first: Batch) -> Self {
+        let mut group = Self { batches: Vec::new(), bytes: 0, urgent: false };
+        group.add(first);
+        group
+    }
+
+    fn add(&mut self, batch: Batch) {
+        self.urgent |= batch.is_urgent();
+        self.bytes += batch.bytes();
+        self.batches.push(batch);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= GROUP_BYTES || self.batches.len() >= GROUP_BATCHES
+    }
+
+    /// Takes what waits.
+    fn fill(&mut self, batches: &Receiver<Batch>) {
+        while !self.is_full()
+            && let Ok(batch) = batches.try_recv()
+        {
+            self.add(batch);
+        }
+    }
+}
+
 /// The journal's thread.
 pub(super) struct Committer {
     disk: Box<dyn Disk>,
@@ -133,6 +169,7 @@ pub(super) struct Committer {
     /// The position of the next record.
     next: u64,
     open: Option<Open>,
+    company: Company,
     /// The sink was told of a failure, and not yet of its end.
     failing: bool,
     shared: Arc<Shared>,
@@ -149,7 +186,8 @@ impl Committer {
         shared: Arc<Shared>,
         sink: Arc<dyn CommitSink>,
     ) -> Self {
-        Self { disk, retry, dir, config, next, open: None, failing: false, shared, sink }
+        let company = Company::new(config.commit_max_delay);
+        Self { disk, retry, dir, config, next, open: None, company, failing: false, shared, sink }
     }
 
     /// Runs until the last sender is gone and the queue is empty. A panic, which only the sink can bring about, is told as a
@@ -190,26 +228,28 @@ impl Committer {
         }
     }
 
-    /// Waits for a batch and takes all that wait with it; without an urgent one, waits a little for company.
+    /// Waits for a batch and takes all that wait with it; for how long it waits for more, see [`Company`]. Without an urgent
+    /// one it waits for one.
     fn next_group(&mut self, batches: &Receiver<Batch>) -> Option<Vec<Batch>> {
-        let first = self.first_batch(batches)?;
+        let mut group = Group::of(self.first_batch(batches)?);
+        group.fill(batches);
         let deadline = Instant::now() + self.config.commit_max_delay;
-        let (mut urgent, mut bytes) = (first.is_urgent(), first.bytes());
-        let mut group = vec![first];
-        while bytes < GROUP_BYTES && group.len() < GROUP_BATCHES {
-            let batch = match batches.try_recv() {
-                Ok(batch) => batch,
-                Err(_) if urgent => break,
-                Err(_) => match batches.recv_deadline(deadline) {
-                    Ok(batch) => batch,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                },
-            };
-            urgent |= batch.is_urgent();
-            bytes += batch.bytes();
-            group.push(batch);
+        while !group.urgent
+            && !group.is_full()
+            && let Ok(batch) = batches.recv_deadline(deadline)
+        {
+            group.add(batch);
         }
-        Some(group)
+        let wait = if group.urgent && !group.is_full() { self.company.wait(Instant::now()) } else { None };
+        let before = group.batches.len();
+        if let Some(wait) = wait {
+            // Asleep, and not at the queue: each batch would wake this thread.
+            std::thread::sleep(wait);
+            group.fill(batches);
+        }
+        let came = group.batches.len() - before;
+        self.company.begins(Instant::now(), group.batches.len(), wait.map(|wait| (wait, came)));
+        Some(group.batches)
     }
 
     /// Waits for a batch. Meanwhile the segment that is written is closed when it is old enough.

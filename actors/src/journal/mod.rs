@@ -10,6 +10,7 @@
 
 mod batch;
 mod commit;
+mod company;
 pub(crate) mod disk;
 mod frame;
 mod inspect;

@@ -4,10 +4,13 @@ mod crash;
 mod damage;
 mod directory;
 mod fixtures;
+mod kept;
 mod model;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
+    ops::ControlFlow,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -24,6 +27,7 @@ use crate::{
         Batch, FileJournal, Journal, JournalConfig, OutcomeRecord,
         tests::doubles::{WaitingSink, reading},
     },
+    kept::KeptChange,
     lifetime::DeviceCounts,
     reading::Reading,
     script::{ParkReason, Verdict},
@@ -72,6 +76,9 @@ struct Runtime {
     last: Position,
     states: BTreeMap<DeviceId, DeviceState>,
     parked: BTreeMap<Position, ParkedReading>,
+    kept: BTreeMap<Bytes, Bytes>,
+    /// Changes that the store does not have.
+    unstored: RefCell<Vec<KeptChange>>,
     waiting: BTreeMap<DeviceId, VecDeque<Unfinished>>,
 }
 
@@ -84,6 +91,7 @@ impl Runtime {
         let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, segment_age: None };
         let journal = FileJournal::open(&data.journal(), config, next, sink.clone()).unwrap();
         let states = store.page(None, "", usize::MAX).unwrap();
+        let kept = kept_in(&*store);
         Self {
             journal,
             sink,
@@ -92,6 +100,8 @@ impl Runtime {
             last: Position(next.0 - 1),
             states: states.into_iter().map(|state| (state.device.clone(), state)).collect(),
             parked: BTreeMap::new(),
+            kept,
+            unstored: RefCell::default(),
             waiting: BTreeMap::new(),
         }
     }
@@ -112,6 +122,13 @@ impl Runtime {
         let device = reading.device.clone();
         self.waiting.entry(device.clone()).or_default().push_back(Unfinished::Reading { position, reading, routed });
         self.fold_unrouted(&device);
+    }
+
+    fn keep(&mut self, key: impl Into<Bytes>, value: Option<Bytes>) {
+        let change = KeptChange { key: key.into(), value };
+        self.append(|batch| batch.push_kept(&change).unwrap());
+        apply(&mut self.kept, &change);
+        self.unstored.borrow_mut().push(change);
     }
 
     /// The handlers answer for the first reading of this device that waits for them.
@@ -154,7 +171,8 @@ impl Runtime {
     fn checkpoint(&self) {
         let states = self.states.values().cloned().collect::<Vec<_>>();
         let parked = self.parked.values().cloned().collect::<Vec<_>>();
-        self.store.write(&Changes { states, parked, ..Changes::default() }, self.folded_through()).unwrap();
+        let kept = self.unstored.take();
+        self.store.write(&Changes { states, parked, kept, unparked: Vec::new() }, self.folded_through()).unwrap();
     }
 
     fn unfinished(&self) -> Vec<Unfinished> {
@@ -167,7 +185,7 @@ impl Runtime {
     fn stop(self) -> Expected {
         self.journal.close();
         let unfinished = self.unfinished();
-        Expected { states: self.states, parked: self.parked, unfinished, last: self.last }
+        Expected { states: self.states, parked: self.parked, kept: self.kept, unfinished, last: self.last }
     }
 }
 
@@ -176,6 +194,7 @@ impl Runtime {
 struct Expected {
     states: BTreeMap<DeviceId, DeviceState>,
     parked: BTreeMap<Position, ParkedReading>,
+    kept: BTreeMap<Bytes, Bytes>,
     unfinished: Vec<Unfinished>,
     last: Position,
 }
@@ -186,10 +205,30 @@ impl Expected {
         assert!(states.iter().eq(self.states.values()), "{states:#?}\n{:#?}\n{:?}", self.states, found.report);
         let parked = found.store.parked(None, usize::MAX).unwrap();
         assert!(parked.iter().rev().eq(self.parked.values()), "{parked:?} {:?}", self.parked);
+        assert_eq!(kept_in(&*found.store), self.kept);
         assert_eq!(found.unfinished, self.unfinished);
         assert_eq!(found.next, self.last.plus(1));
         let first = self.unfinished.first().map_or(found.next, Unfinished::position);
         assert_eq!(found.store.folded().plus(1), first);
+    }
+}
+
+/// All kept pairs of a store.
+fn kept_in(store: &dyn StateStore) -> BTreeMap<Bytes, Bytes> {
+    let mut kept = BTreeMap::new();
+    let all = store.kept(b"", &mut |key, value| {
+        kept.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        ControlFlow::Continue(())
+    });
+    all.unwrap();
+    assert_eq!(store.kept_count(), kept.len() as u64);
+    kept
+}
+
+fn apply(kept: &mut BTreeMap<Bytes, Bytes>, KeptChange { key, value }: &KeptChange) {
+    match value {
+        Some(value) => _ = kept.insert(key.clone(), value.clone()),
+        None => _ = kept.remove(key),
     }
 }
 
@@ -203,6 +242,10 @@ fn work(runtime: &mut Runtime, rounds: u64) {
         runtime.read(number, number.is_multiple_of(3));
         if number % 5 == 4 {
             answer(runtime, number, number);
+        }
+        if number % 4 == 1 {
+            let value = (number % 3 > 0).then(|| Bytes::from(format!("value {number}")));
+            runtime.keep(format!("key {}", number % 9), value);
         }
         if number == rounds / 2 {
             runtime.checkpoint();

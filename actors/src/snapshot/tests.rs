@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::store::{
-    MemoryStore,
+    Changes, MemoryStore,
     tests::{changes, parked, state},
 };
 
 fn small_store() -> MemoryStore {
     let store = MemoryStore::new();
     let states = (0..5).map(|device| state(device, device + 10)).collect::<Vec<_>>();
-    store.write(&changes(&states, &[parked(3), parked(9)]), Position(14)).unwrap();
+    let kept = ["r/topic", "s/client"].map(|key| KeptChange { key: key.into(), value: Some(Bytes::from_static(b"v")) });
+    let changes = Changes { kept: kept.to_vec(), ..changes(&states, &[parked(3), parked(9)]) };
+    store.write(&changes, Position(14)).unwrap();
     store
 }
 
@@ -31,6 +33,8 @@ fn a_snapshot_comes_back() {
     assert_eq!(list(&snapshots).unwrap(), std::slice::from_ref(&written));
     let mut expected = (0..5).map(|device| Entry::State(state(device, device + 10))).collect::<Vec<_>>();
     expected.extend([Entry::Parked(parked(3)), Entry::Parked(parked(9))]);
+    let value = Bytes::from_static(b"v");
+    expected.extend(["r/topic", "s/client"].map(|key| Entry::Kept(key.into(), value.clone())));
     assert_eq!(entries(&written).unwrap(), expected);
     assert_eq!(fs::read_dir(&snapshots).unwrap().count(), 1, "nothing unfinished is left");
 }
@@ -79,4 +83,23 @@ fn a_newer_format_is_refused_as_such() {
     bytes[28..HEAD].copy_from_slice(&crc.to_le_bytes());
     fs::write(&written.path, bytes).unwrap();
     assert!(matches!(verify(&written), Err(SnapshotError::Newer { .. })));
+}
+
+#[test]
+fn an_entry_of_a_kind_that_came_later_is_of_a_newer_version_and_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(file_name(Position(14)));
+    let mut writer = Writer::begin(File::create(&path).unwrap(), Position(14)).unwrap();
+    writer.state(&state(1, 14)).unwrap();
+    writer.entry(KEPT_PAIR + 1, |_| Ok(())).unwrap();
+    writer.end().unwrap();
+    let written = Snapshot { position: Position(14), path };
+    assert!(matches!(verify(&written), Err(SnapshotError::Newer { .. })));
+}
+
+/// A build that knows no pairs compares the end with two counts.
+#[test]
+fn a_snapshot_without_pairs_ends_as_it_always_did() {
+    let written = Writer::begin(Vec::new(), Position(14)).unwrap().end().unwrap();
+    assert_eq!(written.len(), HEAD + 4 + 4 + 1 + 16);
 }

@@ -11,6 +11,7 @@ pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod mqtt;
+pub(crate) mod mqtt_fanout;
 #[cfg(test)]
 mod stub;
 

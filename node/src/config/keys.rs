@@ -214,8 +214,29 @@ section! {
             "Others wait in the kernel's queue (4,096 for each listener and loop).";
         /// Unacknowledged QoS 1 messages to one subscriber.
         "inflight" inflight: u16 = limits::MQTT_INFLIGHT, Rule::Count(1, 65_535),
-            "Further messages wait for its acknowledgements, up to 1,000; past that they are dropped, counted.";
-        /// Subscriptions of one connection.
+            "Further messages wait for its acknowledgements, up to `queue` and `queue_bytes`.";
+        /// Messages with QoS 1 and 2 that wait in one session: for acknowledgements, or for the client to come back.
+        "queue" queue: usize = limits::MQTT_QUEUE, Rule::Count(1, 10_000_000),
+            "A further one is dropped for this session, counted.";
+        /// Bytes of the messages that wait in one session. One message of any size may.
+        "queue_bytes" queue_bytes: usize = limits::MQTT_QUEUE_BYTES, Rule::Size(KIB, TIB),
+            "A further one is dropped for this session, counted.";
+        /// PUBLISHes of one client that are not done: with QoS 1 until their PUBACK, with QoS 2 until their PUBREL.
+        "receive_maximum" receive_maximum: u16 = limits::MQTT_RECEIVE_MAXIMUM, Rule::Count(1, 65_535),
+            "The socket is not read while as many wait for the disk. More: closed (v5: 0x93, as the CONNACK's Receive Maximum says).";
+        /// Topic aliases that one client may use.
+        "topic_aliases" topic_aliases: u16 = limits::MQTT_TOPIC_ALIASES, Rule::Count(0, 65_535),
+            "The CONNACK says so; a higher alias closes the connection (v5: 0x94).";
+        /// Longest keep alive of an MQTT 5 client, in seconds; 0: as it likes.
+        "keep_alive_s" keep_alive_s: u16 = 0, Rule::Count(0, 65_535),
+            "A client that asks for a longer one, or for none, is told to use this (Server Keep Alive).";
+        /// Longest time that a session is kept without its client, in seconds; 4294967295: for ever.
+        "session_expiry_s" session_expiry_s: u32 = limits::MQTT_SESSION_EXPIRY_S, Rule::Count(0, 4_294_967_295),
+            "A client that asks for more gets this, and is told (v5: Session Expiry Interval). 0: no session outlives its connection.";
+        /// Sessions of the node that outlive their connection.
+        "sessions" sessions: usize = limits::MQTT_SESSIONS, Rule::Count(0, 10_000_000),
+            "A CONNECT that asks for a further one is refused (CONNACK 0x97, quota exceeded).";
+        /// Subscriptions of one session.
         "subscriptions" subscriptions: usize = limits::MQTT_SUBSCRIPTIONS, Rule::Count(1, 100_000),
             "A further one is refused (SUBACK 0x97, quota exceeded).";
         /// Bytes that wait to be written to one subscriber.
@@ -322,7 +343,7 @@ section! {
             "A further job is refused by name (HTTP: 503).";
         /// Memory of the node's own process; script workers have limits of their own.
         "memory_limit_bytes" memory_limit_bytes: u64 = machine::memory_share().max(64 * MIB), Rule::Size(64 * MIB, 64 * TIB),
-            "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way.",
+            "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way; at 90 % readings are refused and counted (`memory`), and `/readyz` says so.",
             derived "80 % of the machine's or the cgroup's memory, whichever is less";
     }
 }

@@ -38,7 +38,12 @@ use crate::{
     listeners::Door,
     mqtt::{
         connections::Connections,
+        drops::Drops,
+        outgoing::QueueLimit,
+        packet::{Connect, Version},
+        receipt::{self, Receipts},
         router::{Announcements, Router},
+        sessions::Sessions,
     },
     transport::{
         admission::{Admission, Lobby},
@@ -70,6 +75,12 @@ pub(crate) struct Shared {
     pub(crate) vitals: Arc<Vitals>,
     /// Whether an export is under way.
     pub(crate) exporting: Exporting,
+    /// Stored sessions, by loop.
+    pub(crate) stored_sessions: StoredSessions,
+    /// The receipts that each loop's publishers wait for.
+    pub(crate) receipts: Vec<Receipts>,
+    /// Names of messages with QoS 2 begin here: no start of the node gives one twice.
+    pub(crate) origins: AtomicU64,
     /// The node is stopping: `/readyz` says so and nothing new is accepted.
     pub(crate) stopping: AtomicBool,
 }
@@ -90,11 +101,62 @@ pub(crate) struct Settings {
     pub(crate) mqtt_inflight: u16,
     pub(crate) mqtt_subscriptions: usize,
     pub(crate) mqtt_outbound_bytes: usize,
+    pub(crate) mqtt_receive_maximum: u16,
+    pub(crate) mqtt_queue: QueueLimit,
+    pub(crate) mqtt_topic_aliases: u16,
+    pub(crate) mqtt_longest_keep_alive: u16,
+    pub(crate) mqtt_longest_session: u32,
+    pub(crate) mqtt_sessions: usize,
     pub(crate) viewers: usize,
     pub(crate) viewer_filters: usize,
     pub(crate) viewer_limits: ViewerLimits,
     pub(crate) memory_limit: u64,
     pub(crate) data_dir: DataDir,
+}
+
+impl Settings {
+    /// The keep alive that a client is told to use in place of its own ([MQTT-3.2.2-21]); 3.1.1 cannot be told.
+    pub(crate) fn mqtt_keep_alive(&self, connect: &Connect) -> Option<u16> {
+        let most = self.mqtt_longest_keep_alive;
+        let is_longer = connect.keep_alive == 0 || connect.keep_alive > most;
+        (most > 0 && is_longer && connect.version == Version::V5).then_some(most)
+    }
+
+    /// The seconds that a session is kept, of those that are asked for.
+    pub(crate) fn mqtt_session_expiry(&self, asked: u32) -> u32 {
+        asked.min(self.mqtt_longest_session)
+    }
+}
+
+/// How many sessions are stored, by loop.
+#[derive(Debug)]
+pub(crate) struct StoredSessions(Vec<AtomicUsize>);
+
+impl StoredSessions {
+    /// None on so many loops.
+    pub(crate) fn new(loops: usize) -> Self {
+        Self((0..loops).map(|_| AtomicUsize::new(0)).collect())
+    }
+
+    /// A session of this loop is stored.
+    pub(crate) fn add(&self, id: LoopId) {
+        self.0[id.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A session of this loop is not stored any more.
+    pub(crate) fn remove(&self, id: LoopId) {
+        self.0[id.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Are there any on this loop?
+    pub(crate) fn are_on(&self, id: LoopId) -> bool {
+        self.0[id.index()].load(Ordering::Relaxed) > 0
+    }
+
+    /// All of them.
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// What the edge counts, beside the ledger.
@@ -108,8 +170,8 @@ pub(crate) struct Counters {
     pub(crate) mqtt_received: AtomicU64,
     /// Messages sent to MQTT subscribers.
     pub(crate) mqtt_sent: AtomicU64,
-    /// Messages that MQTT subscribers lost because they did not read (limit `mqtt_outbound_bytes`).
-    pub(crate) mqtt_dropped: AtomicU64,
+    /// Messages that MQTT subscribers did not get.
+    pub(crate) mqtt_dropped: Drops,
     /// Connections closed for what they sent.
     pub(crate) mqtt_refused: AtomicU64,
     /// TLS handshakes that came to nothing.
@@ -126,6 +188,8 @@ pub(crate) struct EdgeLoop {
     pub(crate) shared: Arc<Shared>,
     /// MQTT connections of this loop.
     pub(crate) connections: RefCell<Connections>,
+    /// MQTT sessions of this loop, with or without a connection.
+    pub(crate) sessions: RefCell<Sessions>,
     /// HTTP requests that wait for answers.
     pub(crate) waits: RefCell<Waits>,
     /// Subscriptions of this loop, and what other loops are interested in.
@@ -168,6 +232,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         hush: Hushes::default(),
         shared,
         connections: RefCell::default(),
+        sessions: RefCell::default(),
         waits: RefCell::default(),
         seats: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
@@ -178,6 +243,12 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
     HERE.with(|here| drop(here.set(Rc::clone(&edge))));
     handle.set_edge(Rc::clone(&edge) as Rc<dyn Edge>);
     edge
+}
+
+/// Where the names of messages with QoS 2 begin: a million starts a second would have to go by before one is given twice.
+pub(crate) fn first_origin() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 /// Bytes that one read takes at most.
@@ -201,6 +272,11 @@ impl EdgeLoop {
     /// Milliseconds since the node started, for timeouts.
     pub(crate) fn uptime_ms(&self) -> u64 {
         self.handle.services().uptime_ms()
+    }
+
+    /// A name for a message with QoS 2, never 0.
+    pub(crate) fn next_origin(&self) -> u64 {
+        self.shared.origins.fetch_add(1, Ordering::Relaxed).max(1)
     }
 
     /// The other loops.
@@ -239,6 +315,7 @@ impl Edge for EdgeLoop {
 
     fn on_turn_end(&self) {
         crate::mqtt::router::forward(self);
+        receipt::answer_complete(self);
         self.connections.borrow_mut().wake_dirty();
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
-use crate::{edge::EdgeLoop, transport::admission::Limit};
+use crate::{edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
 
 struct Text(String);
 
@@ -84,8 +84,15 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         load(&counters.mqtt_received),
     );
     text.one("tidegate_mqtt_messages_sent_total", "counter", "Messages to subscribers.", load(&counters.mqtt_sent));
-    let help = "Messages that subscribers did not get because they did not read.";
-    text.one("tidegate_mqtt_messages_dropped_total", "counter", help, load(&counters.mqtt_dropped));
+    let dropped = "tidegate_mqtt_messages_dropped_total";
+    text.head(dropped, "counter", "Messages that subscribers did not get, by reason.");
+    for reason in DropReason::ALL {
+        text.value(dropped, &format!("{{reason=\"{}\"}}", reason.name()), counters.mqtt_dropped.of(reason));
+    }
+    let help = "MQTT sessions that outlive their connection.";
+    text.one("tidegate_mqtt_sessions_stored", "gauge", help, edge.shared.stored_sessions.count());
+    let help = "The most that may (limit mqtt.limits.sessions).";
+    text.one("tidegate_mqtt_sessions_limit", "gauge", help, edge.shared.settings.mqtt_sessions);
     let help = "MQTT connections closed for what they sent.";
     text.one("tidegate_mqtt_connections_refused_total", "counter", help, load(&counters.mqtt_refused));
     connections(text, edge);

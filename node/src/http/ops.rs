@@ -28,6 +28,9 @@ pub(crate) async fn readyz() -> HttpResponse {
         Some(journal.reason.unwrap_or_else(|| "the journal cannot write".to_owned()))
     } else if !checkpoint.healthy {
         Some(checkpoint.reason.unwrap_or_else(|| "checkpoints fail".to_owned()))
+    } else if edge.shared.vitals.is_shedding() {
+        let limit = edge.shared.settings.memory_limit;
+        Some(format!("memory is nearly used up: readings are refused (limit memory_limit_bytes: {limit})"))
     } else {
         None
     };

@@ -20,6 +20,7 @@ use tidegate_actors::{
     limits,
     reading::{AckLevel, Channel, Reading},
     submission::{Answer, Disposition, Submission},
+    turn::Memory,
 };
 
 use super::{path, problem::Problem, wishes::Wishes};
@@ -187,6 +188,11 @@ pub(super) async fn wait_for_room(edge: &EdgeLoop) -> Result<(), Problem> {
     }
     Err(match edge.handle.services().journal.status().reason {
         Some(reason) => Problem::overloaded(reason, "journal"),
+        None if edge.handle.memory() != Memory::Enough => {
+            let detail =
+                format!("memory is short ({} bytes); try again in a second", edge.shared.settings.memory_limit);
+            Problem::overloaded(detail, "memory_limit_bytes")
+        }
         None => Problem::overloaded("too many readings are under way; try again in a second", "loop_in_flight"),
     })
 }
@@ -316,7 +322,8 @@ async fn submit(
 /// The problem of a refused item.
 pub(super) fn refused(answer: Option<Answer>) -> Option<Problem> {
     let Some(Answer::Refused(reason)) = answer else { return None };
-    Some(Problem::of_ingest(&refused_at_limit(reason), b"").retry_after(1))
+    let memory_limit = here().shared.settings.memory_limit;
+    Some(Problem::of_ingest(&refused_at_limit(reason, memory_limit), b"").retry_after(1))
 }
 
 /// What was made of a reading, for `ack=processed`; and whether it is a retry of one that was here before.

@@ -65,6 +65,7 @@ impl Problem {
             RejectReason::Overloaded => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now")
             }
+            RejectReason::Memory => (StatusCode::SERVICE_UNAVAILABLE, "memory", "The node is short of memory"),
             RejectReason::BadShape => (StatusCode::BAD_REQUEST, "bad-shape", "Not a reading"),
             RejectReason::IdempotencyKeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,

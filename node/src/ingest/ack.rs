@@ -30,8 +30,9 @@ pub(crate) fn outcome(disposition: Disposition) -> Cow<'static, str> {
 }
 
 /// The refusal of a reading that the runtime had no room for.
-pub(crate) fn refused_at_limit(reason: RejectReason) -> IngestError {
+pub(crate) fn refused_at_limit(reason: RejectReason, memory_limit: u64) -> IngestError {
     let (name, value) = match reason {
+        RejectReason::Memory => ("memory_limit_bytes", usize::try_from(memory_limit).unwrap_or(usize::MAX)),
         RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT_REFUSED),
         _ => ("loop_in_flight", limits::LOOP_IN_FLIGHT),
     };

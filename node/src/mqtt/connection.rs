@@ -19,11 +19,12 @@ use tokio::{
 use super::{
     codec,
     connections::{Close, Link},
-    encode::{self, Peer},
+    encode::{self, Connack, Peer},
     frame::{Framing, frame},
-    listener::{self, Greeting},
+    listener::Greeting,
     reason::{CodecError, ReasonCode},
-    session::{Session, Stop},
+    session::Stop,
+    sessions,
 };
 use crate::{
     edge::{EdgeLoop, READ_BUFFER},
@@ -38,10 +39,11 @@ pub(crate) struct Connection {
     edge: Rc<EdgeLoop>,
     transport: Transport,
     link: Rc<Link>,
-    session: Session,
     /// The start of a packet whose end has not come.
     #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it, not 24")]
     partial: Option<Box<Vec<u8>>>,
+    /// There is something in `partial` that nobody has looked at: it came with the CONNECT.
+    has_rest: bool,
     ended: bool,
     /// It has ended by what the client sent, who may be sending still.
     drains: bool,
@@ -50,37 +52,39 @@ pub(crate) struct Connection {
 }
 
 /// Starts the actor on this loop, which owns the client id.
-pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: &Greeting) {
-    let Greeting { connect, .. } = greeting;
-    let peer = Peer::of(connect);
-    let inflight = connect.receive_maximum.get().min(edge.shared.settings.mqtt_inflight);
-    let (link, old) =
-        edge.connections.borrow_mut().add(|key| Link::new(key, &connect.client_id, peer, inflight, connect.keep_alive));
-    if let Some(old) = old {
-        old.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
-    }
-    encode::connack(&mut link.out.borrow_mut(), &peer, &listener::acceptance(edge, greeting));
-    link.heard.set(edge.uptime_ms());
+pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: Greeting) {
+    let link = match sessions::open(edge, &greeting) {
+        Ok(link) => link,
+        Err((reason, text)) => return refuse(edge, transport, &greeting, reason, &text),
+    };
     edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
+    let connect = &greeting.connect;
     let certificate = greeting.tls.as_deref().map(|tls| &*tls.subject);
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, %transport, certificate, version = ?connect.version, "connected");
-
-    let session = Session::new(edge, greeting);
-    let mut connection = Connection {
-        edge: Rc::clone(edge),
+    // What came right behind the CONNECT is handled before anything else is read.
+    let partial = Some(greeting.rest).filter(|rest| !rest.is_empty()).map(Box::new);
+    let edge = Rc::clone(edge);
+    Connection {
+        edge,
         transport,
         link,
-        session,
-        partial: None,
+        has_rest: partial.is_some(),
+        partial,
         ended: false,
         drains: false,
         goodbye: None,
-    };
-    // What came right behind the CONNECT is handled before anything else is read.
-    if let Err(stop) = connection.take(&greeting.rest) {
-        connection.stop(stop);
     }
-    connection.start();
+    .start();
+}
+
+/// Says no to a CONNECT.
+fn refuse(edge: &EdgeLoop, transport: Transport, greeting: &Greeting, reason: ReasonCode, text: &str) {
+    edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+    let Greeting { connect, peer, .. } = greeting;
+    tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
+    let mut out = Vec::new();
+    encode::connack(&mut out, &Peer::of(connect), &Connack::refused(reason, text));
+    actix_rt::spawn(async move { transport.close_with(out).await });
 }
 
 impl Actor for Connection {
@@ -91,8 +95,7 @@ impl Actor for Connection {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.session.end(&self.edge, &self.link);
-        self.edge.connections.borrow_mut().remove(&self.link);
+        sessions::closed(&self.edge, &self.link);
         self.edge.shared.counters.mqtt_connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -134,7 +137,7 @@ impl Connection {
             self.link.close(ReasonCode::NOT_AUTHORIZED, "the client's certificate has been revoked (mqtt.tls_crl)");
         }
         if !self.ended
-            && let Some(close) = self.link.close.borrow().clone()
+            && let Some(close) = self.link.close.borrow().as_deref().cloned()
         {
             self.ended = true;
             // A stop closes every connection, and says so itself.
@@ -143,7 +146,18 @@ impl Connection {
             }
             self.say_goodbye(&close);
         }
+        if self.link.opening.get() && !self.ended {
+            // Its first packet to the client is the CONNACK, which waits for the disk.
+            self.link.paused.set(true);
+            return Poll::Pending;
+        }
         self.link.paused.set(false);
+        if std::mem::take(&mut self.has_rest)
+            && !self.ended
+            && let Err(stop) = self.take(&[])
+        {
+            self.stop(stop);
+        }
         let mut reads = 0;
         let mut full = false;
         while !self.ended {
@@ -153,12 +167,12 @@ impl Connection {
                 break;
             }
             // Back-pressure: what the client sends stays in its socket.
-            if self.link.is_pressed() {
+            if self.link.is_pressed(self.edge.shared.settings.mqtt_receive_maximum) {
                 // Its next PUBACK wakes the connection.
                 self.link.paused.set(true);
                 break;
             }
-            if self.edge.handle.is_pressed() || self.session.is_device_pressed(&self.edge) {
+            if self.edge.handle.is_pressed() || self.link.session.is_device_pressed(&self.edge) {
                 self.link.paused.set(true);
                 self.edge.handle.pause(task.waker());
                 break;
@@ -178,7 +192,9 @@ impl Connection {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(())) if self.ended => self.drain(task),
             Poll::Ready(Ok(())) => {
-                if full {
+                // Messages that waited for room in the buffer have it now.
+                let more = self.link.session.is_behind(&self.link) && self.link.session.pump(&self.edge, &self.link);
+                if full || more {
                     task.waker().wake_by_ref();
                 }
                 Poll::Pending
@@ -262,7 +278,7 @@ impl Connection {
                     // Packets count, not bytes ([MQTT-3.1.2-22]): one that never ends keeps no connection.
                     self.link.heard.set(self.edge.uptime_ms());
                     let packet = codec::decode(Some(self.link.peer.version), &found, rest).map_err(Stop::Refused)?;
-                    self.session.on_packet(&self.edge, &self.link, packet)?;
+                    self.link.session.on_packet(&self.edge, &self.link, packet)?;
                     used += found.total;
                 }
             }
@@ -278,8 +294,7 @@ impl Connection {
     fn stop(&mut self, stop: Stop) {
         self.ended = true;
         match stop {
-            Stop::Lost => {}
-            Stop::Left => self.session.left(),
+            Stop::Lost | Stop::Left => {}
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");
@@ -290,6 +305,10 @@ impl Connection {
     }
 
     fn say_goodbye(&self, close: &Close) {
+        // A client that has had no CONNACK would not understand it.
+        if self.link.opening.get() {
+            return;
+        }
         encode::disconnect(&mut self.link.out.borrow_mut(), &self.link.peer, close.reason, &close.text);
     }
 }

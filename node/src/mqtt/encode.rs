@@ -151,19 +151,16 @@ pub(crate) fn puback(out: &mut Vec<u8>, peer: &Peer, packet_id: NonZeroU16, reas
 }
 
 /// Writes a PUBREC (section 3.5).
-#[cfg_attr(not(test), expect(dead_code, reason = "the QoS 2 exchange is not offered yet"))]
 pub(crate) fn pubrec(out: &mut Vec<u8>, peer: &Peer, packet_id: NonZeroU16, reason: ReasonCode, text: &str) {
     ack(out, peer, kind::PUBREC << 4, packet_id, reason, text);
 }
 
 /// Writes a PUBREL (section 3.6).
-#[cfg_attr(not(test), expect(dead_code, reason = "the QoS 2 exchange is not offered yet"))]
 pub(crate) fn pubrel(out: &mut Vec<u8>, peer: &Peer, packet_id: NonZeroU16, reason: ReasonCode) {
     ack(out, peer, kind::PUBREL << 4 | 0b0010, packet_id, reason, "");
 }
 
 /// Writes a PUBCOMP (section 3.7).
-#[cfg_attr(not(test), expect(dead_code, reason = "the QoS 2 exchange is not offered yet"))]
 pub(crate) fn pubcomp(out: &mut Vec<u8>, peer: &Peer, packet_id: NonZeroU16, reason: ReasonCode) {
     ack(out, peer, kind::PUBCOMP << 4, packet_id, reason, "");
 }

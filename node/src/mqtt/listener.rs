@@ -3,13 +3,13 @@
 
 use std::{
     net::SocketAddr,
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     rc::Rc,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use tidegate_actors::{ids::DeviceId, limits, placement};
+use tidegate_actors::{ids::DeviceId, placement};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -20,7 +20,7 @@ use super::{
     codec, connection,
     encode::{self, Connack, Peer},
     frame::{Framing, frame},
-    packet::{Connect, Packet, QoS, Version},
+    packet::{Connect, Packet, Version},
     reason::{CodecError, ReasonCode},
 };
 use crate::{
@@ -62,6 +62,8 @@ pub(crate) fn turned_away(edge: &EdgeLoop, peer: SocketAddr, limit: Limit) {
 pub(crate) struct Greeting {
     pub(crate) connect: Box<Connect>,
     pub(crate) assigned: bool,
+    /// Who the client is, if the node knows its clients: a session belongs to whoever began it.
+    pub(crate) principal: Option<Arc<str>>,
     pub(crate) peer: SocketAddr,
     /// What its certificate says, if it has shown one.
     pub(crate) tls: Option<Box<TlsIdentity>>,
@@ -243,16 +245,16 @@ async fn welcome(edge: &Rc<EdgeLoop>, transport: Transport, guest: Guest, mut co
         transport.close_with(out).await;
         return;
     }
-    let greeting = Greeting { connect, assigned, peer, tls, rest };
+    let greeting = Greeting { connect, assigned, principal: None, peer, tls, rest };
     let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
     if owner == edge.handle.id() {
-        connection::start(edge, transport, &greeting);
+        connection::start(edge, transport, greeting);
         return;
     }
     let Ok(transport) = transport.detach() else { return };
     let moved = edge.on_loop(owner, move |edge| {
         match transport.attach() {
-            Ok(transport) => connection::start(edge, transport, &greeting),
+            Ok(transport) => connection::start(edge, transport, greeting),
             Err(error) => tracing::warn!(%peer, %error, "lost a connection on its way to its loop"),
         }
         // Until here it counts as one that has not connected.
@@ -276,9 +278,6 @@ fn refusal(edge: &EdgeLoop, connect: &Connect, tls: Option<&TlsIdentity>) -> Opt
         return Some((ReasonCode::CLIENT_ID_NOT_VALID, text));
     }
     let will = connect.will.as_ref()?;
-    if will.qos == QoS::ExactlyOnce {
-        return Some((ReasonCode::QOS_NOT_SUPPORTED, "the will has QoS 2; this node takes QoS 0 and 1".to_owned()));
-    }
     if will.retain && connect.version == Version::V5 {
         return Some((
             ReasonCode::RETAIN_NOT_SUPPORTED,
@@ -288,19 +287,19 @@ fn refusal(edge: &EdgeLoop, connect: &Connect, tls: Option<&TlsIdentity>) -> Opt
     None
 }
 
-/// The acceptance, with what this node does and does not do.
-pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting) -> Connack<'a> {
+/// The acceptance, with what this node does and does not do. `expiry` is what the session has been granted.
+pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting, expiry: u32, present: bool) -> Connack<'a> {
+    let (settings, connect) = (&edge.shared.settings, &greeting.connect);
     Connack {
-        // Sessions end with their connection: a client that asked for more is told so.
-        session_expiry: (greeting.connect.session_expiry > 0).then_some(0),
-        receive_maximum: std::num::NonZeroU16::new(limits::MQTT_RECEIVE_MAXIMUM),
-        maximum_qos: QoS::AtLeastOnce,
+        session_expiry: (connect.session_expiry != expiry).then_some(expiry),
+        receive_maximum: NonZeroU16::new(settings.mqtt_receive_maximum),
         retain_available: false,
-        maximum_packet_size: u32::try_from(edge.shared.settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
+        maximum_packet_size: u32::try_from(settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
         assigned_client_id: greeting.assigned.then_some(greeting.connect.client_id.as_str()),
-        topic_alias_maximum: 0,
+        topic_alias_maximum: settings.mqtt_topic_aliases,
         shared_available: false,
-        ..Connack::accepted(false)
+        server_keep_alive: settings.mqtt_keep_alive(connect),
+        ..Connack::accepted(present)
     }
 }
 

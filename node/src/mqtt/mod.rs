@@ -1,9 +1,13 @@
 //! The MQTT side of the edge: the wire format, and the connections that speak it.
 //!
 //! A client's way in: `listener` (accept, CONNECT, move to the owner's loop once) → `connection` (the actor: bytes to packets)
-//! → `session` (what a packet means) → `topics` (is it a reading?) → `readings` (to the device's actor, and its answer back),
+//! → `session` (what a packet means; `sessions` begins and ends them) → `topics` (is it a reading?) → `readings` (to the device's actor, and its answer back),
 //! and `router` (who has subscribed).
-//! `connections` is what the others on the loop reach of each connection.
+//! `connections` is what the others on the loop reach of each connection, `answers` its PUBACKs and PUBRECs in order.
+//!
+//! A session's way out: `delivery`, with `outgoing` (what is under way and what waits) and `aliases`. The exchanges of QoS 2 with
+//! the client as sender are in `incoming`, PUBLISHes that wait for the disk first in `deferred`. What of a session is durable is in `keeping`, its form in `stored`, its way back at boot in `restore`; `receipt` tells a publisher
+//! when every stored session has its message. `wills` makes a message of a will, `drops` counts what subscribers did not get.
 //!
 //! The wire format: bytes become packets in the order of the files: `frame` (where a packet ends, and whether it may be that large) →
 //! `codec` (which decoder) → `publish` (borrowed, the hot one), `connect`, `control` (the rest), all of which read by
@@ -12,24 +16,37 @@
 //!
 //! The wire format does no I/O, keeps no session, reads no clock and does not log: these are functions of bytes.
 
+pub(crate) mod aliases;
+pub(crate) mod answers;
 pub(crate) mod codec;
 pub(crate) mod connect;
 pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod control;
+pub(crate) mod deferred;
+pub(crate) mod delivery;
+pub(crate) mod drops;
 pub(crate) mod encode;
 pub(crate) mod filters;
 pub(crate) mod frame;
+pub(crate) mod incoming;
+pub(crate) mod keeping;
 pub(crate) mod listener;
+pub(crate) mod outgoing;
 pub(crate) mod packet;
 pub(crate) mod properties;
 pub(crate) mod publish;
 pub(crate) mod readings;
 pub(crate) mod reason;
+pub(crate) mod receipt;
+pub(crate) mod restore;
 pub(crate) mod router;
 pub(crate) mod session;
+pub(crate) mod sessions;
+pub(crate) mod stored;
 pub(crate) mod topic;
 pub(crate) mod topics;
+pub(crate) mod wills;
 pub(crate) mod wire;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A PUBLISH that carries readings: from its payload to the device's actor, and the runtime's answer back into a PUBACK.
+//! A PUBLISH that carries readings: from its payload to the device's actor, and the runtime's answer back into a PUBACK or PUBREC.
 //!
 //! What it wishes stands in MQTT 5's user properties: `ack` (the level at which the PUBACK goes out) and `idempotency-key`.
 //! Here it is also decided what each refusal and each outcome is called in a PUBACK; the order of PUBACKs is the [`Link`]'s.
@@ -28,15 +28,20 @@ use crate::{
 };
 
 /// Hands the readings of a PUBLISH to their device: the one that its topic names, or else the one whose connection it is.
+/// `origin` names the message if it has QoS 2 and its session is stored, else it is 0.
 pub(super) fn take(
     edge: &EdgeLoop,
     link: &Link,
     publish: &Publish<'_>,
     devices: (Option<&str>, Option<&DeviceId>),
     channel: Channel,
+    origin: u64,
 ) {
     let device = named(devices);
-    let taken = device.as_ref().map_err(Clone::clone).and_then(|device| try_take(edge, link, publish, device, channel));
+    let taken = device
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|device| try_take(edge, link, publish, device, (channel, origin)));
     if let Err((error, code)) = taken {
         edge.handle.reject(error.reason, device.ok().as_ref().map(DeviceId::as_str));
         log_refusal(link, publish.topic, &error);
@@ -53,7 +58,7 @@ fn try_take(
     link: &Link,
     publish: &Publish<'_>,
     device: &DeviceId,
-    channel: Channel,
+    (channel, origin): (Channel, u64),
 ) -> Result<(), Refused> {
     let level = level(edge, publish)?;
     let key = idempotency_key(publish)?;
@@ -65,7 +70,8 @@ fn try_take(
     {
         Ok(mut reading) => {
             let index = u32::try_from(readings.len()).unwrap_or(u32::MAX);
-            reading.idempotency = key.as_ref().map(|(_, request)| Idempotency { request: *request, index });
+            let request = key.as_ref().map(|(_, request)| *request).or_else(|| exactly_once(origin));
+            reading.idempotency = request.map(|request| Idempotency { request, index });
             readings.push(reading);
         }
         Err(error) => {
@@ -149,6 +155,13 @@ fn idempotency_key(publish: &Publish<'_>) -> Result<Option<(IdempotencyKey, Requ
     }
 }
 
+/// The request that a message with QoS 2 is, by its name: sent again after a crash, it is not a second reading.
+fn exactly_once(origin: u64) -> Option<RequestHash> {
+    let mut request = *b"mqttqos2\0\0\0\0\0\0\0\0";
+    request[8..].copy_from_slice(&origin.to_be_bytes());
+    (origin != 0).then_some(request)
+}
+
 fn reading_of(device: DeviceId, channel: Channel, received: i64, parsed: Parsed) -> Result<Reading, IngestError> {
     if let Some(id) = parsed.device_id.filter(|id| id != device.as_str()) {
         // As long as the reading may be; whoever wrote it knows it by its beginning.
@@ -193,7 +206,11 @@ pub(crate) fn on_ack(edge: &EdgeLoop, ack: &Ack) {
         Answer::Processed(disposition) => link.answer(packet_id, ReasonCode::SUCCESS, &outcome(disposition)),
         Answer::Refused(reason) if link.peer.version == Version::V5 => {
             tracing::warn!(client = %link.client_id, reason = reason.name(), "refused a reading");
-            link.answer(packet_id, ReasonCode::QUOTA_EXCEEDED, &words(&refused_at_limit(reason)));
+            link.answer(
+                packet_id,
+                ReasonCode::QUOTA_EXCEEDED,
+                &words(&refused_at_limit(reason, edge.shared.settings.memory_limit)),
+            );
         }
         // 3.1.1 cannot say "later": the connection is closed, and the client sends it again.
         Answer::Refused(reason) => {

@@ -1,15 +1,15 @@
-//! Which connection gets a message: the subscriptions of this loop's connections, and what other loops are interested in.
+//! Which session gets a message: the subscriptions of this loop's sessions, and what other loops are interested in.
 //!
-//! Every loop has its own index, so a publish takes no lock. A loop tells the others each filter that its first connection
+//! Every loop has its own index, so a publish takes no lock. A loop tells the others each filter that its first session
 //! subscribes to; they keep it under the loop's number, and send it a matching message once, whatever the number of its
 //! subscribers. Messages for other loops are collected and leave at the end of the turn.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,9 +19,8 @@ use smallvec::SmallVec;
 use tidegate_actors::{event_loop::LoopMessage, ids::LoopId, limits, turn::Shown};
 
 use super::{
-    connections::{ConnectionKey, Connections, Delivery, Link},
-    filters::FilterTrie,
-    packet::QoS,
+    connections::ConnectionKey, delivery::Delivery, drops::DropReason, filters::FilterTrie, keeping, packet::QoS,
+    receipt::Receipt, session::SessionKey,
 };
 use crate::edge::EdgeLoop;
 
@@ -34,9 +33,54 @@ pub(crate) struct Message {
     pub(crate) retain: bool,
     /// MQTT 5 properties as on the wire.
     pub(crate) properties: Box<[u8]>,
-    pub(crate) expiry: Option<u32>,
-    /// The connection that published it, for subscriptions with no local.
-    pub(crate) from: Option<(LoopId, ConnectionKey)>,
+    /// When it is worthless, in milliseconds of uptime.
+    pub(crate) deadline: Option<u64>,
+    /// The session that published it, for subscriptions with no local.
+    pub(crate) from: Option<(LoopId, SessionKey)>,
+    /// Names a message with QoS 2 of a stored session; 0: it has no name.
+    pub(crate) origin: u64,
+    /// Was the message, under its name, routed before?
+    pub(crate) again: Again,
+}
+
+/// See [`Message::again`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Again {
+    /// No.
+    #[default]
+    No,
+    /// Perhaps, before a crash: who has it already does not get it again.
+    BeforeACrash,
+    /// Yes: nobody gets it again, and who stores it still has to make it durable.
+    SinceTheStart,
+}
+
+impl Message {
+    /// An empty message.
+    pub(crate) fn new(topic: impl Into<Box<str>>, qos: QoS) -> Self {
+        Self {
+            topic: topic.into(),
+            payload: Bytes::new(),
+            qos,
+            retain: false,
+            properties: Box::default(),
+            deadline: None,
+            from: None,
+            origin: 0,
+            again: Again::No,
+        }
+    }
+
+    /// Has its message expiry interval passed?
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Seconds that it has left to live ([MQTT-3.3.2-6]), rounded up.
+    pub(crate) fn seconds_left(&self, now: impl FnOnce() -> u64) -> Option<u32> {
+        let left = self.deadline?.saturating_sub(now()).div_ceil(1_000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
+    }
 }
 
 /// The options of a subscription.
@@ -51,17 +95,20 @@ pub(crate) struct Options {
 /// Who has subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Subscriber {
-    Here(ConnectionKey),
+    Here(SessionKey),
     Loop(LoopId),
 }
+
+/// A message on its way to another loop, with the receipt that its publisher waits for.
+type Outbound = (Arc<Message>, Option<Arc<Receipt>>);
 
 /// The index of one loop.
 pub(crate) struct Router {
     me: LoopId,
     trie: FilterTrie<Subscriber, Options>,
-    /// How many connections of this loop have each filter.
+    /// How many sessions of this loop have each filter.
     filters: HashMap<Box<str>, u32>,
-    outbox: Vec<Vec<Arc<Message>>>,
+    outbox: Vec<Vec<Outbound>>,
     /// Filters, here and elsewhere, that may match what the node itself publishes.
     listeners: usize,
 }
@@ -77,8 +124,8 @@ impl Router {
         self.trie.is_empty()
     }
 
-    /// Adds a connection's subscription. Returns whether its filter is new on this loop, so that the others must hear of it.
-    fn subscribe(&mut self, filter: &str, key: ConnectionKey, options: Options) -> bool {
+    /// Adds a session's subscription. Returns whether its filter is new on this loop, so that the others must hear of it.
+    fn subscribe(&mut self, filter: &str, key: SessionKey, options: Options) -> bool {
         if self.trie.insert(filter, Subscriber::Here(key), options).is_some() {
             return false;
         }
@@ -89,7 +136,7 @@ impl Router {
     }
 
     /// Takes a subscription away. `None`: there was none; else whether it was the loop's last with this filter.
-    fn unsubscribe(&mut self, filter: &str, key: ConnectionKey) -> Option<bool> {
+    fn unsubscribe(&mut self, filter: &str, key: SessionKey) -> Option<bool> {
         self.trie.remove(filter, &Subscriber::Here(key))?;
         self.listeners -= usize::from(may_match_shown(filter));
         let count = self.filters.get_mut(filter)?;
@@ -105,7 +152,7 @@ impl Router {
     fn interest(&mut self, filter: &str, id: LoopId, gained: bool) {
         if gained {
             let options = Options {
-                qos: QoS::AtLeastOnce,
+                qos: QoS::ExactlyOnce,
                 no_local: false,
                 retain_as_published: true,
                 subscription_id: SmallVec::new(),
@@ -132,8 +179,8 @@ fn may_match_shown(filter: &str) -> bool {
     }
 }
 
-/// Subscribes a connection. `done` runs once every loop knows of the filter: then a SUBACK may promise it.
-pub(crate) fn subscribe(edge: &Rc<EdgeLoop>, filter: &str, key: ConnectionKey, options: Options) -> bool {
+/// Subscribes a session. `done` runs once every loop knows of the filter: then a SUBACK may promise it.
+pub(crate) fn subscribe(edge: &Rc<EdgeLoop>, filter: &str, key: SessionKey, options: Options) -> bool {
     let is_new = edge.router.borrow_mut().subscribe(filter, key, options);
     update_listening(edge);
     is_new
@@ -216,8 +263,8 @@ async fn send_announcements(edge: Rc<EdgeLoop>) {
     edge.announcements.sending.set(false);
 }
 
-/// Ends a connection's subscription; returns whether it existed.
-pub(crate) fn unsubscribe(edge: &Rc<EdgeLoop>, filter: &str, key: ConnectionKey) -> bool {
+/// Ends a session's subscription; returns whether it existed.
+pub(crate) fn unsubscribe(edge: &Rc<EdgeLoop>, filter: &str, key: SessionKey) -> bool {
     let removed = edge.router.borrow_mut().unsubscribe(filter, key);
     if removed == Some(true) {
         announce(edge, vec![filter.into()], false, || {});
@@ -230,15 +277,24 @@ fn update_listening(edge: &EdgeLoop) {
     edge.handle.listen(edge.router.borrow().listeners > 0);
 }
 
-/// Delivers a message to the subscribers of this loop and collects it for the others.
-pub(crate) fn publish(edge: &EdgeLoop, message: Message) {
-    route(edge, &Arc::new(message), true);
+/// Delivers a message to the subscribers of this loop and collects it for the others. `publisher`: the connection and the packet
+/// id that are answered. Returns whether the answer must wait for a receipt too, because stored sessions get the message.
+pub(crate) fn publish(edge: &EdgeLoop, message: Message, publisher: Option<(ConnectionKey, NonZeroU16)>) -> bool {
+    let mut receipt = None;
+    route(edge, &Arc::new(message), publisher, &mut receipt, true);
+    receipt.is_some()
 }
 
-fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
-    let router = &mut *edge.router.borrow_mut();
+fn route(
+    edge: &EdgeLoop,
+    message: &Arc<Message>,
+    publisher: Option<(ConnectionKey, NonZeroU16)>,
+    receipt: &mut Option<Arc<Receipt>>,
+    also_others: bool,
+) {
     let mut loops = SmallVec::<[LoopId; 8]>::new();
-    let mut here = SmallVec::<[(ConnectionKey, Options); 4]>::new();
+    let mut here = SmallVec::<[(SessionKey, Options); 4]>::new();
+    let router = &mut *edge.router.borrow_mut();
     router.trie.for_each_match(&message.topic, |subscriber, options| match *subscriber {
         Subscriber::Loop(id) if also_others && !loops.contains(&id) => loops.push(id),
         Subscriber::Loop(_) => {}
@@ -253,39 +309,39 @@ fn route(edge: &EdgeLoop, message: &Arc<Message>, also_others: bool) {
             None => here.push((key, options.clone())),
         },
     });
+    let new_receipt = || publisher.map(|(connection, id)| Receipt::new(edge, connection, id));
     for id in loops {
+        if edge.shared.stored_sessions.are_on(id) && receipt.is_none() {
+            *receipt = new_receipt();
+        }
         let outbox = &mut router.outbox[id.index()];
         if outbox.len() < limits::HANDOVER {
             if outbox.is_empty() {
                 edge.handle.wake();
             }
-            outbox.push(Arc::clone(message));
+            outbox.push((Arc::clone(message), receipt.clone()));
         } else {
-            edge.shared.counters.mqtt_dropped.fetch_add(1, Ordering::Relaxed);
+            edge.shared.counters.mqtt_dropped.count(DropReason::Loop, 1);
+            if let Some(receipt) = receipt {
+                receipt.fail();
+            }
         }
     }
     if here.is_empty() {
         return;
     }
-    let mut connections = edge.connections.borrow_mut();
+    let mut is_stored = false;
     for (key, options) in here {
-        if let Some(link) = connections.get(key) {
-            deliver(edge, &mut connections, &link, message, &options);
-        }
+        let session = edge.sessions.borrow().get(key);
+        is_stored |= session.is_some_and(|session| session.deliver(edge, message, &options) == Delivery::Stored);
+    }
+    if is_stored && receipt.is_none() {
+        *receipt = new_receipt();
+    }
+    if let Some(receipt) = receipt.clone().filter(|_| is_stored) {
+        keeping::when_durable(edge, move || drop(receipt));
     }
     edge.handle.wake();
-}
-
-fn deliver(edge: &EdgeLoop, connections: &mut Connections, link: &Rc<Link>, message: &Arc<Message>, options: &Options) {
-    let counter = match link.deliver(message, options, edge.shared.settings.mqtt_outbound_bytes) {
-        Delivery::Written => {
-            connections.mark_dirty(link);
-            &edge.shared.counters.mqtt_sent
-        }
-        Delivery::Queued => return,
-        Delivery::Dropped => &edge.shared.counters.mqtt_dropped,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A device's new state, or an event of its handlers, as the MQTT message that subscribers see.
@@ -295,18 +351,7 @@ pub(crate) fn publish_shown(edge: &EdgeLoop, shown: &Shown) {
         None => format!("devices/{device}/state"),
         Some(name) => format!("devices/{device}/events/{}", name.replace(['/', '+', '#', '\0'], "_")),
     };
-    publish(
-        edge,
-        Message {
-            topic: topic.into(),
-            payload: shown.update.json(),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: Box::default(),
-            expiry: None,
-            from: None,
-        },
-    );
+    publish(edge, Message { payload: shown.update.json(), ..Message::new(topic, QoS::AtMostOnce) }, None);
 }
 
 /// Sends what was collected for other loops.
@@ -317,9 +362,15 @@ pub(crate) fn forward(edge: &EdgeLoop) {
             continue;
         }
         let count = messages.len() as u64;
-        let delivered = edge.on_loop(id, move |other| messages.iter().for_each(|message| route(other, message, false)));
+        let receipts: SmallVec<[_; 8]> = messages.iter().filter_map(|(_, receipt)| receipt.clone()).collect();
+        let delivered = edge.on_loop(id, move |other| {
+            for (message, mut receipt) in messages {
+                route(other, &message, None, &mut receipt, false);
+            }
+        });
         if !delivered {
-            edge.shared.counters.mqtt_dropped.fetch_add(count, Ordering::Relaxed);
+            edge.shared.counters.mqtt_dropped.count(DropReason::Loop, count);
+            receipts.iter().for_each(|receipt| receipt.fail());
         }
     }
 }

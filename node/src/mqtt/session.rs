@@ -1,27 +1,41 @@
-//! The session of one connection: what each packet of the client means ([MQTT 3.1.1 and 5], section 3).
+//! A session: what the node remembers of a client ([MQTT 3.1.1 and 5], section 4.1), and what each of its packets means.
 //!
-//! This node takes QoS 0 and 1; a session ends with its connection. The session owns no socket: it writes into its connection's
-//! [`Link`]. What a PUBLISH with readings comes to is decided in [`super::readings`].
+//! It outlives its connection if the client asked for that. It owns no socket: while its client is connected it writes into the
+//! connection's [`Link`]. When sessions begin and end is [`super::sessions`]' business, what goes to the client is
+//! [`super::delivery`]'s, what a PUBLISH with readings comes to is [`super::readings`]'.
 
-use std::{rc::Rc, sync::atomic::Ordering};
+use std::{
+    cell::{Cell, RefCell},
+    num::{NonZeroU16, NonZeroU32},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 use tidegate_actors::{ids::DeviceId, limits};
 
 use super::{
     connections::Link,
+    deferred::{Deferred, Name, Owned},
     encode,
-    listener::{self, Greeting},
-    packet::{Packet, Publish, QoS, Subscribe, SubscribeFilter, Unsubscribe, Version, Will},
+    incoming::{Arrival, Incoming},
+    keeping,
+    outgoing::Outgoing,
+    packet::{Ack, Disconnect, Packet, Publish, QoS, Subscribe, SubscribeFilter, Unsubscribe, Version, Will},
     readings,
     reason::{CodecError, ReasonCode},
-    router::{self, Message, Options},
+    router::{self, Again, Message, Options},
+    stored,
     topics::Target,
 };
 use crate::edge::EdgeLoop;
 
-/// Why a session ends.
+/// Names a session on its loop; never reused.
+pub(crate) type SessionKey = u64;
+
+/// Why a connection ends.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// The socket is gone.
@@ -32,48 +46,92 @@ pub(crate) enum Stop {
     Refused(CodecError),
 }
 
-/// The state of one session.
+/// The state of one session. What few sessions have is boxed: an idle one is small.
 pub(crate) struct Session {
-    /// The device whose connection it is, if the client id can be a device's.
-    device: Option<DeviceId>,
-    filters: Vec<Box<str>>,
-    will: Option<Box<Will>>,
+    pub(crate) key: SessionKey,
+    pub(crate) client_id: Rc<str>,
+    /// Who began it, if the node knows its clients: nobody else gets it.
+    pub(crate) principal: Option<Arc<str>>,
+    /// The device whose session it is, if the client id can be a device's.
+    pub(crate) device: Option<DeviceId>,
+    /// Seconds that it outlives its connection; 0: it ends with it, and nothing of it is stored.
+    pub(crate) expiry: Cell<u32>,
+    /// Is there a stored pair of it?
+    pub(crate) kept: Cell<bool>,
+    /// Its connection, while there is one.
+    pub(crate) link: RefCell<Option<Rc<Link>>>,
+    pub(crate) subscriptions: RefCell<HashMap<Box<str>, Subscription>>,
+    /// Bytes of their filters.
+    pub(crate) filter_bytes: Cell<usize>,
+    pub(crate) will: RefCell<Option<Box<Will>>>,
+    pub(crate) outgoing: RefCell<Option<Box<Outgoing>>>,
+    pub(crate) incoming: RefCell<Option<Box<Incoming>>>,
+    /// When its will is published and when it ends, in milliseconds of uptime, while it has no connection.
+    pub(crate) deadlines: Cell<Deadlines>,
+}
+
+/// See [`Session::deadlines`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Deadlines {
+    pub(crate) will: Option<u64>,
+    pub(crate) end: Option<u64>,
+}
+
+/// The options of one subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) qos: QoS,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) id: Option<NonZeroU32>,
+}
+
+impl Subscription {
+    /// What the router keeps of it.
+    pub(crate) fn options(self) -> Options {
+        Options {
+            qos: self.qos,
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            subscription_id: self.id.into_iter().collect(),
+        }
+    }
 }
 
 impl Session {
-    pub(crate) fn new(edge: &EdgeLoop, greeting: &Greeting) -> Self {
-        let device = listener::device_of(&greeting.connect.client_id);
-        if let Some(device) = &device {
-            edge.handle.connected(device, true);
-        }
-        Self { device, filters: Vec::new(), will: greeting.connect.will.clone().map(Box::new) }
-    }
-
-    /// The connection is over: subscriptions go, the will is published unless the client said goodbye.
-    pub(crate) fn end(&mut self, edge: &Rc<EdgeLoop>, link: &Link) {
-        for filter in self.filters.drain(..) {
-            router::unsubscribe(edge, &filter, link.key);
-        }
-        if let Some(device) = &self.device {
-            edge.handle.connected(device, false);
-        }
-        if let Some(will) = self.will.take() {
-            let message = Message {
-                topic: will.topic.into(),
-                payload: will.payload,
-                qos: will.qos,
-                retain: will.retain,
-                properties: will.properties.into(),
-                expiry: None,
-                from: None,
-            };
-            router::publish(edge, message);
+    /// A session without a key, a device or anything in it.
+    #[cfg(test)]
+    pub(crate) fn for_test(client_id: &str, principal: Option<&str>, expiry: u32) -> Self {
+        Self {
+            key: 0,
+            client_id: client_id.into(),
+            principal: principal.map(Arc::from),
+            device: None,
+            expiry: Cell::new(expiry),
+            kept: Cell::new(false),
+            link: RefCell::default(),
+            subscriptions: RefCell::default(),
+            filter_bytes: Cell::new(0),
+            will: RefCell::default(),
+            outgoing: RefCell::default(),
+            incoming: RefCell::default(),
+            deadlines: Cell::default(),
         }
     }
 
-    /// The client said goodbye: no will ([MQTT-3.14.4-3]).
-    pub(crate) fn left(&mut self) {
-        self.will = None;
+    /// Does it outlive its connection?
+    pub(crate) fn is_stored(&self) -> bool {
+        self.expiry.get() > 0
+    }
+
+    /// Its connection, once the CONNACK is written.
+    pub(crate) fn live_link(&self) -> Option<Rc<Link>> {
+        self.link.borrow().as_ref().filter(|link| !link.opening.get()).cloned()
+    }
+
+    /// Is this its connection?
+    pub(crate) fn is_linked_to(&self, link: &Link) -> bool {
+        self.link.borrow().as_ref().is_some_and(|own| own.key == link.key)
     }
 
     /// Should the client's socket not be read now: too many of its device's readings are under way?
@@ -81,26 +139,23 @@ impl Session {
         self.device.as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
     }
 
-    /// Handles one packet.
-    pub(crate) fn on_packet(&mut self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, packet: Packet<'_>) -> Result<(), Stop> {
+    /// Handles one packet that came over `link`.
+    pub(crate) fn on_packet(
+        self: &Rc<Self>,
+        edge: &Rc<EdgeLoop>,
+        link: &Rc<Link>,
+        packet: Packet<'_>,
+    ) -> Result<(), Stop> {
         match packet {
             Packet::Publish(publish) => self.on_publish(edge, link, &publish).map_err(Stop::Refused)?,
             Packet::Pingreq => encode::pingresp(&mut link.out.borrow_mut()),
-            Packet::Puback(ack) => link.acked(ack.packet_id),
+            Packet::Puback(ack) => self.acked(edge, link, ack.packet_id),
+            Packet::Pubrec(ack) => self.on_pubrec(edge, link, ack),
+            Packet::Pubcomp(ack) => self.acked(edge, link, ack.packet_id),
+            Packet::Pubrel(ack) => self.on_pubrel(edge, link, ack),
             Packet::Subscribe(subscribe) => self.on_subscribe(edge, link, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(edge, link, &unsubscribe),
-            Packet::Disconnect(disconnect) => {
-                // "Disconnect with will message" is a goodbye that keeps the will.
-                return Err(if disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL {
-                    Stop::Lost
-                } else {
-                    Stop::Left
-                });
-            }
-            Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
-                let detail = "a packet of the QoS 2 exchange, but this node sends and takes QoS 0 and 1 only";
-                return Err(Stop::Refused(CodecError::protocol(detail)));
-            }
+            Packet::Disconnect(disconnect) => return Err(self.on_disconnect(edge, disconnect)),
             Packet::Auth(_) => {
                 let detail = "AUTH, but the CONNECT named no authentication method [MQTT-4.12.0-1]";
                 return Err(Stop::Refused(CodecError::protocol(detail)));
@@ -112,101 +167,296 @@ impl Session {
         Ok(())
     }
 
+    fn on_disconnect(&self, edge: &EdgeLoop, disconnect: Disconnect) -> Stop {
+        if let Some(expiry) = disconnect.session_expiry {
+            if expiry > 0 && !self.is_stored() {
+                let detail = "the DISCONNECT asks for a session expiry, but the CONNECT had none [MQTT-3.14.2-2]";
+                return Stop::Refused(CodecError::protocol(detail));
+            }
+            // One that is now 0 is still stored until its connection has ended; then everything of it is forgotten.
+            self.expiry.set(if expiry == 0 { 0 } else { edge.shared.settings.mqtt_session_expiry(expiry) });
+        }
+        // Only a goodbye without a complaint takes the will along ([MQTT-3.1.2-8]).
+        if disconnect.reason != ReasonCode::SUCCESS {
+            return Stop::Lost;
+        }
+        self.will.take();
+        Stop::Left
+    }
+
     // ---- PUBLISH
 
-    fn on_publish(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>) -> Result<(), CodecError> {
+    fn on_publish(
+        self: &Rc<Self>,
+        edge: &Rc<EdgeLoop>,
+        link: &Rc<Link>,
+        publish: &Publish<'_>,
+    ) -> Result<(), CodecError> {
         edge.shared.counters.mqtt_received.fetch_add(1, Ordering::Relaxed);
-        if publish.qos == QoS::ExactlyOnce {
-            let detail = "QoS 2 is not offered (the CONNACK says Maximum QoS 1); publish with QoS 0 or 1";
-            return Err(CodecError::new(ReasonCode::QOS_NOT_SUPPORTED, detail));
-        }
-        if publish.topic_alias().is_some() {
-            let detail = "a topic alias, but the CONNACK allows none (Topic Alias Maximum 0)";
-            return Err(CodecError::new(ReasonCode::TOPIC_ALIAS_INVALID, detail));
-        }
+        let Some(alias) = publish.topic_alias() else { return self.on_message(edge, link, publish) };
+        let topic = link.resolve_alias(alias, publish.topic, edge.shared.settings.mqtt_topic_aliases)?;
+        self.on_message(edge, link, &Publish { topic: &topic, ..*publish })
+    }
+
+    fn on_message(
+        self: &Rc<Self>,
+        edge: &Rc<EdgeLoop>,
+        link: &Rc<Link>,
+        publish: &Publish<'_>,
+    ) -> Result<(), CodecError> {
         if publish.retain && link.peer.version == Version::V5 {
             let detail = "a retained message, but the CONNACK says Retain Available 0";
             return Err(CodecError::new(ReasonCode::RETAIN_NOT_SUPPORTED, detail));
         }
-        if let Some(packet_id) = publish.packet_id {
-            let mut unanswered = link.unanswered.borrow_mut();
-            if unanswered.len() >= usize::from(limits::MQTT_RECEIVE_MAXIMUM) && link.peer.version == Version::V5 {
-                let detail = format!("more than {} unacknowledged PUBLISHes", limits::MQTT_RECEIVE_MAXIMUM);
-                return Err(CodecError::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, detail));
+        let mut name = Name::default();
+        if let Some(id) = publish.packet_id {
+            let exactly_once = publish.qos == QoS::ExactlyOnce;
+            if exactly_once {
+                match self.arrive(edge, link, publish)? {
+                    Arrival::New { origin } => name.origin = origin,
+                    Arrival::Unsure { origin, routed: true } => name = Name { origin, again: Again::SinceTheStart },
+                    Arrival::Unsure { origin, routed: false } => name = Name { origin, again: Again::BeforeACrash },
+                    Arrival::UnderWay => return Ok(()),
+                    Arrival::Again => {
+                        link.answers.borrow_mut().expect(id, true);
+                        link.answer(Some(id), ReasonCode::SUCCESS, "");
+                        return Ok(());
+                    }
+                }
+            } else {
+                self.check_receive_maximum(edge, link)?;
             }
-            unanswered.push_back((packet_id, None));
+            link.answers.borrow_mut().expect(id, exactly_once);
         }
-        if !edge.router.borrow().is_empty() {
-            router::publish(edge, message_of(edge, link, publish));
-        }
-        match Target::of(publish.topic) {
-            Target::Reading(device, channel) => {
-                readings::take(edge, link, publish, (device, self.device.as_ref()), channel);
-            }
-            Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
+        let held = name.origin != 0 && self.concerns_others(edge, publish);
+        if held || link.is_deferring() {
+            self.defer(edge, link, Owned::new(publish, name), held);
+        } else {
+            self.pass_on(edge, link, publish, name);
         }
         Ok(())
     }
 
+    /// Hands a message to whom it is for.
+    fn pass_on(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
+        if !edge.router.borrow().is_empty() {
+            let message = Message { origin: name.origin, again: name.again, ..message_of(edge, link, publish) };
+            let wants_receipt = publish.packet_id.map(|id| (link.key, id));
+            if router::publish(edge, message, wants_receipt)
+                && let Some(id) = publish.packet_id
+            {
+                link.answers.borrow_mut().expect_more(id);
+            }
+        }
+        match Target::of(publish.topic) {
+            Target::Reading(device, channel) => {
+                readings::take(edge, link, publish, (device, self.device.as_ref()), channel, name.origin);
+            }
+            Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
+        }
+    }
+
+    /// Can a message become durable on another loop, and so before its packet id is on this one?
+    fn concerns_others(&self, edge: &EdgeLoop, publish: &Publish<'_>) -> bool {
+        let me = edge.handle.id();
+        let is_for_others = match Target::of(publish.topic) {
+            Target::Reading(Some(device), _) => edge.handle.owner_of(device) != me,
+            Target::Reading(None, _) | Target::Plain => false,
+        };
+        is_for_others || edge.others().any(|id| edge.shared.stored_sessions.are_on(id))
+    }
+
+    /// Lets a PUBLISH wait for the disk, or behind one that does.
+    fn defer(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, publish: Owned, held: bool) {
+        link.deferred.borrow_mut().get_or_insert_default().push(publish, !held);
+        if !held {
+            return;
+        }
+        let (session, edge_then, link) = (Rc::clone(self), Rc::clone(edge), Rc::clone(link));
+        keeping::when_durable(edge, move || {
+            if let Some(deferred) = link.deferred.borrow_mut().as_deref_mut() {
+                deferred.durable();
+            }
+            // The messages were taken from their client, whether or not he is still there.
+            loop {
+                let next = link.deferred.borrow_mut().as_deref_mut().and_then(Deferred::next);
+                let Some(next) = next else { break };
+                session.pass_on(&edge_then, &link, &next.publish(), next.name);
+            }
+            if !link.is_deferring() {
+                link.deferred.take();
+            }
+            link.wake();
+        });
+    }
+
+    /// MQTT 5 clients know how many of their PUBLISHes may be unanswered, and 3.1.1 clients are not read meanwhile; but a
+    /// PUBREL comes over the socket that would not be read, so exchanges that wait for theirs are bounded for both.
+    fn check_receive_maximum(&self, edge: &EdgeLoop, link: &Link) -> Result<(), CodecError> {
+        let most = usize::from(edge.shared.settings.mqtt_receive_maximum);
+        let awaiting = self.incoming.borrow().as_ref().map_or(0, |incoming| incoming.awaiting_release());
+        let unanswered = link.answers.borrow().len();
+        let counted = if link.peer.version == Version::V5 { unanswered + awaiting } else { awaiting };
+        if counted < most {
+            return Ok(());
+        }
+        let detail = format!("more than {most} PUBLISHes that are not done (limit mqtt.limits.receive_maximum)");
+        Err(CodecError::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, detail))
+    }
+
+    fn arrive(&self, edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Result<Arrival, CodecError> {
+        let Some(id) = publish.packet_id else { return Ok(Arrival::New { origin: 0 }) };
+        let is_known = self.incoming.borrow().as_ref().is_some_and(|incoming| incoming.has(id));
+        if !is_known {
+            self.check_receive_maximum(edge, link)?;
+        }
+        let origin = if self.is_stored() { edge.next_origin() } else { 0 };
+        let mut incoming = self.incoming.borrow_mut();
+        let arrival = incoming.get_or_insert_default().arrive(id, publish.dup, link.key, origin);
+        if let Arrival::New { origin } = arrival {
+            // Before the message itself, and so durable no later: it cannot come again unknown.
+            keeping::incoming(edge, self, id, stored::Incoming { origin, routed: false, received: false });
+        }
+        Ok(arrival)
+    }
+
+    /// A message with QoS 2 is where it belongs, or is refused: its PUBREC goes out now.
+    pub(crate) fn on_pubrec_sent(&self, edge: &EdgeLoop, id: NonZeroU16, refused: bool) {
+        let mut incoming = self.incoming.borrow_mut();
+        let Some(exchanges) = incoming.as_deref_mut() else { return };
+        if refused {
+            exchanges.release(id);
+            keeping::forget_incoming(edge, self, id);
+        } else if let Some(exchange) = exchanges.received(id) {
+            let origin = exchange.origin;
+            keeping::incoming(edge, self, id, stored::Incoming { origin, routed: true, received: true });
+        }
+    }
+
+    /// Every stored session that was to have a message has it. If that does not answer it, because its reading is not durable yet,
+    /// it is remembered: sent again after a crash, nobody is to get it again. `failed`: one of them does not have it.
+    pub(crate) fn on_receipt(&self, edge: &EdgeLoop, id: NonZeroU16, failed: bool) {
+        let mut incoming = self.incoming.borrow_mut();
+        let Some(exchange) = incoming.as_deref_mut().and_then(|incoming| incoming.get_mut(id)) else { return };
+        exchange.routed &= !failed;
+        if !exchange.received && !failed {
+            let origin = exchange.origin;
+            keeping::incoming(edge, self, id, stored::Incoming { origin, routed: true, received: false });
+        }
+    }
+
+    fn on_pubrel(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, ack: Ack) {
+        let mut incoming = self.incoming.borrow_mut();
+        let known = incoming.as_deref_mut().is_some_and(|incoming| incoming.release(ack.packet_id));
+        if incoming.as_deref().is_some_and(Incoming::is_empty) {
+            *incoming = None;
+        }
+        let reason = if known { ReasonCode::SUCCESS } else { ReasonCode::PACKET_ID_NOT_FOUND };
+        if !known || !self.is_stored() {
+            encode::pubcomp(&mut link.out.borrow_mut(), &link.peer, ack.packet_id, reason);
+            return;
+        }
+        // A client that has seen the PUBCOMP uses the id again: the old exchange must not come back after a crash.
+        keeping::forget_incoming(edge, self, ack.packet_id);
+        let link = Rc::clone(link);
+        keeping::when_durable(edge, move || {
+            encode::pubcomp(&mut link.out.borrow_mut(), &link.peer, ack.packet_id, reason);
+            link.wake();
+        });
+    }
+
     // ---- SUBSCRIBE, UNSUBSCRIBE
 
-    fn on_subscribe(&mut self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, subscribe: Subscribe) {
+    fn on_subscribe(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, subscribe: Subscribe) {
         let Subscribe { packet_id, subscription_id, filters } = subscribe;
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
         let mut new = Vec::new();
         let mut text = String::new();
-        let most = edge.shared.settings.mqtt_subscriptions;
         for filter in filters {
             if filter.filter.starts_with("$share/") {
                 text = "shared subscriptions are not offered".to_owned();
                 codes.push(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
                 continue;
             }
-            let known = self.filters.iter().any(|own| **own == filter.filter);
             // Known here is not yet known everywhere while an announcement is on its way.
             let announcing = edge.announcements.are_under_way();
-            if !known && self.filters.len() >= most {
-                text = format!("limit mqtt.limits.subscriptions: {most} a connection");
-                tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {text}");
+            let granted = subscription(&filter, subscription_id);
+            if let Err(refused) = self.may_subscribe(edge, &filter.filter) {
+                tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {refused}");
+                text = refused;
                 codes.push(ReasonCode::QUOTA_EXCEEDED);
                 continue;
             }
-            let granted = filter.qos.min(QoS::AtLeastOnce);
-            if router::subscribe(edge, &filter.filter, link.key, options(&filter, granted, subscription_id))
-                || announcing
-            {
+            if router::subscribe(edge, &filter.filter, self.key, granted.options()) || announcing {
                 new.push(Box::from(filter.filter.as_str()));
             }
-            if !known {
-                self.filters.push(filter.filter.into());
+            let bytes = filter.filter.len();
+            if self.subscriptions.borrow_mut().insert(filter.filter.into(), granted).is_none() {
+                self.filter_bytes.set(self.filter_bytes.get() + bytes);
             }
-            codes.push(if granted == QoS::AtMostOnce { ReasonCode::SUCCESS } else { ReasonCode::GRANTED_QOS_1 });
+            codes.push(ReasonCode(granted.qos as u8));
+        }
+        let stored = self.is_stored() && codes.iter().any(|code| !code.is_error());
+        if stored && keeping::session(edge, self).is_err() {
+            tracing::warn!(client = %link.client_id, "a session is too large to be stored (limit record_bytes)");
         }
         let link = Rc::clone(link);
+        let edge_then = Rc::clone(edge);
         router::announce(edge, new, true, move || {
-            encode::suback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, &text);
-            link.wake();
+            let answer = move || {
+                encode::suback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, &text);
+                link.wake();
+            };
+            if stored { keeping::when_durable(&edge_then, answer) } else { answer() }
         });
     }
 
-    fn on_unsubscribe(&mut self, edge: &Rc<EdgeLoop>, link: &Link, unsubscribe: &Unsubscribe) {
+    /// A known filter may always come again.
+    fn may_subscribe(&self, edge: &EdgeLoop, filter: &str) -> Result<(), String> {
+        let subscriptions = self.subscriptions.borrow();
+        if subscriptions.contains_key(filter) {
+            return Ok(());
+        }
+        let most = edge.shared.settings.mqtt_subscriptions;
+        if subscriptions.len() >= most {
+            return Err(format!("limit mqtt.limits.subscriptions: {most} a session"));
+        }
+        let most = limits::MQTT_SUBSCRIPTION_BYTES;
+        if self.is_stored() && self.filter_bytes.get() + filter.len() > most {
+            return Err(format!(
+                "limit mqtt_subscription_bytes: the filters of a stored session have at most {most} bytes"
+            ));
+        }
+        Ok(())
+    }
+
+    fn on_unsubscribe(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, unsubscribe: &Unsubscribe) {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
         for filter in &unsubscribe.filters {
-            self.filters.retain(|own| **own != **filter);
-            let existed = router::unsubscribe(edge, filter, link.key);
+            if self.subscriptions.borrow_mut().remove(filter.as_str()).is_some() {
+                self.filter_bytes.set(self.filter_bytes.get() - filter.len());
+            }
+            let existed = router::unsubscribe(edge, filter, self.key);
             codes.push(if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
         }
-        encode::unsuback(&mut link.out.borrow_mut(), &link.peer, unsubscribe.packet_id, &codes, "");
+        let packet_id = unsubscribe.packet_id;
+        let link = Rc::clone(link);
+        let answer = move || {
+            encode::unsuback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, "");
+            link.wake();
+        };
+        if self.is_stored() {
+            // It has become smaller.
+            let _ = keeping::session(edge, self);
+            keeping::when_durable(edge, answer);
+        } else {
+            answer();
+        }
     }
 }
 
-fn options(filter: &SubscribeFilter, qos: QoS, subscription_id: Option<std::num::NonZeroU32>) -> Options {
-    Options {
-        qos,
-        no_local: filter.no_local,
-        retain_as_published: filter.retain_as_published,
-        subscription_id: subscription_id.into_iter().collect(),
-    }
+fn subscription(filter: &SubscribeFilter, id: Option<NonZeroU32>) -> Subscription {
+    Subscription { qos: filter.qos, no_local: filter.no_local, retain_as_published: filter.retain_as_published, id }
 }
 
 fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
@@ -216,8 +466,10 @@ fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
         qos: publish.qos,
         retain: publish.retain,
         properties: publish.forwarded_properties().into(),
-        expiry: publish.message_expiry(),
-        from: Some((edge.handle.id(), link.key)),
+        deadline: publish.message_expiry().map(|seconds| edge.uptime_ms() + u64::from(seconds) * 1_000),
+        from: Some((edge.handle.id(), link.session.key)),
+        origin: 0,
+        again: Again::No,
     }
 }
 

@@ -10,7 +10,7 @@ const emit = (event, fields) => process.stdout.write(`${JSON.stringify({ event, 
 let client;
 
 const commands = {
-  connect({ host, port, id, version, will, willPayload, transport, path, ca, cert, key }) {
+  connect({ host, port, id, version, will, willPayload, stored, transport, path, ca, cert, key }) {
     let lostCode = null;
     const file = (name) => (name === undefined ? undefined : fs.readFileSync(name));
     client = mqtt.connect({
@@ -23,7 +23,8 @@ const commands = {
       port,
       clientId: id,
       protocolVersion: version,
-      clean: true,
+      clean: !stored,
+      properties: stored && version === 5 ? { sessionExpiryInterval: 7200 } : undefined,
       reconnectPeriod: 0,
       will: will === undefined ? undefined : { topic: will, payload: Buffer.from(willPayload), qos: 1, retain: false },
     });

@@ -22,12 +22,13 @@ def emit(event, **fields):
 
 def connect(command):
     is_v5 = command["version"] == 5
+    stored = command.get("stored", False)
     transport = command.get("transport", "")
     client = paho.Client(
         paho.CallbackAPIVersion.VERSION2,
         client_id=command["id"],
         protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
-        clean_session=None if is_v5 else True,
+        clean_session=None if is_v5 else not stored,
         reconnect_on_failure=False,
         transport="websockets" if transport in ("ws", "wss") else "tcp",
     )
@@ -54,7 +55,11 @@ def connect(command):
     client.on_message = on_message
     if "will" in command:
         client.will_set(command["will"], command["willPayload"], qos=1)
-    client.connect(command["host"], command["port"], keepalive=60)
+    more = {}
+    if is_v5 and stored:
+        more = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}
+        more["properties"].SessionExpiryInterval = 7200
+    client.connect(command["host"], command["port"], keepalive=60, **more)
     client.loop_start()
     return client, is_v5
 

@@ -1,7 +1,8 @@
 //! Client libraries as the tests drive them: commands go in as JSON values, events come out as JSON values, so that one
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
-//! Commands: `connect {host, port, id, version, will?, willPayload?, transport?, path?, ca?, cert?, key?}`, `subscribe {filter, qos, noLocal?, subscriptionId?}`,
+//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?, transport?, path?, ca?, cert?, key?}` (`stored`: a session that
+//! outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
 //! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
 //! `idempotency-key`), `disconnect`.
 //! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
@@ -75,6 +76,16 @@ impl Client {
     #[track_caller]
     pub(crate) fn connect(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
         Self::connect_with_will(library, to, version, id, None)
+    }
+
+    /// Connects a client with a session that outlives the connection.
+    #[track_caller]
+    pub(crate) fn connect_stored(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
+        let (mut client, mut command) = Self::start(library, to, version, id, None, Over::default());
+        command["stored"] = json!(true);
+        client.command(&command);
+        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
+        client
     }
 
     /// Connects a client with a will (topic and payload, QoS 1).
@@ -186,6 +197,13 @@ impl Client {
     pub(crate) fn publish_with(&mut self, command: Value) -> u64 {
         self.send(command);
         self.puback().0
+    }
+
+    /// Publishes at QoS 2, and waits until the exchange is over.
+    #[track_caller]
+    pub(crate) fn publish_once(&mut self, topic: &str, payload: &str) {
+        self.command(&json!({"op": "publish", "topic": topic, "payload": payload, "qos": 2}));
+        assert_eq!(self.puback().0, 0, "{}", self.name);
     }
 
     /// Publishes at QoS 1, and leaves the PUBACK to [`Client::puback`].

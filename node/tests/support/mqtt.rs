@@ -25,6 +25,19 @@ pub(crate) struct Packet {
     pub(crate) body: Vec<u8>,
 }
 
+/// A PUBLISH of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: String,
+    pub(crate) qos: u8,
+    pub(crate) id: u16,
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
+    /// As on the wire, without their length.
+    pub(crate) properties: Vec<u8>,
+}
+
 /// One connection.
 pub(crate) struct Raw {
     stream: TcpStream,
@@ -41,6 +54,18 @@ impl Raw {
         Self { stream, bytes: Vec::new() }
     }
 
+    /// Opens a connection to a node that may be gone, and connects; also whether there is a session.
+    pub(crate) fn try_resume(to: SocketAddr, connect: &Connect<'_>) -> Option<(Self, bool)> {
+        let stream = TcpStream::connect(to).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut raw = Self { stream, bytes: Vec::new() };
+        raw.try_send(&connect.bytes()).ok()?;
+        let connack = raw.next()?;
+        assert_eq!((connack.first, connack.body[1]), (0x20, 0), "{connack:?}");
+        Some((raw, connack.body[0] == 1))
+    }
+
     /// Opens a connection and connects with a clean session.
     #[track_caller]
     pub(crate) fn connect(to: SocketAddr, version: Version, client_id: &str) -> Self {
@@ -49,11 +74,19 @@ impl Raw {
 
     #[track_caller]
     pub(crate) fn connect_with(to: SocketAddr, connect: &Connect<'_>) -> Self {
+        let (raw, present) = Self::resume(to, connect);
+        assert!(!present, "a session is there already");
+        raw
+    }
+
+    /// Opens a connection; also whether the CONNACK says that there is a session.
+    #[track_caller]
+    pub(crate) fn resume(to: SocketAddr, connect: &Connect<'_>) -> (Self, bool) {
         let mut raw = Self::open(to);
         raw.send(&connect.bytes());
         let connack = raw.next().expect("a CONNACK");
-        assert_eq!((connack.first, &connack.body[..2]), (0x20, &[0, 0][..]), "{connack:?}");
-        raw
+        assert_eq!((connack.first, connack.body[1]), (0x20, 0), "{connack:?}");
+        (raw, connack.body[0] == 1)
     }
 
     #[track_caller]
@@ -87,6 +120,18 @@ impl Raw {
                 }
                 Err(_) => return None,
             }
+        }
+    }
+
+    /// Has the node closed the connection? Only what [`Raw::next_within`] has not given yet is left.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut byte = [0; 1];
+        self.stream.set_nonblocking(true).expect("a socket option");
+        let peeked = self.stream.peek(&mut byte);
+        self.stream.set_nonblocking(false).expect("a socket option");
+        match peeked {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
         }
     }
 
@@ -154,8 +199,42 @@ impl Packet {
     /// The packet id and reason code of a PUBACK.
     #[track_caller]
     pub(crate) fn puback(&self) -> (u16, u8) {
-        assert_eq!(self.first, 0x40, "{self:?}");
+        self.ack(0x40)
+    }
+
+    /// The packet id and reason code of a PUBACK (0x40), PUBREC (0x50), PUBREL (0x62) or PUBCOMP (0x70).
+    #[track_caller]
+    pub(crate) fn ack(&self, first: u8) -> (u16, u8) {
+        assert_eq!(self.first, first, "{self:02X?}");
         (u16::from_be_bytes([self.body[0], self.body[1]]), self.body.get(2).copied().unwrap_or(0))
+    }
+
+    /// A PUBLISH of the node, taken apart.
+    #[track_caller]
+    pub(crate) fn message(&self, version: Version) -> Message {
+        assert_eq!(self.first >> 4, 3, "no PUBLISH: {self:02X?}");
+        let qos = self.first >> 1 & 0b11;
+        let two = |at: usize| u16::from_be_bytes([self.body[at], self.body[at + 1]]);
+        let mut at = 2 + usize::from(two(0));
+        let topic = String::from_utf8_lossy(&self.body[2..at]).into_owned();
+        let mut id = 0;
+        if qos > 0 {
+            id = two(at);
+            at += 2;
+        }
+        let mut properties = Vec::new();
+        if version == Version::V5 {
+            let mut length = usize::from(self.body[at]);
+            at += 1;
+            if length >= 128 {
+                length = length - 128 + 128 * usize::from(self.body[at]);
+                at += 1;
+            }
+            properties = self.body[at..at + length].to_vec();
+            at += length;
+        }
+        let payload = String::from_utf8_lossy(&self.body[at..]).into_owned();
+        Message { topic, payload, qos, id, dup: self.first & 8 != 0, retain: self.first & 1 != 0, properties }
     }
 
     /// The reason string of a v5 PUBACK, which has no other property; empty if there is none.
@@ -198,6 +277,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) version: Version,
     pub(crate) client_id: &'a str,
     pub(crate) keep_alive: u16,
+    /// Clean session (3.1.1) or clean start (5).
+    pub(crate) clean: bool,
     pub(crate) properties: &'a [u8],
     /// Topic, payload, QoS and properties.
     pub(crate) will: Option<(&'a str, &'a [u8], u8, &'a [u8])>,
@@ -205,13 +286,13 @@ pub(crate) struct Connect<'a> {
 
 impl<'a> Connect<'a> {
     pub(crate) fn new(version: Version, client_id: &'a str) -> Self {
-        Self { version, client_id, keep_alive: 60, properties: &[], will: None }
+        Self { version, client_id, keep_alive: 60, clean: true, properties: &[], will: None }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut body = string("MQTT");
         let will = self.will.map_or(0, |(_, _, qos, _)| 0x04 | qos << 3);
-        body.extend_from_slice(&[self.version as u8, 0x02 | will]);
+        body.extend_from_slice(&[self.version as u8, u8::from(self.clean) << 1 | will]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
         if self.version == Version::V5 {
             body.extend(counted(self.properties));
@@ -257,6 +338,38 @@ pub(crate) fn subscribe(version: Version, id: u16, filter: &str, options: u8) ->
     body.extend(string(filter));
     body.push(options);
     packet(0x82, &body)
+}
+
+/// An UNSUBSCRIBE with one filter.
+pub(crate) fn unsubscribe(version: Version, id: u16, filter: &str) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    if version == Version::V5 {
+        body.push(0);
+    }
+    body.extend(string(filter));
+    packet(0xA2, &body)
+}
+
+/// A PUBACK (0x40), PUBREC (0x50), PUBREL (0x62) or PUBCOMP (0x70) that says success.
+pub(crate) fn ack(first: u8, id: u16) -> Vec<u8> {
+    packet(first, &id.to_be_bytes())
+}
+
+/// A DISCONNECT; `reason` and `properties` are for MQTT 5.
+pub(crate) fn disconnect(version: Version, reason: u8, properties: &[u8]) -> Vec<u8> {
+    if version == Version::V3 {
+        return packet(0xE0, &[]);
+    }
+    let mut body = vec![reason];
+    body.extend(counted(properties));
+    packet(0xE0, &body)
+}
+
+/// A four byte property, such as the session expiry (0x11) or the message expiry (0x02).
+pub(crate) fn property(id: u8, value: u32) -> Vec<u8> {
+    let mut out = vec![id];
+    out.extend_from_slice(&value.to_be_bytes());
+    out
 }
 
 /// A packet of its first byte and its body.

@@ -317,8 +317,14 @@ impl Node {
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
+        // With labels (those that are not asked for are summed up), or without.
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let labelled = || Some(rest.strip_prefix(['{', ',', '}'])?.rsplit_once(' ')?.1);
+            let value = rest.strip_prefix(' ').or_else(labelled)?;
+            value.parse::<f64>().ok()
+        });
+        values.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("no metric {name}"))
     }
 }
 

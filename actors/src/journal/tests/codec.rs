@@ -200,3 +200,28 @@ fn the_largest_reading_fits_and_a_larger_record_is_refused_without_a_trace() {
     assert_eq!(decoded(first), Ok(Record::Reading { reading: largest, routed: true }));
     assert!(matches!(decoded(second), Ok(Record::Outcome(_))));
 }
+
+#[test]
+fn a_pair_is_within_its_limits_or_refused() {
+    let change = |key: usize, value: usize| KeptChange { key: vec![1; key].into(), value: Some(vec![2; value].into()) };
+    let mut batch = Batch::new(LoopId(0));
+    batch.push_kept(&change(limits::KEPT_KEY_BYTES, 4_000_000)).unwrap();
+    let before = (batch.records(), batch.bytes());
+    for (key, value) in [(0, 1), (limits::KEPT_KEY_BYTES + 1, 0), (1, limits::RECORD_BYTES)] {
+        let refused = batch.push_kept(&change(key, value)).unwrap_err().to_string();
+        assert!(refused.contains("limit record_bytes") && refused.contains("limit kept_key_bytes"), "{refused}");
+    }
+    assert_eq!((batch.records(), batch.bytes()), before);
+    batch.seal(7);
+    let frame = frame::parse(batch.frames()).unwrap();
+    let decoded = record::decode(frame.kind, frame.version, frame.body);
+    assert_eq!(decoded, Ok(Record::Kept(change(limits::KEPT_KEY_BYTES, 4_000_000))));
+    // Bytes that claim a key without a byte.
+    assert!(matches!(record::decode(Kind::Kept as u8, BODY_VERSION, &[0, 0, 0]), Err(DecodeError::Malformed(_))));
+    // What version 1 of this record looks like on a disk.
+    let stored =
+        encode(&Record::Kept(KeptChange { key: Bytes::from_static(b"sc"), value: Some(Bytes::from_static(b"v")) }));
+    assert_eq!(stored.1, [0, 2, b's', b'c', 1, 1, b'v']);
+    let stored = encode(&Record::Kept(KeptChange { key: Bytes::from_static(b"sc"), value: None }));
+    assert_eq!(stored.1, [0, 2, b's', b'c', 0]);
+}

@@ -15,6 +15,7 @@ use crate::{
         Batch, FileJournal, Journal, JournalConfig, OutcomeRecord,
         tests::doubles::{WaitingSink, reading},
     },
+    kept::KeptChange,
     script::{ParkReason, Verdict},
     store::Changes,
 };
@@ -180,6 +181,28 @@ fn a_changed_state_a_stranger_and_a_missing_parked_reading_are_found() {
     assert!(what[0].0 == "pump-1" && what[0].1.starts_with("state: "), "{what:?}");
     assert_eq!(what[1], ("stranger", "it is in the view only"));
     assert_eq!((audit.parked_differing, audit.ledger.difference), (1, -3));
+}
+
+#[test]
+fn kept_pairs_that_differ_are_found() {
+    let house = lived_in();
+    let change =
+        |key: u8, value: Option<&'static str>| KeptChange { key: vec![key].into(), value: value.map(Bytes::from) };
+    house.journal(|batch| {
+        (1..=5).for_each(|key| batch.push_kept(&change(key, Some("as it should be"))).unwrap());
+        batch.push_kept(&change(5, None)).unwrap();
+    });
+    for _ in 0..2 {
+        let audit = house.audit();
+        assert!(audit.is_sound(), "{audit:?}");
+        assert_eq!((audit.kept, audit.kept_differing), (4, 0));
+        house.start();
+    }
+    let kept = vec![change(0, Some("a stranger")), change(2, Some("changed")), change(4, None)];
+    house.change(|_| Changes { kept, ..Changes::default() });
+    let audit = house.audit();
+    assert!(!audit.is_sound());
+    assert_eq!((audit.kept, audit.kept_differing, audit.differing), (5, 3, 0));
 }
 
 #[test]

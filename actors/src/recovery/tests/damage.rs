@@ -140,12 +140,13 @@ fn with_snapshots(dir: &Path) -> Expected {
     for round in 0..12 {
         for number in 0..25 {
             runtime.read(round * 25 + number, false);
+            runtime.keep(format!("key {}", number % 10), (number < 20).then(|| round.to_string().into()));
         }
         let batch = CheckpointBatch {
             owner: LoopId(0),
             states: runtime.states.values().cloned().collect(),
             parked: ParkedChanges::default(),
-            kept: Vec::new(),
+            kept: runtime.unstored.take(),
             folded_through: runtime.folded_through(),
         };
         checkpointer.try_submit(batch).unwrap();

@@ -9,6 +9,7 @@ use crate::{ids::Position, recovery::recover, store::StateStore};
 enum Step {
     Read { number: u64, routed: bool },
     Answer { device: u64, way: u64 },
+    Keep { key: u64, value: Option<u64> },
     Checkpoint,
 }
 
@@ -16,6 +17,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0_u64..50, any::<bool>()).prop_map(|(number, routed)| Step::Read { number, routed }),
         4 => (0_u64..7, 0_u64..5).prop_map(|(device, way)| Step::Answer { device, way }),
+        4 => (0_u64..7, prop::option::of(0_u64..50)).prop_map(|(key, value)| Step::Keep { key, value }),
         1 => Just(Step::Checkpoint),
     ];
     prop::collection::vec(step, 0..60)
@@ -32,6 +34,9 @@ proptest! {
             match step {
                 Step::Read { number, routed } => runtime.read(number, routed),
                 Step::Answer { device, way } => answer(&mut runtime, device, way),
+                Step::Keep { key, value } => {
+                    runtime.keep(format!("key {key}"), value.map(|value| value.to_string().into()));
+                }
                 Step::Checkpoint => runtime.checkpoint(),
             }
         }

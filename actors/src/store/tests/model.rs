@@ -2,27 +2,36 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{changes, parked, state};
 use crate::{
     idempotency::Requests,
     ids::{DeviceId, Position},
+    kept::KeptChange,
     lifetime::DeviceCounts,
     limits,
     state::{DeviceState, ParkedReading},
-    store::{MemoryStore, SledConfig, SledStore, StateStore, StoreError, record},
+    store::{Changes, KEPT_PAGE_BYTES, MemoryStore, SledConfig, SledStore, StateStore, StoreError, record},
 };
 
 #[derive(Debug, Default)]
 struct Model {
     states: BTreeMap<DeviceId, DeviceState>,
     parked: BTreeMap<Position, ParkedReading>,
+    kept: BTreeMap<Bytes, Bytes>,
     folded: Position,
 }
 
 impl Model {
-    fn write(&mut self, states: &[DeviceState], parked: &[ParkedReading], folded: Position) {
+    fn write(&mut self, Changes { states, parked, kept, .. }: &Changes, folded: Position) {
+        for KeptChange { key, value } in kept.iter().cloned() {
+            match value {
+                Some(value) => _ = self.kept.insert(key, value),
+                None => _ = self.kept.remove(&key),
+            }
+        }
         self.states.extend(states.iter().map(|state| (state.device.clone(), state.clone())));
         self.parked.extend(parked.iter().map(|parked| (parked.position, parked.clone())));
         self.folded = folded;
@@ -60,6 +69,30 @@ impl Model {
             let page = store.page(after, prefix, limit).unwrap();
             assert!(page.iter().eq(matching.take(limit)), "{after:?} {prefix:?} {limit}: {page:?}");
         }
+        assert_eq!(
+            (store.kept_count(), store.is_empty()),
+            (self.kept.len() as u64, self.states.len() + self.kept.len() == 0)
+        );
+        let pairs = || self.kept.iter().map(|(key, value)| (key.clone(), value.clone()));
+        for prefix in [b"".as_slice(), b"k", b"k1", b"k\xff", b"none"] {
+            let mut found = Vec::new();
+            let all = store.kept(prefix, &mut |key, value| {
+                found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                ControlFlow::Continue(())
+            });
+            all.unwrap();
+            assert!(found.into_iter().eq(pairs().filter(|(key, _)| key.starts_with(prefix))), "{prefix:?}");
+        }
+        for (after, prefix, limit) in [
+            (None, b"".as_slice(), 3),
+            (Some(b"k1".as_slice()), b"k".as_slice(), 2),
+            (Some(b"j"), b"k1", 9),
+            (Some(b"z"), b"k", 9),
+        ] {
+            let matching =
+                pairs().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| **key > *after));
+            assert!(store.kept_page(after, prefix, limit).unwrap().into_iter().eq(matching.take(limit)), "{after:?}");
+        }
     }
 }
 
@@ -67,13 +100,21 @@ impl Model {
 struct Step {
     devices: Vec<u64>,
     parked: Vec<u64>,
+    kept: Vec<(u8, Option<u16>)>,
     reopen: bool,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (prop::collection::vec(0_u64..40, 0..30), prop::collection::vec(1_u64..60, 0..4), any::<bool>())
-        .prop_map(|(devices, parked, reopen)| Step { devices, parked, reopen });
+    let kept = prop::collection::vec((0_u8..30, prop::option::of(0_u16..3_000)), 0..20);
+    let step = (prop::collection::vec(0_u64..40, 0..30), prop::collection::vec(1_u64..60, 0..4), kept, any::<bool>())
+        .prop_map(|(devices, parked, kept, reopen)| Step { devices, parked, kept, reopen });
     prop::collection::vec(step, 1..7)
+}
+
+/// Keys of text, and some of other bytes.
+fn pair(number: u8, value: Option<u16>) -> KeptChange {
+    let key = if number < 25 { format!("k{number}").into() } else { Bytes::from(vec![b'k', 0xff, number]) };
+    KeptChange { key, value: value.map(|bytes| Bytes::from(vec![number; bytes.into()])) }
 }
 
 fn open(dir: &Path) -> SledStore {
@@ -93,9 +134,11 @@ proptest! {
             let folded = Position(number as u64 * 100);
             let states = step.devices.iter().map(|device| state(*device, folded.0 + device)).collect::<Vec<_>>();
             let parked = step.parked.iter().map(|position| parked(*position)).collect::<Vec<_>>();
-            memory.write(&changes(&states, &parked), folded).unwrap();
-            sled.write(&changes(&states, &parked), folded).unwrap();
-            model.write(&states, &parked, folded);
+            let kept = step.kept.iter().map(|(key, value)| pair(*key, *value)).collect();
+            let changes = Changes { kept, ..changes(&states, &parked) };
+            memory.write(&changes, folded).unwrap();
+            sled.write(&changes, folded).unwrap();
+            model.write(&changes, folded);
             if step.reopen {
                 drop(sled);
                 sled = open(dir.path());
@@ -121,7 +164,29 @@ proptest! {
         record::encode_parked(&mut bytes, &parked).unwrap();
         prop_assert!(record::decode_parked(&bytes[..bytes.len() - cut]).is_err());
         prop_assert_eq!(record::decode_parked(&bytes), Ok(parked));
-        let _ = (record::decode_state(&garbage), record::decode_parked(&garbage));
+        bytes.clear();
+        record::encode_value(&mut bytes, &garbage).unwrap();
+        prop_assert!(record::decode_value(&bytes[..bytes.len() - 1]).is_err());
+        prop_assert_eq!(record::decode_value(&bytes), Ok(&*garbage));
+        let _ = (record::decode_state(&garbage), record::decode_parked(&garbage), record::decode_value(&garbage));
+    }
+}
+
+#[test]
+fn large_pairs_come_in_small_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = |key: u8| KeptChange { key: vec![key].into(), value: Some(vec![key; KEPT_PAGE_BYTES / 2].into()) };
+    for store in [&MemoryStore::new() as &dyn StateStore, &open(dir.path())] {
+        store.write(&Changes { kept: (1..=5).map(large).collect(), ..Changes::default() }, Position(1)).unwrap();
+        assert_eq!(store.kept_page(None, b"", 100).unwrap().len(), 2);
+        let mut keys = Vec::<u8>::new();
+        let some = store.kept(b"", &mut |key, value| {
+            assert_eq!(value.len(), KEPT_PAGE_BYTES / 2);
+            keys.extend(key);
+            if key == [4] { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        some.unwrap();
+        assert_eq!(keys, [1, 2, 3, 4], "it broke off");
     }
 }
 

@@ -64,6 +64,7 @@ impl Four {
             let (topic, payload) = (text(connect, "will"), text(connect, "willPayload"));
             options.set_last_will(v4::LastWill::new(topic, payload, v4::QoS::AtLeastOnce, false));
         }
+        options.set_clean_session(connect["stored"] != true);
         let (client, mut events) = v4::AsyncClient::new(options, 100);
         loop {
             tokio::select! {
@@ -88,7 +89,11 @@ impl Four {
     }
 
     fn command(client: &v4::AsyncClient, command: &Value) {
-        let qos = if command["qos"] == 1 { v4::QoS::AtLeastOnce } else { v4::QoS::AtMostOnce };
+        let qos = match command["qos"].as_u64() {
+            Some(2) => v4::QoS::ExactlyOnce,
+            Some(1) => v4::QoS::AtLeastOnce,
+            _ => v4::QoS::AtMostOnce,
+        };
         let done = match text(command, "op") {
             "subscribe" => client.try_subscribe(text(command, "filter"), qos),
             "unsubscribe" => client.try_unsubscribe(text(command, "filter")),
@@ -109,7 +114,7 @@ impl Four {
                 json!({"event": "suback", "codes": codes.collect::<Vec<_>>()})
             }
             v4::Packet::UnsubAck(_) => json!({"event": "unsuback"}),
-            v4::Packet::PubAck(_) => json!({"event": "puback", "code": 0}),
+            v4::Packet::PubAck(_) | v4::Packet::PubComp(_) => json!({"event": "puback", "code": 0}),
             v4::Packet::Publish(publish) => json!({"event": "message", "topic": publish.topic,
                 "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "ids": []}),
             _ => return None,
@@ -126,6 +131,9 @@ impl Five {
         if connect["will"].is_string() {
             let (topic, payload) = (text(connect, "will").to_owned(), text(connect, "willPayload").to_owned());
             options.set_last_will(packets::LastWill::new(topic, payload, v5::mqttbytes::QoS::AtLeastOnce, false, None));
+        }
+        if connect["stored"] == true {
+            options.set_clean_start(false).set_session_expiry_interval(Some(7_200));
         }
         let (client, mut events) = v5::AsyncClient::new(options, 100);
         let mut code = None;
@@ -160,7 +168,11 @@ impl Five {
 
     fn command(client: &v5::AsyncClient, command: &Value) {
         use v5::mqttbytes::QoS;
-        let qos = if command["qos"] == 1 { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let qos = match command["qos"].as_u64() {
+            Some(2) => QoS::ExactlyOnce,
+            Some(1) => QoS::AtLeastOnce,
+            _ => QoS::AtMostOnce,
+        };
         let done = match text(command, "op") {
             "subscribe" => {
                 let filter = packets::Filter {
@@ -197,6 +209,7 @@ impl Five {
                 json!({"event": "suback", "codes": codes.collect::<Vec<_>>()})
             }
             packets::Packet::UnsubAck(_) => json!({"event": "unsuback"}),
+            packets::Packet::PubComp(comp) => json!({"event": "puback", "code": comp.reason as u8}),
             packets::Packet::PubAck(ack) => {
                 let reason = ack.properties.as_ref().and_then(|properties| properties.reason_string.clone());
                 json!({"event": "puback", "code": puback_code(ack.reason), "reason": reason})
