@@ -60,6 +60,11 @@ step "clippy"
 # Linted in the profile that is built anyway, so that dependencies compile once.
 cargo clippy --release --workspace --all-targets --locked --quiet -- -D warnings
 
+# The fuzz targets are no part of the workspace; they include files of it, and must go on to compile.
+step "fuzz targets"
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+cargo check --manifest-path fuzz/Cargo.toml --locked --quiet
+
 step "documentation"
 RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --release --workspace --no-deps --document-private-items --locked --quiet
 
