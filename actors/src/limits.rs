@@ -155,6 +155,14 @@ pub const MQTT_SESSIONS: usize = 100_000;
 pub const MQTT_SUBSCRIPTION_BYTES: usize = 1024 * 1024;
 /// Subscriptions of one session; more: SUBACK 0x97.
 pub const MQTT_SUBSCRIPTIONS: usize = 1_024;
+/// Subscriptions of all connections together; more: SUBACK 0x97.
+pub const MQTT_SUBSCRIPTIONS_TOTAL: usize = 1_000_000;
+/// Retained messages; more: refused with 0x97 (3.1.1: delivered, not retained, counted).
+pub const MQTT_RETAINED_MESSAGES: usize = 1_000_000;
+/// Bytes of all retained messages, with their topics, properties and places in the index; more: as above.
+pub const MQTT_RETAINED_BYTES: usize = 1024 * 1024 * 1024;
+/// Time between two rounds of `$SYS/broker/...`.
+pub const MQTT_SYS_INTERVAL_S: u64 = 10;
 /// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
 pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
 

@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use tidegate_actors::{
     fanout::ViewerLimits,
     fold::fold_state,
     handover::Handover,
+    ids::LoopId,
     inbox::{self, Inbox},
     journal::{FileJournal, Journal, JournalConfig, JournalError, Retention},
     limits,
@@ -29,7 +30,7 @@ use tidegate_actors::{
     recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
     script::{NoScripts, ScriptEngine},
-    store::{SledConfig, StateStore},
+    store::{SledConfig, StateStore, StoreError},
 };
 use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -39,7 +40,15 @@ use crate::{
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
     listeners::{self, Door, ListenError},
-    mqtt::{self, outgoing::QueueLimit, reason::ReasonCode, receipt::Receipts},
+    mqtt::{
+        self,
+        outgoing::QueueLimit,
+        reason::ReasonCode,
+        receipt::Receipts,
+        retained::{self, Retained},
+        retaining::Notes,
+        sys_feed::Feed,
+    },
     output,
     transport::{
         admission::{Admission, Bounds},
@@ -68,6 +77,9 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What is kept in the state.
+    #[error("cannot read what is kept: {0}")]
+    Store(#[from] StoreError),
     /// The stored sessions.
     #[error("cannot bring the stored MQTT sessions back: {0}")]
     Sessions(#[from] mqtt::restore::RestoreError),
@@ -177,11 +189,16 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
         exporting: http::state::Exporting::default(),
+        retained: Retained::new(retained_limits(config)),
+        notes: (0..config.runtime.loops).map(|_| Notes::default()).collect(),
+        subscriptions: AtomicUsize::new(0),
+        sys_feed: Feed::default(),
         stored_sessions: edge::StoredSessions::new(config.runtime.loops),
         receipts: (0..config.runtime.loops).map(|_| Receipts::default()).collect(),
         origins: AtomicU64::new(edge::first_origin()),
         stopping: AtomicBool::new(false),
     });
+    mqtt::retaining::load(&shared)?;
     let watchdog = Arc::new(AtomicBool::new(false));
     vitals::watchdog(services, Arc::clone(&watchdog))?;
     let system = actix::System::new();
@@ -359,6 +376,10 @@ impl EdgeLoop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
                 mqtt::sessions::sweep(&edge);
+                if edge.handle.id() == LoopId(0) {
+                    mqtt::retaining::sweep(&edge);
+                    mqtt::sys_feed::tick(&edge);
+                }
                 http::viewer::sweep(&edge);
             }
         }));
@@ -421,6 +442,10 @@ fn retention(config: &Config) -> Retention {
     Retention { bytes, age: (hours > 0).then(|| Duration::from_secs(hours.saturating_mul(3_600))) }
 }
 
+fn retained_limits(config: &Config) -> retained::Limits {
+    retained::Limits { messages: config.mqtt.limits.retained_messages, bytes: config.mqtt.limits.retained_bytes }
+}
+
 /// How many clients may come, and how fast. Each loop has its share of the pace.
 fn bounds(config: &Config, fds: u64) -> Bounds {
     let limits = &config.mqtt.limits;
@@ -455,7 +480,9 @@ fn settings(config: &Config) -> Settings {
         http_default_ack: config.http.default_ack,
         mqtt_inflight: config.mqtt.limits.inflight,
         mqtt_subscriptions: config.mqtt.limits.subscriptions,
+        mqtt_subscriptions_total: config.mqtt.limits.subscriptions_total,
         mqtt_outbound_bytes: config.mqtt.limits.outbound_bytes,
+        mqtt_sys_interval: Duration::from_secs(config.mqtt.sys_interval_s),
         mqtt_receive_maximum: config.mqtt.limits.receive_maximum,
         mqtt_queue: QueueLimit { messages: config.mqtt.limits.queue, bytes: config.mqtt.limits.queue_bytes },
         mqtt_topic_aliases: config.mqtt.limits.topic_aliases,

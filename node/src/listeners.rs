@@ -31,6 +31,14 @@ impl Door {
         }
     }
 
+    /// What a connection costs, in those on plain TCP: a TLS handshake takes its time of the loop.
+    pub(crate) fn cost(self) -> u32 {
+        match self {
+            Self::Mqtts | Self::Wss | Self::Https => 4,
+            Self::Mqtt | Self::Ws | Self::Http => 1,
+        }
+    }
+
     fn what(self) -> &'static str {
         match self {
             Self::Mqtt => "MQTT",

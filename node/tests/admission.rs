@@ -85,7 +85,7 @@ fn who_says_nothing_gives_way_to_who_connects() {
         .variable("TIDEGATE_MQTT__LIMITS__PRE_AUTH_CONNECTIONS", "50")
         .variable("TIDEGATE_MQTT__LIMITS__CONNECT_TIMEOUT_MS", "600000");
     let node = house.start();
-    let mut silent = open(node.mqtt, 400);
+    let mut silent = open(node.mqtt, 150);
     eventually("the limit", || (node.metric(PRE_AUTH) >= 50.0).then_some(()));
     // Well within the time that the silent ones would have.
     for n in 0..5 {
@@ -186,6 +186,28 @@ fn half_open_handshakes_count_together_whatever_the_transport() {
     assert!(node.metric(PRE_AUTH) <= 40.0 + 8.0);
     drop(silent);
     eventually_within(2 * PATIENCE, "their places are free", || (node.metric(PRE_AUTH) == 0.0).then_some(()));
+}
+
+#[test]
+fn every_socket_counts_against_the_descriptors_and_the_node_can_still_be_asked() {
+    // 612 less the 512 that are kept.
+    let house = House::new().descriptors(612);
+    let node = house.start();
+    let idle = open(node.http, 40);
+    eventually("they are counted", || (node.metric("tidegate_http_connections") == 41.0).then_some(()));
+    let mut devices: Vec<_> = (0..60).map(|n| Raw::connect(node.mqtt, V5, &format!("d{n}"))).collect();
+    let mut more = Raw::open(node.mqtt);
+    let _ = more.try_send(&Connect::new(V5, "one-too-many").bytes());
+    assert_eq!(more.next(), None);
+    node.logged(&["closed a new connection: limit file_descriptors"]);
+    assert!(turned_away(&node, "file_descriptors") >= 1.0);
+    // HTTP goes on, and so does who is connected.
+    node.assert_alive();
+    devices[7].send(&publish(V5, "devices/d7/metrics", 1, 1, &[], br#"{"t":1}"#));
+    assert_eq!(devices[7].expect(0x40).puback(), (1, 0));
+    drop(idle);
+    eventually("room again", || (node.metric("tidegate_http_connections") == 1.0).then_some(()));
+    a_device_is_served(&node, "d-last");
 }
 
 #[test]

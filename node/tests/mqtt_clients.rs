@@ -62,6 +62,8 @@ fn scenario(library: Library, version: Version) {
     world.a_second_connection_takes_over();
     world.messages_come_exactly_once();
     world.a_stored_session_waits();
+    world.the_last_message_is_retained();
+    world.a_group_shares_its_messages();
     if version == V5 {
         world.own_messages_do_not_come_back_with_no_local();
         world.subscription_identifiers_come_with_the_message();
@@ -216,6 +218,38 @@ impl World<'_> {
         drop(first);
         let device = self.node.device_with("same", "doubled", &json!(2));
         assert_eq!(device["connected"], true, "the second connection is the device's now");
+    }
+
+    fn the_last_message_is_retained(&self) {
+        let mut publisher = self.client("retainer");
+        for payload in ["old", "kept"] {
+            let command = json!({"topic": "kept/1", "payload": payload, "retain": true});
+            assert_eq!(publisher.publish_with(command), 0);
+        }
+        let mut subscriber = self.client("late");
+        subscriber.subscribe("kept/#", 1);
+        assert!(subscriber.expect_message("kept/1", "kept", 1).retain);
+        publisher.publish_with(json!({"topic": "kept/1", "payload": "", "retain": true}));
+        assert!(!subscriber.expect_message("kept/1", "", 1).retain, "as it comes it has no flag");
+        let mut later = self.client("later");
+        later.subscribe("kept/#", 1);
+        publisher.publish("kept/2", "end");
+        later.expect_message("kept/2", "end", 1);
+    }
+
+    fn a_group_shares_its_messages(&self) {
+        let mut members = ["share-1", "share-2"].map(|id| self.client(id));
+        for member in &mut members {
+            assert_eq!(member.subscribe("$share/group/jobs/+", 1), 1);
+        }
+        let mut publisher = self.client("share-publisher");
+        for n in 0..10 {
+            publisher.publish(&format!("jobs/{n}"), "job");
+        }
+        let mut topics: Vec<_> =
+            members.iter_mut().flat_map(|member| (0..5).map(|_| member.message().topic).collect::<Vec<_>>()).collect();
+        topics.sort();
+        assert_eq!(topics, (0..10).map(|n| format!("jobs/{n}")).collect::<Vec<_>>());
     }
 
     fn own_messages_do_not_come_back_with_no_local(&self) {

@@ -100,9 +100,9 @@ fn the_connack_says_what_is_offered() {
     assert!(starts(&[0x21, 0x04, 0x00]), "receive maximum 1,024: {properties:02X?}");
     assert!(starts(&[0x22, 0, 32]), "topic alias maximum 32: {properties:02X?}");
     assert!(!properties.contains(&0x24), "any QoS: {properties:02X?}");
-    assert!(starts(&[0x25, 0]), "nothing is retained: {properties:02X?}");
+    assert!(!properties.contains(&0x25), "messages are retained: {properties:02X?}");
     assert!(starts(&[0x27, 0, 0x10, 0, 0]), "maximum packet size 1 MiB: {properties:02X?}");
-    assert!(starts(&[0x2A, 0]), "no shared subscriptions: {properties:02X?}");
+    assert!(!properties.contains(&0x2A), "subscriptions may be shared: {properties:02X?}");
     let assigned = properties.iter().position(|byte| *byte == 0x12).expect("an assigned client id");
     assert_eq!(&properties[assigned + 3..assigned + 8], b"auto-", "{properties:02X?}");
 }
@@ -221,23 +221,6 @@ fn a_topic_with_wildcards_ends_the_connection() {
 }
 
 #[test]
-fn a_retained_message_is_refused_to_v5_and_a_plain_message_to_v3() {
-    let (_house, node) = node();
-    let retained = |version| {
-        let mut bytes = publish(version, "plain", 1, 1, &[], b"x");
-        bytes[0] |= 1;
-        bytes
-    };
-    let mut new = Raw::connect(node.mqtt, V5, "retains");
-    new.send(&retained(V5));
-    check_goodbye(V5, &new.rest(), 0x9A);
-    noted_once(&node, &["client=retains "]);
-    let mut old = Raw::connect(node.mqtt, V3, "retains-too");
-    old.send(&retained(V3));
-    assert_eq!(old.expect(0x40).puback(), (1, 0), "3.1.1 has no way to be told: it is delivered once");
-}
-
-#[test]
 fn silence_past_the_keep_alive_ends_the_connection() {
     let (_house, node) = node();
     for version in VERSIONS {
@@ -263,20 +246,6 @@ fn silence_past_the_keep_alive_ends_the_connection() {
     assert_eq!(patient.next_within(Duration::from_secs(3)), None);
     patient.send(&packet(0xC0, b""));
     patient.expect(0xD0);
-}
-
-#[test]
-fn shared_subscriptions_are_refused_by_name() {
-    let (_house, node) = node();
-    for (version, code) in [(V3, 0x80), (V5, 0x9E)] {
-        let mut client = Raw::connect(node.mqtt, version, "sharer");
-        client.send(&subscribe(version, 1, "$share/group/a", 1));
-        let suback = client.expect(0x90);
-        assert_eq!((&suback.body[..2], suback.body.last()), (&[0, 1][..], Some(&code)), "{suback:02X?}");
-        client.send(&subscribe(version, 2, "a/+", 1));
-        assert_eq!(client.expect(0x90).body.last(), Some(&1), "another one is granted");
-    }
-    node.assert_alive();
 }
 
 #[test]

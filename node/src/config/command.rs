@@ -9,6 +9,7 @@ use crate::{
     cli::{ConfigCommand, ServeArgs},
     exit::{Exit, Failure},
     output,
+    transport::certificates::Certificates,
 };
 
 /// Runs a `config` command.
@@ -35,7 +36,7 @@ pub(crate) fn load_with(file: Option<&Path>, flags: &Flags) -> Result<Loaded, Pr
 }
 
 fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {
-    let problems = match load(serve) {
+    let problems = match load(serve).and_then(with_sound_files) {
         Ok(loaded) if as_json => {
             return on_stdout(&format!("{}\n", json!({ "ok": true, "set": loaded.origins.len(), "problems": [] })));
         }
@@ -46,6 +47,15 @@ fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {
     let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
     on_stdout(&format!("{}\n", json!({ "ok": false, "set": null, "problems": problems })))?;
     Ok(Exit::Config)
+}
+
+/// The files of TLS, read as `serve` would read them.
+fn with_sound_files(loaded: Loaded) -> Result<Loaded, Problems> {
+    let files = loaded.config.mqtt_tls().into_iter().chain(loaded.config.http_tls());
+    match files.map(Certificates::load).find_map(Result::err) {
+        None => Ok(loaded),
+        Some(bad) => Err(Problem::of_key(loaded.origin(&bad.key()), &bad.key(), bad.to_string()).into()),
+    }
 }
 
 fn on_stdout(text: &str) -> Result<Exit, Failure> {

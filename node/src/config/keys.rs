@@ -187,6 +187,9 @@ section! {
         /// How far a reading must have come before its PUBACK. `received` is not offered: a PUBACK means durable.
         "default_ack" default_ack: AckLevel = AckLevel::Committed, Rule::Choice(&["committed", "processed"]),
             "committed: the journal has synced it. processed: the handlers have run and the state has it.";
+        /// Seconds between two rounds of `$SYS/broker/...`; 0: there is no `$SYS`.
+        "sys_interval_s" sys_interval_s: u64 = limits::MQTT_SYS_INTERVAL_S, Rule::Count(0, 86_400),
+            "What has changed is published, if anybody has subscribed to it.";
     }
 }
 
@@ -209,7 +212,7 @@ section! {
         /// Of those, how many may come from one address (IPv6: one /64).
         "pre_auth_per_address" pre_auth_per_address: usize = limits::MQTT_PRE_AUTH_PER_ADDRESS, Rule::Count(1, 1_000_000),
             "A further one is closed at once, counted.";
-        /// Connections that are accepted in a second; as many at once after a quiet second.
+        /// Connections that are accepted in a second; as many at once after a quiet second. One over TLS counts as four.
         "connects_per_s" connects_per_s: u32 = limits::MQTT_CONNECTS_PER_S, Rule::Count(1, 1_000_000),
             "Others wait in the kernel's queue (4,096 for each listener and loop).";
         /// Unacknowledged QoS 1 messages to one subscriber.
@@ -239,6 +242,15 @@ section! {
         /// Subscriptions of one session.
         "subscriptions" subscriptions: usize = limits::MQTT_SUBSCRIPTIONS, Rule::Count(1, 100_000),
             "A further one is refused (SUBACK 0x97, quota exceeded).";
+        /// Subscriptions of all connections together.
+        "subscriptions_total" subscriptions_total: usize = limits::MQTT_SUBSCRIPTIONS_TOTAL, Rule::Count(1, 100_000_000),
+            "A further one is refused (SUBACK 0x97, quota exceeded).";
+        /// Retained messages.
+        "retained_messages" retained_messages: usize = limits::MQTT_RETAINED_MESSAGES, Rule::Count(0, 100_000_000),
+            "A further one is refused (v5: 0x97, quota exceeded); over 3.1.1, and as a reading or a will, it is delivered and not retained, counted.";
+        /// Bytes of all retained messages, with topics and properties and 48 a message beside.
+        "retained_bytes" retained_bytes: usize = limits::MQTT_RETAINED_BYTES, Rule::Size(4 * KIB, TIB),
+            "As at `retained_messages`.";
         /// Bytes that wait to be written to one subscriber.
         "outbound_bytes" outbound_bytes: usize = limits::MQTT_OUTBOUND_BYTES, Rule::Size(4 * KIB, GIB),
             "Messages for a subscriber that does not read are dropped, counted.";

@@ -37,13 +37,18 @@ use crate::{
     http::{state::Exporting, viewer::Seat},
     listeners::Door,
     mqtt::{
+        announcements::Announcements,
         connections::Connections,
         drops::Drops,
         outgoing::QueueLimit,
         packet::{Connect, Version},
         receipt::{self, Receipts},
-        router::{Announcements, Router},
+        replay::Replays,
+        retained::Retained,
+        retaining::Notes,
+        router::Router,
         sessions::Sessions,
+        sys_feed::Feed,
     },
     transport::{
         admission::{Admission, Lobby},
@@ -75,6 +80,14 @@ pub(crate) struct Shared {
     pub(crate) vitals: Arc<Vitals>,
     /// Whether an export is under way.
     pub(crate) exporting: Exporting,
+    /// The retained messages.
+    pub(crate) retained: Retained,
+    /// Those that are to be kept, by the loop that owns their topics.
+    pub(crate) notes: Vec<Notes>,
+    /// Subscriptions of all sessions.
+    pub(crate) subscriptions: AtomicUsize,
+    /// What was published under `$SYS`.
+    pub(crate) sys_feed: Feed,
     /// Stored sessions, by loop.
     pub(crate) stored_sessions: StoredSessions,
     /// The receipts that each loop's publishers wait for.
@@ -100,7 +113,9 @@ pub(crate) struct Settings {
     pub(crate) http_default_ack: AckLevel,
     pub(crate) mqtt_inflight: u16,
     pub(crate) mqtt_subscriptions: usize,
+    pub(crate) mqtt_subscriptions_total: usize,
     pub(crate) mqtt_outbound_bytes: usize,
+    pub(crate) mqtt_sys_interval: Duration,
     pub(crate) mqtt_receive_maximum: u16,
     pub(crate) mqtt_queue: QueueLimit,
     pub(crate) mqtt_topic_aliases: u16,
@@ -170,6 +185,19 @@ pub(crate) struct Counters {
     pub(crate) mqtt_received: AtomicU64,
     /// Messages sent to MQTT subscribers.
     pub(crate) mqtt_sent: AtomicU64,
+    /// Messages that were to be retained and were not (limits `retained_messages`, `retained_bytes`).
+    pub(crate) mqtt_not_retained: AtomicU64,
+    /// MQTT sessions now, with those whose client is away.
+    pub(crate) mqtt_sessions: AtomicUsize,
+    /// CONNECTs that were accepted.
+    pub(crate) mqtt_accepted: AtomicU64,
+    /// Most MQTT connections at a time.
+    pub(crate) mqtt_most_connections: AtomicUsize,
+    /// Packets and bytes of accepted connections, from the clients and to them.
+    pub(crate) mqtt_packets_in: AtomicU64,
+    pub(crate) mqtt_packets_out: AtomicU64,
+    pub(crate) mqtt_bytes_in: AtomicU64,
+    pub(crate) mqtt_bytes_out: AtomicU64,
     /// Messages that MQTT subscribers did not get.
     pub(crate) mqtt_dropped: Drops,
     /// Connections closed for what they sent.
@@ -180,6 +208,42 @@ pub(crate) struct Counters {
     pub(crate) viewer_conflated: AtomicU64,
     /// Viewers closed because they did not read.
     pub(crate) viewers_stalled: AtomicU64,
+}
+
+/// The MQTT traffic of one loop, counted without the others.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    packets_in: Cell<u64>,
+    packets_out: Cell<u64>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+impl Traffic {
+    pub(crate) fn came_in(&self, packets: u64, bytes: usize) {
+        self.packets_in.set(self.packets_in.get() + packets);
+        self.bytes_in.set(self.bytes_in.get() + bytes as u64);
+    }
+
+    pub(crate) fn went_out(&self, packets: u64, bytes: usize) {
+        self.packets_out.set(self.packets_out.get() + packets);
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+    }
+
+    /// Adds it to the node's counters.
+    fn settle(&self, counters: &Counters) {
+        for (of_loop, of_node) in [
+            (&self.packets_in, &counters.mqtt_packets_in),
+            (&self.packets_out, &counters.mqtt_packets_out),
+            (&self.bytes_in, &counters.mqtt_bytes_in),
+            (&self.bytes_out, &counters.mqtt_bytes_out),
+        ] {
+            let count = of_loop.take();
+            if count > 0 {
+                of_node.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// The edge of one loop.
@@ -194,6 +258,14 @@ pub(crate) struct EdgeLoop {
     pub(crate) waits: RefCell<Waits>,
     /// Subscriptions of this loop, and what other loops are interested in.
     pub(crate) router: RefCell<Router>,
+    /// Retained messages on their way to this loop's sessions.
+    pub(crate) replays: RefCell<Replays>,
+    /// The loop that has too many retained messages of this loop's publishers to keep.
+    pub(crate) crowded_notes: Cell<Option<LoopId>>,
+    /// Where the sweep of the retained messages is.
+    pub(crate) retained_cursor: RefCell<Vec<u8>>,
+    /// What this loop has read and written since its last turn.
+    pub(crate) traffic: Traffic,
     /// Live viewers on this loop's HTTP connections.
     pub(crate) seats: RefCell<Vec<Weak<Seat>>>,
     /// The read buffer that all connections of the loop share.
@@ -234,6 +306,10 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         connections: RefCell::default(),
         sessions: RefCell::default(),
         waits: RefCell::default(),
+        replays: RefCell::default(),
+        crowded_notes: Cell::default(),
+        retained_cursor: RefCell::default(),
+        traffic: Traffic::default(),
         seats: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
         announcements: Announcements::default(),
@@ -315,6 +391,8 @@ impl Edge for EdgeLoop {
 
     fn on_turn_end(&self) {
         crate::mqtt::router::forward(self);
+        crate::mqtt::retaining::keep_noted(self);
+        self.traffic.settle(&self.shared.counters);
         receipt::answer_complete(self);
         self.connections.borrow_mut().wake_dirty();
     }

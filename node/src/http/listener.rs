@@ -65,6 +65,9 @@ where
     };
     let is_mqtt = matches!(door, Door::Ws | Door::Wss);
     loop {
+        if door != Door::Http {
+            edge.lobby.wait_for_turn(door.cost()).await;
+        }
         if is_mqtt {
             edge.lobby.wait_for_room().await;
         }

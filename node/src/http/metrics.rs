@@ -84,6 +84,14 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         load(&counters.mqtt_received),
     );
     text.one("tidegate_mqtt_messages_sent_total", "counter", "Messages to subscribers.", load(&counters.mqtt_sent));
+    let retained = edge.shared.retained.size();
+    text.one("tidegate_mqtt_retained_messages", "gauge", "Retained messages.", retained.messages);
+    let help = "Bytes of the retained messages with topics, properties and places (limit retained_bytes).";
+    text.one("tidegate_mqtt_retained_bytes", "gauge", help, retained.bytes);
+    let help = "Messages with the retain flag that were not retained (limits retained_messages, retained_bytes).";
+    text.one("tidegate_mqtt_messages_not_retained_total", "counter", help, load(&counters.mqtt_not_retained));
+    let subscriptions = edge.shared.subscriptions.load(Ordering::Relaxed);
+    text.one("tidegate_mqtt_subscriptions", "gauge", "MQTT subscriptions of all sessions.", subscriptions);
     let dropped = "tidegate_mqtt_messages_dropped_total";
     text.head(dropped, "counter", "Messages that subscribers did not get, by reason.");
     for reason in DropReason::ALL {

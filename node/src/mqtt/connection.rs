@@ -20,9 +20,11 @@ use super::{
     codec,
     connections::{Close, Link},
     encode::{self, Connack, Peer},
-    frame::{Framing, frame},
+    frame::{Framing, count, frame},
     listener::Greeting,
     reason::{CodecError, ReasonCode},
+    replay::{self, Waits},
+    retaining,
     session::Stop,
     sessions,
 };
@@ -45,6 +47,9 @@ pub(crate) struct Connection {
     /// There is something in `partial` that nobody has looked at: it came with the CONNECT.
     has_rest: bool,
     ended: bool,
+    /// Bytes in the outgoing buffer that stand in the traffic's counts already: whole packets, but for what was written of the
+    /// first.
+    counted: usize,
     /// It has ended by what the client sent, who may be sending still.
     drains: bool,
     /// Runs from the goodbye on that the client has not read, or not answered by closing.
@@ -57,24 +62,19 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: Greetin
         Ok(link) => link,
         Err((reason, text)) => return refuse(edge, transport, &greeting, reason, &text),
     };
-    edge.shared.counters.mqtt_connections.fetch_add(1, Ordering::Relaxed);
+    let counters = &edge.shared.counters;
+    let now = counters.mqtt_connections.fetch_add(1, Ordering::Relaxed) + 1;
+    counters.mqtt_most_connections.fetch_max(now, Ordering::Relaxed);
+    counters.mqtt_accepted.fetch_add(1, Ordering::Relaxed);
     let connect = &greeting.connect;
     let certificate = greeting.tls.as_deref().map(|tls| &*tls.subject);
     tracing::debug!(client = connect.client_id, peer = %greeting.peer, %transport, certificate, version = ?connect.version, "connected");
     // What came right behind the CONNECT is handled before anything else is read.
     let partial = Some(greeting.rest).filter(|rest| !rest.is_empty()).map(Box::new);
     let edge = Rc::clone(edge);
-    Connection {
-        edge,
-        transport,
-        link,
-        has_rest: partial.is_some(),
-        partial,
-        ended: false,
-        drains: false,
-        goodbye: None,
-    }
-    .start();
+    let has_rest = partial.is_some();
+    Connection { edge, transport, link, has_rest, partial, ended: false, drains: false, counted: 0, goodbye: None }
+        .start();
 }
 
 /// Says no to a CONNECT.
@@ -172,7 +172,10 @@ impl Connection {
                 self.link.paused.set(true);
                 break;
             }
-            if self.edge.handle.is_pressed() || self.link.session.is_device_pressed(&self.edge) {
+            if self.edge.handle.is_pressed()
+                || retaining::is_pressed(&self.edge)
+                || self.link.session.is_device_pressed(&self.edge)
+            {
                 self.link.paused.set(true);
                 self.edge.handle.pause(task.waker());
                 break;
@@ -188,13 +191,14 @@ impl Connection {
                 Poll::Ready(Err(stop)) => self.stop(stop),
             }
         }
+        let waits = if self.ended { Waits::Quiet } else { replay::go_on(&self.edge, &self.link) };
         match self.write(task) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(())) if self.ended => self.drain(task),
             Poll::Ready(Ok(())) => {
                 // Messages that waited for room in the buffer have it now.
                 let more = self.link.session.is_behind(&self.link) && self.link.session.pump(&self.edge, &self.link);
-                if full || more {
+                if full || more || waits == Waits::Turn {
                     task.waker().wake_by_ref();
                 }
                 Poll::Pending
@@ -242,7 +246,10 @@ impl Connection {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(stop_of(&error))),
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
-            Poll::Ready(Ok(())) => Poll::Ready(self.take(read.filled())),
+            Poll::Ready(Ok(())) => {
+                edge.traffic.came_in(0, read.filled().len());
+                Poll::Ready(self.take(read.filled()))
+            }
         };
         edge.buffer.set(buffer);
         result
@@ -278,6 +285,7 @@ impl Connection {
                     // Packets count, not bytes ([MQTT-3.1.2-22]): one that never ends keeps no connection.
                     self.link.heard.set(self.edge.uptime_ms());
                     let packet = codec::decode(Some(self.link.peer.version), &found, rest).map_err(Stop::Refused)?;
+                    self.edge.traffic.came_in(1, 0);
                     self.link.session.on_packet(&self.edge, &self.link, packet)?;
                     used += found.total;
                 }
@@ -287,7 +295,15 @@ impl Connection {
 
     /// Writes what there is; at the end, the transport's goodbye, too.
     fn write(&mut self, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        ready!(self.transport.poll_write(task, &mut self.link.out.borrow_mut()))?;
+        let written = {
+            let mut out = self.link.out.borrow_mut();
+            let new = out.get(self.counted..).unwrap_or_default();
+            self.edge.traffic.went_out(count(new), new.len());
+            let written = self.transport.poll_write(task, &mut out);
+            self.counted = out.len();
+            written
+        };
+        ready!(written)?;
         if self.ended { self.transport.poll_close(task) } else { Poll::Ready(Ok(())) }
     }
 

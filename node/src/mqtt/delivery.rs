@@ -15,6 +15,7 @@ use super::{
     reason::ReasonCode,
     router::{Again, Message, Options},
     session::Session,
+    shared::Room,
     stored::Progress,
 };
 use crate::edge::EdgeLoop;
@@ -38,6 +39,7 @@ impl Session {
             qos: message.qos.min(options.qos),
             retain: options.retain_as_published && message.retain,
             subscription_ids: options.subscription_id.clone(),
+            share: options.share.clone(),
         };
         match self.take(edge, parcel) {
             Ok(delivery) => delivery,
@@ -46,6 +48,23 @@ impl Session {
                 Delivery::Dropped
             }
         }
+    }
+
+    /// How many messages with QoS 1 and 2 the client's window has room for, and whether nothing waits in front of a new one.
+    pub(crate) fn window(&self, link: &Link) -> (usize, bool) {
+        let most = usize::from(link.receive_maximum);
+        match &*self.outgoing.borrow() {
+            None => (most, true),
+            Some(outgoing) => (most.saturating_sub(outgoing.current()), outgoing.is_level()),
+        }
+    }
+
+    /// What it can take as a member of a shared subscription.
+    pub(crate) fn room(&self, edge: &EdgeLoop) -> Room {
+        let Some(link) = self.live_link() else { return Room::Away };
+        let (window, is_level) = self.window(&link);
+        let has_room = window > 0 && is_level && link.has_room(0, edge.shared.settings.mqtt_outbound_bytes);
+        if has_room { Room::Ready } else { Room::Full }
     }
 
     /// Takes a message for the client: to be written, or to wait.
@@ -118,7 +137,9 @@ impl Session {
             }
             return false;
         }
-        outgoing.begin(seq, named, Phase::Sent, self.is_stored().then_some(parcel));
+        // What came by a shared subscription is another member's if the session ends.
+        let is_kept = self.is_stored() || parcel.share.is_some();
+        outgoing.begin(seq, named, Phase::Sent, is_kept.then_some(parcel));
         if let Some(sent) = outgoing.by_seq(seq) {
             sent.written = true;
         }

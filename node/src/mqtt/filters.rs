@@ -24,7 +24,7 @@ pub(crate) struct FilterTrie<K, V> {
 
 #[derive(Debug)]
 struct Node<K, V> {
-    entries: HashMap<K, V>,
+    entries: Entries<K, V>,
     /// Literal edges that start here.
     literals: u32,
     /// The node behind `+`, or [`NONE`].
@@ -33,9 +33,19 @@ struct Node<K, V> {
     hash: u32,
 }
 
+/// What is under one filter. Most filters have one subscriber, for which a table would be five times too large.
+#[derive(Debug)]
+enum Entries<K, V> {
+    None,
+    One(K, V),
+    Many(Box<HashMap<K, V>>),
+}
+
 const ROOT: u32 = 0;
 /// No node: nothing leads to the root.
 const NONE: u32 = 0;
+/// Freed nodes that are kept for the next filters whatever else there is.
+const FREE_NODES: usize = 1_024;
 /// Stack places for 16 levels: a step replaces one by at most two.
 const INLINE: usize = 17;
 
@@ -58,9 +68,75 @@ impl Equivalent<Edge> for EdgeRef<'_> {
     }
 }
 
-impl<K, V> Node<K, V> {
+impl<K: Eq + Hash, V> Entries<K, V> {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match self {
+            Self::None => {
+                *self = Self::One(key, value);
+                None
+            }
+            Self::One(known, old) if *known == key => Some(std::mem::replace(old, value)),
+            Self::One(..) => {
+                let mut table = Box::new(HashMap::with_capacity(2));
+                table.insert(key, value);
+                if let Self::One(key, value) = std::mem::replace(self, Self::None) {
+                    table.insert(key, value);
+                }
+                *self = Self::Many(table);
+                None
+            }
+            Self::Many(table) => table.insert(key, value),
+        }
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        match self {
+            Self::None => None,
+            Self::One(known, _) if known != key => None,
+            Self::One(..) => match std::mem::replace(self, Self::None) {
+                Self::One(_, value) => Some(value),
+                _ => None,
+            },
+            Self::Many(table) => {
+                let removed = table.remove(key)?;
+                if table.len() == 1 {
+                    let last = table.drain().next();
+                    if let Some((key, value)) = last {
+                        *self = Self::One(key, value);
+                    }
+                } else if table.capacity() > 4 * table.len() {
+                    // What many have subscribed to once and few now should not hold its old table.
+                    table.shrink_to_fit();
+                }
+                Some(removed)
+            }
+        }
+    }
+
+    fn for_each(&self, mut found: impl FnMut(&K, &V)) {
+        match self {
+            Self::None => {}
+            Self::One(key, value) => found(key, value),
+            Self::Many(table) => table.iter().for_each(|(key, value)| found(key, value)),
+        }
+    }
+
+    /// Bytes on the heap.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Many(table) => size_of::<HashMap<K, V>>() + table.allocation_size(),
+            _ => 0,
+        }
+    }
+}
+
+impl<K: Eq + Hash, V> Node<K, V> {
     fn new() -> Self {
-        Self { entries: HashMap::new(), literals: 0, plus: NONE, hash: NONE }
+        Self { entries: Entries::None, literals: 0, plus: NONE, hash: NONE }
     }
 
     fn is_empty(&self) -> bool {
@@ -90,9 +166,9 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             };
         }
         let entries = &mut self.node_mut(node).entries;
-        let before = entries.allocation_size();
+        let before = entries.heap_bytes();
         let replaced = entries.insert(key, value);
-        let after = entries.allocation_size();
+        let after = entries.heap_bytes();
         self.owned_bytes = self.owned_bytes + after - before;
         self.entries += usize::from(replaced.is_none());
         replaced
@@ -110,13 +186,9 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             }
         }
         let entries = &mut self.node_mut(node).entries;
-        let before = entries.allocation_size();
+        let before = entries.heap_bytes();
         let removed = entries.remove(key)?;
-        // What many have subscribed to once and few now should not hold its old table.
-        if entries.capacity() > 4 * entries.len() {
-            entries.shrink_to_fit();
-        }
-        let after = entries.allocation_size();
+        let after = entries.heap_bytes();
         self.owned_bytes = self.owned_bytes + after - before;
         self.entries -= 1;
         while let Some((parent, level)) = path.pop() {
@@ -126,12 +198,16 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             self.drop_child(parent, level, node);
             node = parent;
         }
+        if self.free.len() > FREE_NODES && self.free.len() > self.nodes.len() / 4 * 3 {
+            self.compact();
+        }
         Some(removed)
     }
 
     /// Calls `found` for every key and value whose filter matches the topic name, in no particular order. A key with
-    /// several matching filters is found several times.
-    pub(crate) fn for_each_match(&self, topic: &str, mut found: impl FnMut(&K, &V)) {
+    /// several matching filters is found several times. Returns how many filters matched: with one, each key was found once.
+    pub(crate) fn for_each_match(&self, topic: &str, mut found: impl FnMut(&K, &V)) -> usize {
+        let mut matched = 0;
         // A node and what of the topic is still to be matched below it; `None`: the topic ends here.
         let mut stack: SmallVec<[(u32, Option<&str>); INLINE]> = SmallVec::new();
         stack.push((ROOT, Some(topic)));
@@ -140,10 +216,12 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             // [MQTT-4.7.2-1]: wildcards do not match a first level that begins with '$'.
             let wildcards = index != ROOT || !topic.starts_with('$');
             if node.hash != NONE && wildcards {
-                self.node(node.hash).entries.iter().for_each(|(key, value)| found(key, value));
+                matched += 1;
+                self.node(node.hash).entries.for_each(&mut found);
             }
             let Some(rest) = rest else {
-                node.entries.iter().for_each(|(key, value)| found(key, value));
+                matched += usize::from(!node.entries.is_empty());
+                node.entries.for_each(&mut found);
                 continue;
             };
             let (level, below) = match memchr::memchr(b'/', rest.as_bytes()) {
@@ -159,6 +237,7 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
                 stack.push((child, below));
             }
         }
+        matched
     }
 
     /// Values in the trie.
@@ -185,6 +264,25 @@ impl<K: Eq + Hash + Clone, V> FilterTrie<K, V> {
             + self.free.capacity() * size_of::<u32>()
             + self.edges.allocation_size()
             + self.owned_bytes
+    }
+
+    /// Gives the memory of freed nodes back: what many filters took for a while should not stay taken. It costs as much as
+    /// the removals before it did, at most.
+    fn compact(&mut self) {
+        let mut is_free = vec![false; self.nodes.len()];
+        self.free.iter().for_each(|&node| is_free[node as usize] = true);
+        let mut renumbered = vec![NONE; self.nodes.len()];
+        let kept = renumbered.iter_mut().zip(&is_free).filter(|(_, is_free)| !**is_free);
+        for ((renumbered, _), next) in kept.zip(ROOT..) {
+            *renumbered = next;
+        }
+        let new = |old: u32| renumbered[old as usize];
+        let nodes = std::mem::take(&mut self.nodes).into_iter().zip(is_free).filter(|(_, is_free)| !is_free);
+        self.nodes = nodes.map(|(node, _)| Node { plus: new(node.plus), hash: new(node.hash), ..node }).collect();
+        self.nodes.shrink_to_fit();
+        self.free = Vec::new();
+        let edges = std::mem::take(&mut self.edges);
+        self.edges = edges.into_iter().map(|(edge, to)| (Edge { from: new(edge.from), ..edge }, new(to))).collect();
     }
 
     fn node(&self, index: u32) -> &Node<K, V> {

@@ -147,3 +147,22 @@ fn too_large(total: usize, max_packet: usize) -> CodecError {
     let detail = format!("the packet has {total} bytes, at most {max_packet} are allowed (limit mqtt_packet_bytes)");
     CodecError::new(ReasonCode::PACKET_TOO_LARGE, detail)
 }
+/// How many packets these bytes of our own are.
+#[inline]
+pub(crate) fn count(bytes: &[u8]) -> u64 {
+    let (mut count, mut at) = (0, 0);
+    while at < bytes.len() {
+        let (mut length, mut shift) = (0_usize, 0);
+        for &byte in bytes[at + 1..].iter().take(4) {
+            at += 1;
+            length |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        at += 1 + length;
+        count += 1;
+    }
+    count
+}

@@ -20,7 +20,7 @@ use super::{
     codec, connection,
     encode::{self, Connack, Peer},
     frame::{Framing, frame},
-    packet::{Connect, Packet, Version},
+    packet::{Connect, Packet},
     reason::{CodecError, ReasonCode},
 };
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
 /// Accepts until the edge stops. Runs as a task of the loop.
 pub(crate) async fn accept(edge: Rc<EdgeLoop>, listener: TcpListener, door: Door) {
     loop {
+        edge.lobby.wait_for_turn(door.cost()).await;
         edge.lobby.wait_for_room().await;
         match listener.accept().await {
             Ok((stream, peer)) => match edge.shared.admission.enter(peer.ip(), edge.connected()) {
@@ -90,7 +91,8 @@ async fn greet(edge: Rc<EdgeLoop>, stream: TcpStream, peer: SocketAddr, place: P
     let mut guest = Guest::new(&edge, peer, place);
     let transport = match door {
         Door::Mqtts => {
-            let Some(tls) = shake_hands(&edge, stream, &guest).await else { return };
+            // Boxed, as is everything else that not every client needs: one that says nothing should cost little.
+            let Some(tls) = Box::pin(shake_hands(&edge, stream, &guest)).await else { return };
             let from = edge.shared.settings.mqtt_tls_device_id;
             guest.tls = tls.client_certificate().map(|certificate| Box::new(TlsIdentity::of(certificate, from)));
             Other::Tls(Box::new(tls)).into()
@@ -130,7 +132,7 @@ async fn shake_hands(edge: &EdgeLoop, stream: TcpStream, guest: &Guest) -> Optio
 async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
     let peer = guest.peer;
     match timeout_at(guest.deadline, read_connect(&edge, &mut transport)).await {
-        Ok(Ok(Some((connect, rest)))) => welcome(&edge, transport, guest, connect, rest).await,
+        Ok(Ok(Some((connect, rest)))) => Box::pin(welcome(&edge, transport, guest, connect, rest)).await,
         // Gone before it said anything whole: a port scan or a health check.
         Ok(Ok(None)) => tracing::debug!(%peer, "closed before its CONNECT"),
         Ok(Err(Greeted::Io(error))) => tracing::debug!(%peer, %error, "lost before its CONNECT"),
@@ -139,12 +141,12 @@ async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
             tracing::warn!(%peer, reason = %error.reason, "refused a CONNECT: {}", error.detail);
             let mut out = Vec::new();
             encode::refuse_connect(&mut out, &error);
-            transport.close_with(out).await;
+            Box::pin(transport.close_with(out)).await;
         }
         Ok(Err(Greeted::Stranger(found))) => {
             edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%peer, "refused a connection: {}", found.advice);
-            transport.close_with(found.answer.to_vec()).await;
+            Box::pin(transport.close_with(found.answer.to_vec())).await;
         }
         Err(_) => {
             let limit = edge.shared.settings.mqtt_connect_timeout;
@@ -209,6 +211,7 @@ async fn read_connect(edge: &EdgeLoop, transport: &mut Transport) -> Result<Opti
             Framing::Complete(found) => {
                 let packet = codec::decode(None, &found, &bytes).map_err(Greeted::Bad)?;
                 let Packet::Connect(connect) = packet else { return Ok(None) };
+                edge.traffic.came_in(1, bytes.len());
                 bytes.drain(..found.total);
                 return Ok(Some((connect, bytes)));
             }
@@ -277,13 +280,6 @@ fn refusal(edge: &EdgeLoop, connect: &Connect, tls: Option<&TlsIdentity>) -> Opt
     if let Some(text) = tls.and_then(|tls| tls.refuses(&connect.client_id)) {
         return Some((ReasonCode::CLIENT_ID_NOT_VALID, text));
     }
-    let will = connect.will.as_ref()?;
-    if will.retain && connect.version == Version::V5 {
-        return Some((
-            ReasonCode::RETAIN_NOT_SUPPORTED,
-            "the will is to be retained; this node retains nothing".to_owned(),
-        ));
-    }
     None
 }
 
@@ -293,11 +289,9 @@ pub(crate) fn acceptance<'a>(edge: &EdgeLoop, greeting: &'a Greeting, expiry: u3
     Connack {
         session_expiry: (connect.session_expiry != expiry).then_some(expiry),
         receive_maximum: NonZeroU16::new(settings.mqtt_receive_maximum),
-        retain_available: false,
         maximum_packet_size: u32::try_from(settings.mqtt_packet_bytes).ok().and_then(NonZeroU32::new),
         assigned_client_id: greeting.assigned.then_some(greeting.connect.client_id.as_str()),
         topic_alias_maximum: settings.mqtt_topic_aliases,
-        shared_available: false,
         server_keep_alive: settings.mqtt_keep_alive(connect),
         ..Connack::accepted(present)
     }

@@ -22,7 +22,12 @@ pub(crate) struct Parcel {
     /// The flag that the client sees.
     pub(crate) retain: bool,
     pub(crate) subscription_ids: SmallVec<[NonZeroU32; 1]>,
+    /// The shared subscription that it came by.
+    pub(crate) share: Option<Arc<str>>,
 }
+
+/// A message and the shared subscription that it came by.
+pub(crate) type Shared = (Arc<str>, Arc<Message>);
 
 /// A message that has its packet id.
 #[derive(Debug)]
@@ -189,6 +194,20 @@ impl Outgoing {
         waiting.any(|of| of == origin) || self.inflight.iter().any(|sent| sent.origin == origin)
     }
 
+    /// The session is over. Returns how many messages are lost, and those that another member of their shared subscription may
+    /// have: what was not sent, and what was sent with QoS 1 and not acknowledged ([MQTT-4.8.2-4], [MQTT-4.8.2-5]).
+    pub(crate) fn into_shared(self) -> (usize, Vec<Shared>) {
+        let all = self.undelivered();
+        let may_go = |sent: &Inflight| {
+            let qos = sent.parcel.as_ref().map(|parcel| parcel.qos);
+            sent.phase == Phase::Held || (sent.phase == Phase::Sent && qos == Some(QoS::AtLeastOnce))
+        };
+        let sent = self.inflight.into_iter().filter(may_go).filter_map(|sent| sent.parcel);
+        let parcels = sent.chain(self.waiting.into_iter().map(|(_, parcel)| parcel));
+        let shared: Vec<_> = parcels.filter_map(|parcel| Some((parcel.share?, parcel.message))).collect();
+        (all - shared.len(), shared)
+    }
+
     /// The numbers of all messages.
     pub(crate) fn seqs(&self) -> impl Iterator<Item = u64> {
         self.inflight.iter().map(|sent| sent.seq).chain(self.waiting.iter().map(|(seq, _)| *seq))
@@ -227,7 +246,13 @@ mod tests {
 
     fn parcel(bytes: usize, origin: u64) -> Parcel {
         let message = Message { payload: vec![0; bytes].into(), origin, ..Message::new("t", QoS::AtLeastOnce) };
-        Parcel { message: Arc::new(message), qos: QoS::AtLeastOnce, retain: false, subscription_ids: SmallVec::new() }
+        Parcel {
+            message: Arc::new(message),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: SmallVec::new(),
+            share: None,
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     ops::ControlFlow,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tidegate_actors::{ids::LoopId, placement, store::StoreError};
 
 use super::{
+    announcements::{self, Change},
     keeping,
     outgoing::Parcel,
     router,
@@ -104,21 +105,21 @@ async fn on_loop<T: Send + 'static>(
 
 /// Takes pairs of this loop's sessions.
 fn take(edge: &Rc<EdgeLoop>, pairs: &[Pair]) {
-    let mut filters = Vec::new();
+    let mut changes = Vec::new();
     for (key, value) in pairs {
-        if let Err(error) = take_one(edge, key, value, &mut filters) {
+        if let Err(error) = take_one(edge, key, value, &mut changes) {
             let name = String::from_utf8_lossy(key).into_owned();
             tracing::error!(key = name, %error, "a stored pair of an MQTT session cannot be read; it is left as it is");
         }
     }
-    router::announce(edge, filters, true, || {});
+    announcements::announce(edge, changes, || {});
 }
 
-fn take_one(edge: &Rc<EdgeLoop>, key: &Bytes, value: &[u8], filters: &mut Vec<Box<str>>) -> Result<(), Unreadable> {
+fn take_one(edge: &Rc<EdgeLoop>, key: &Bytes, value: &[u8], changes: &mut Vec<Change>) -> Result<(), Unreadable> {
     let kind = &key[..1];
     if kind == stored::SESSIONS {
         let client_id = std::str::from_utf8(&key[1..]).map_err(|error| Unreadable(error.to_string()))?;
-        return take_session(edge, client_id, stored::decode_session(value)?, filters);
+        return take_session(edge, client_id, stored::decode_session(value)?, changes);
     }
     let session = stored::owner(key).and_then(|client_id| edge.sessions.borrow().find(client_id));
     let Some(session) = session else {
@@ -153,18 +154,18 @@ fn take_session(
     edge: &Rc<EdgeLoop>,
     client_id: &str,
     stored: StoredSession,
-    filters: &mut Vec<Box<str>>,
+    changes: &mut Vec<Change>,
 ) -> Result<(), Unreadable> {
     let StoredSession { principal, expiry, disconnected, subscriptions, will } = stored;
     let expiry = edge.shared.settings.mqtt_session_expiry(expiry);
     let session = edge.sessions.borrow_mut().add(client_id, principal, expiry);
+    edge.shared.counters.mqtt_sessions.fetch_add(1, Ordering::Relaxed);
     session.kept.set(true);
     edge.shared.stored_sessions.add(edge.handle.id());
     *session.will.borrow_mut() = will.map(Box::new);
     for (filter, subscription) in subscriptions {
-        if router::subscribe(edge, &filter, session.key, subscription.options()) {
-            filters.push(filter.clone());
-        }
+        let (_, change) = router::subscribe(edge, &filter, &session, subscription);
+        changes.extend(change);
         session.filter_bytes.set(session.filter_bytes.get() + filter.len());
         session.subscriptions.borrow_mut().insert(filter, subscription);
     }

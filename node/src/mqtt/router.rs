@@ -1,122 +1,73 @@
 //! Which session gets a message: the subscriptions of this loop's sessions, and what other loops are interested in.
 //!
 //! Every loop has its own index, so a publish takes no lock. A loop tells the others each filter that its first session
-//! subscribes to; they keep it under the loop's number, and send it a matching message once, whatever the number of its
-//! subscribers. Messages for other loops are collected and leave at the end of the turn.
+//! subscribes to ([`super::announcements`]); they keep it under the loop's number, and send it a matching message once, whatever
+//! the number of its subscribers. Of a shared subscription each loop knows how many members the others have, and the
+//! publisher's loop chooses one ([`super::shared`]). What becomes of a message is in [`super::route`].
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    num::{NonZeroU16, NonZeroU32},
     rc::Rc,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, atomic::Ordering},
 };
 
-use bytes::Bytes;
 use hashbrown::HashMap;
-use smallvec::SmallVec;
-use tidegate_actors::{event_loop::LoopMessage, ids::LoopId, limits, turn::Shown};
+use tidegate_actors::ids::LoopId;
 
 use super::{
-    connections::ConnectionKey, delivery::Delivery, drops::DropReason, filters::FilterTrie, keeping, packet::QoS,
-    receipt::Receipt, session::SessionKey,
+    announcements::{self, Change},
+    filters::FilterTrie,
+    packet::QoS,
+    route::Outbound,
+    session::{Session, SessionKey, Subscription},
+    shared::{ShareId, Shares},
+    sys,
+    topic::{self, SHARE},
+};
+pub(crate) use super::{
+    message::{Again, Message, Options},
+    route::{forward, hand_on, publish, publish_shown},
 };
 use crate::edge::EdgeLoop;
 
-/// A message on its way to subscribers; shared by all of them.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) topic: Box<str>,
-    pub(crate) payload: Bytes,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-    /// MQTT 5 properties as on the wire.
-    pub(crate) properties: Box<[u8]>,
-    /// When it is worthless, in milliseconds of uptime.
-    pub(crate) deadline: Option<u64>,
-    /// The session that published it, for subscriptions with no local.
-    pub(crate) from: Option<(LoopId, SessionKey)>,
-    /// Names a message with QoS 2 of a stored session; 0: it has no name.
-    pub(crate) origin: u64,
-    /// Was the message, under its name, routed before?
-    pub(crate) again: Again,
-}
-
-/// See [`Message::again`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Again {
-    /// No.
-    #[default]
-    No,
-    /// Perhaps, before a crash: who has it already does not get it again.
-    BeforeACrash,
-    /// Yes: nobody gets it again, and who stores it still has to make it durable.
-    SinceTheStart,
-}
-
-impl Message {
-    /// An empty message.
-    pub(crate) fn new(topic: impl Into<Box<str>>, qos: QoS) -> Self {
-        Self {
-            topic: topic.into(),
-            payload: Bytes::new(),
-            qos,
-            retain: false,
-            properties: Box::default(),
-            deadline: None,
-            from: None,
-            origin: 0,
-            again: Again::No,
-        }
-    }
-
-    /// Has its message expiry interval passed?
-    pub(crate) fn is_expired(&self, now: u64) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
-    }
-
-    /// Seconds that it has left to live ([MQTT-3.3.2-6]), rounded up.
-    pub(crate) fn seconds_left(&self, now: impl FnOnce() -> u64) -> Option<u32> {
-        let left = self.deadline?.saturating_sub(now()).div_ceil(1_000);
-        Some(u32::try_from(left).unwrap_or(u32::MAX))
-    }
-}
-
-/// The options of a subscription.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Options {
-    pub(crate) qos: QoS,
-    pub(crate) no_local: bool,
-    pub(crate) retain_as_published: bool,
-    pub(crate) subscription_id: SmallVec<[NonZeroU32; 1]>,
-}
-
 /// Who has subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Subscriber {
+pub(super) enum Subscriber {
     Here(SessionKey),
     Loop(LoopId),
+    Share(ShareId),
 }
 
-/// A message on its way to another loop, with the receipt that its publisher waits for.
-type Outbound = (Arc<Message>, Option<Arc<Receipt>>);
+/// What is kept of a subscriber that is no session.
+const ANY: Subscription = Subscription { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: true, id: None };
 
 /// The index of one loop.
 pub(crate) struct Router {
-    me: LoopId,
-    trie: FilterTrie<Subscriber, Options>,
+    pub(super) me: LoopId,
+    pub(super) trie: FilterTrie<Subscriber, Subscription>,
+    pub(super) shares: Shares<SessionKey, Subscription>,
     /// How many sessions of this loop have each filter.
     filters: HashMap<Box<str>, u32>,
-    outbox: Vec<Vec<Outbound>>,
+    pub(super) outbox: Vec<Vec<Outbound>>,
     /// Filters, here and elsewhere, that may match what the node itself publishes.
     listeners: usize,
+    /// Those below `$SYS`.
+    sys_listeners: usize,
+    /// The sessions that a message matches: kept for its memory.
+    pub(super) matched: Vec<(SessionKey, Subscription)>,
 }
 
 impl Router {
     pub(crate) fn new(me: LoopId, loops: usize) -> Self {
-        let outbox = (0..loops).map(|_| Vec::new()).collect();
-        Self { me, trie: FilterTrie::new(), filters: HashMap::new(), outbox, listeners: 0 }
+        Self {
+            me,
+            trie: FilterTrie::new(),
+            shares: Shares::new(),
+            filters: HashMap::new(),
+            outbox: (0..loops).map(|_| Vec::new()).collect(),
+            listeners: 0,
+            sys_listeners: 0,
+            matched: Vec::new(),
+        }
     }
 
     /// Is there any subscription at all?
@@ -124,45 +75,106 @@ impl Router {
         self.trie.is_empty()
     }
 
-    /// Adds a session's subscription. Returns whether its filter is new on this loop, so that the others must hear of it.
-    fn subscribe(&mut self, filter: &str, key: SessionKey, options: Options) -> bool {
-        if self.trie.insert(filter, Subscriber::Here(key), options).is_some() {
-            return false;
-        }
-        self.listeners += usize::from(may_match_shown(filter));
-        let count = self.filters.entry_ref(filter).or_insert(0);
-        *count += 1;
-        *count == 1
+    /// Does anybody want to know how the node fares?
+    pub(crate) fn wants_sys(&self) -> bool {
+        self.sys_listeners > 0
     }
 
-    /// Takes a subscription away. `None`: there was none; else whether it was the loop's last with this filter.
-    fn unsubscribe(&mut self, filter: &str, key: SessionKey) -> Option<bool> {
-        self.trie.remove(filter, &Subscriber::Here(key))?;
-        self.listeners -= usize::from(may_match_shown(filter));
+    /// Shared subscriptions that this loop knows of, with members here or elsewhere.
+    pub(crate) fn shares(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// Adds a session's subscription. Returns whether it is new, and what the other loops must hear of it.
+    fn subscribe(
+        &mut self,
+        filter: &str,
+        key: SessionKey,
+        subscription: Subscription,
+        is_connected: bool,
+    ) -> (bool, Option<Change>) {
+        if let Some((_, shared)) = topic::split_share(filter) {
+            let (id, is_new, replaced) = self.shares.join(filter, key, subscription, is_connected);
+            if is_new {
+                self.insert(shared, Subscriber::Share(id), ANY);
+            }
+            return (replaced.is_none(), self.share_change(filter));
+        }
+        if !self.insert(filter, Subscriber::Here(key), subscription) {
+            return (false, None);
+        }
+        let count = self.filters.entry_ref(filter).or_insert(0);
+        *count += 1;
+        let change = (*count == 1).then(|| Change::Interest { filter: filter.into(), gained: true });
+        (true, change)
+    }
+
+    /// Takes a subscription away. `None`: there was none; else what the other loops must hear of it.
+    fn unsubscribe(&mut self, filter: &str, key: SessionKey) -> Option<Option<Change>> {
+        if topic::split_share(filter).is_some() {
+            self.shares.leave(filter, key)?;
+            let change = self.share_change(filter);
+            self.drop_empty_share(filter);
+            return Some(change);
+        }
+        if !self.remove(filter, Subscriber::Here(key)) {
+            return None;
+        }
         let count = self.filters.get_mut(filter)?;
         *count -= 1;
         if *count > 0 {
-            return Some(false);
+            return Some(None);
         }
         self.filters.remove(filter);
-        Some(true)
+        Some(Some(Change::Interest { filter: filter.into(), gained: false }))
     }
 
-    /// Another loop gains or loses interest in a filter.
-    fn interest(&mut self, filter: &str, id: LoopId, gained: bool) {
-        if gained {
-            let options = Options {
-                qos: QoS::ExactlyOnce,
-                no_local: false,
-                retain_as_published: true,
-                subscription_id: SmallVec::new(),
-            };
-            if self.trie.insert(filter, Subscriber::Loop(id), options).is_none() {
-                self.listeners += usize::from(may_match_shown(filter));
+    /// A loop has told of a change.
+    fn hear(&mut self, id: LoopId, change: &Change) {
+        match change {
+            Change::Interest { filter, gained: true } => {
+                self.insert(filter, Subscriber::Loop(id), ANY);
             }
-        } else if self.trie.remove(filter, &Subscriber::Loop(id)).is_some() {
-            self.listeners -= usize::from(may_match_shown(filter));
+            Change::Interest { filter, gained: false } => {
+                self.remove(filter, Subscriber::Loop(id));
+            }
+            Change::Share { name, members } => match (self.shares.hear(name, id, *members), topic::split_share(name)) {
+                (Some((share, true)), Some((_, filter))) => {
+                    self.insert(filter, Subscriber::Share(share), ANY);
+                }
+                (Some(_), _) => self.drop_empty_share(name),
+                (None, _) => {}
+            },
         }
+    }
+
+    fn share_change(&self, name: &str) -> Option<Change> {
+        let id = self.shares.id(name)?;
+        let members = self.shares.members_here(id);
+        Some(Change::Share { name: Arc::clone(self.shares.name(id)?), members })
+    }
+
+    fn drop_empty_share(&mut self, name: &str) {
+        if let Some(id) = self.shares.id(name)
+            && let Some((_, filter)) = topic::split_share(name)
+            && self.shares.drop_if_empty(id)
+        {
+            self.remove(filter, Subscriber::Share(id));
+        }
+    }
+
+    fn insert(&mut self, filter: &str, subscriber: Subscriber, subscription: Subscription) -> bool {
+        let is_new = self.trie.insert(filter, subscriber, subscription).is_none();
+        self.listeners += usize::from(is_new && may_match_shown(filter));
+        self.sys_listeners += usize::from(is_new && sys::may_match(filter));
+        is_new
+    }
+
+    fn remove(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+        let removed = self.trie.remove(filter, &subscriber).is_some();
+        self.listeners -= usize::from(removed && may_match_shown(filter));
+        self.sys_listeners -= usize::from(removed && sys::may_match(filter));
+        removed
     }
 }
 
@@ -179,205 +191,65 @@ fn may_match_shown(filter: &str) -> bool {
     }
 }
 
-/// Subscribes a session. `done` runs once every loop knows of the filter: then a SUBACK may promise it.
-pub(crate) fn subscribe(edge: &Rc<EdgeLoop>, filter: &str, key: SessionKey, options: Options) -> bool {
-    let is_new = edge.router.borrow_mut().subscribe(filter, key, options);
+// ---- subscriptions
+
+/// Subscribes a session, to a shared subscription too. Returns whether that is new to it, and what must be announced before a
+/// SUBACK may promise it.
+pub(crate) fn subscribe(
+    edge: &EdgeLoop,
+    filter: &str,
+    session: &Session,
+    subscription: Subscription,
+) -> (bool, Option<Change>) {
+    let is_connected = session.link.borrow().is_some();
+    let (is_new, change) = edge.router.borrow_mut().subscribe(filter, session.key, subscription, is_connected);
+    edge.shared.subscriptions.fetch_add(usize::from(is_new), Ordering::Relaxed);
     update_listening(edge);
-    is_new
-}
-
-/// Tells every other loop that this loop wants (or no longer wants) messages for `filters`; `done` runs here when all know.
-pub(crate) fn announce(edge: &Rc<EdgeLoop>, filters: Vec<Box<str>>, gained: bool, done: impl FnOnce() + 'static) {
-    if filters.is_empty() || edge.others().next().is_none() {
-        done();
-        return;
-    }
-    let announcements = &edge.announcements;
-    announcements.waiting.borrow_mut().push_back(Announcement {
-        filters: filters.into(),
-        gained,
-        done: Box::new(done),
-    });
-    announcements.under_way.set(announcements.under_way.get() + 1);
-    if !announcements.sending.replace(true) {
-        actix_rt::spawn(send_announcements(Rc::clone(edge)));
-    }
-}
-
-/// What a loop has to tell the others about its subscriptions. One task sends it in order: a filter that is lost and gained
-/// again must arrive so.
-#[derive(Default)]
-pub(crate) struct Announcements {
-    waiting: RefCell<VecDeque<Announcement>>,
-    /// The task is there.
-    sending: Cell<bool>,
-    /// Announcements that not every loop has heard.
-    under_way: Cell<usize>,
-}
-
-struct Announcement {
-    filters: Arc<[Box<str>]>,
-    gained: bool,
-    done: Box<dyn FnOnce()>,
-}
-
-impl Announcements {
-    /// Is there any that not every loop has heard?
-    pub(crate) fn are_under_way(&self) -> bool {
-        self.under_way.get() > 0
-    }
-}
-
-async fn send_announcements(edge: Rc<EdgeLoop>) {
-    let me = edge.handle.id();
-    loop {
-        let next = edge.announcements.waiting.borrow_mut().pop_front();
-        let Some(Announcement { filters, gained, done }) = next else { break };
-        let mut answers = Vec::new();
-        for id in edge.others() {
-            let filters = Arc::clone(&filters);
-            let (reply, answer) = tokio::sync::oneshot::channel::<()>();
-            let task = Box::new(move |_: &_| {
-                let other = crate::edge::here();
-                filters.iter().for_each(|filter| other.router.borrow_mut().interest(filter, me, gained));
-                update_listening(&other);
-                drop(reply);
-            });
-            let outlet = &edge.handle.services().outlets[id.index()];
-            let mut message = LoopMessage::Task(task);
-            // An interest must not get lost: a full inbox is tried again.
-            while let Err(back) = outlet.try_send(message) {
-                message = back;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            answers.push(answer);
-        }
-        // The next one need not wait for the answers: inboxes keep the order.
-        let edge = Rc::clone(&edge);
-        actix_rt::spawn(async move {
-            futures_util::future::join_all(answers).await;
-            edge.announcements.under_way.set(edge.announcements.under_way.get() - 1);
-            done();
-        });
-    }
-    edge.announcements.sending.set(false);
+    // Known here is not yet known everywhere while an announcement is on its way.
+    let again = || Change::Interest { filter: filter.into(), gained: true };
+    let is_known = !edge.announcements.are_under_way() || filter.starts_with(SHARE);
+    (is_new, change.or_else(|| (!is_known).then(again)))
 }
 
 /// Ends a session's subscription; returns whether it existed.
 pub(crate) fn unsubscribe(edge: &Rc<EdgeLoop>, filter: &str, key: SessionKey) -> bool {
-    let removed = edge.router.borrow_mut().unsubscribe(filter, key);
-    if removed == Some(true) {
-        announce(edge, vec![filter.into()], false, || {});
-    }
+    let Some(change) = edge.router.borrow_mut().unsubscribe(filter, key) else { return false };
+    edge.shared.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    announcements::announce(edge, change.into_iter().collect(), || {});
     update_listening(edge);
-    removed.is_some()
+    true
+}
+
+/// A session's connection has come or gone: members of shared subscriptions that are connected come first.
+pub(crate) fn presence(edge: &Rc<EdgeLoop>, session: &Session, is_connected: bool) {
+    let mut changes = Vec::new();
+    let router = &mut *edge.router.borrow_mut();
+    for filter in session.subscriptions.borrow().keys().filter(|filter| filter.starts_with(SHARE)) {
+        if router.shares.set_connected(filter, session.key, is_connected) {
+            changes.extend(router.share_change(filter));
+        }
+    }
+    if !changes.is_empty() {
+        announcements::announce(edge, changes, || {});
+    }
+}
+
+/// Another loop has told of its subscriptions.
+pub(crate) fn hear(edge: &EdgeLoop, id: LoopId, changes: &[Change]) {
+    let mut router = edge.router.borrow_mut();
+    changes.iter().for_each(|change| router.hear(id, change));
+    drop(router);
+    update_listening(edge);
 }
 
 fn update_listening(edge: &EdgeLoop) {
     edge.handle.listen(edge.router.borrow().listeners > 0);
 }
 
-/// Delivers a message to the subscribers of this loop and collects it for the others. `publisher`: the connection and the packet
-/// id that are answered. Returns whether the answer must wait for a receipt too, because stored sessions get the message.
-pub(crate) fn publish(edge: &EdgeLoop, message: Message, publisher: Option<(ConnectionKey, NonZeroU16)>) -> bool {
-    let mut receipt = None;
-    route(edge, &Arc::new(message), publisher, &mut receipt, true);
-    receipt.is_some()
-}
-
-fn route(
-    edge: &EdgeLoop,
-    message: &Arc<Message>,
-    publisher: Option<(ConnectionKey, NonZeroU16)>,
-    receipt: &mut Option<Arc<Receipt>>,
-    also_others: bool,
-) {
-    let mut loops = SmallVec::<[LoopId; 8]>::new();
-    let mut here = SmallVec::<[(SessionKey, Options); 4]>::new();
-    let router = &mut *edge.router.borrow_mut();
-    router.trie.for_each_match(&message.topic, |subscriber, options| match *subscriber {
-        Subscriber::Loop(id) if also_others && !loops.contains(&id) => loops.push(id),
-        Subscriber::Loop(_) => {}
-        Subscriber::Here(key) if options.no_local && message.from == Some((router.me, key)) => {}
-        // A client with overlapping subscriptions gets the message once, at the highest QoS ([MQTT-3.3.4-3]).
-        Subscriber::Here(key) => match here.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, merged)) => {
-                merged.qos = merged.qos.max(options.qos);
-                merged.retain_as_published |= options.retain_as_published;
-                merged.subscription_id.extend_from_slice(&options.subscription_id);
-            }
-            None => here.push((key, options.clone())),
-        },
-    });
-    let new_receipt = || publisher.map(|(connection, id)| Receipt::new(edge, connection, id));
-    for id in loops {
-        if edge.shared.stored_sessions.are_on(id) && receipt.is_none() {
-            *receipt = new_receipt();
-        }
-        let outbox = &mut router.outbox[id.index()];
-        if outbox.len() < limits::HANDOVER {
-            if outbox.is_empty() {
-                edge.handle.wake();
-            }
-            outbox.push((Arc::clone(message), receipt.clone()));
-        } else {
-            edge.shared.counters.mqtt_dropped.count(DropReason::Loop, 1);
-            if let Some(receipt) = receipt {
-                receipt.fail();
-            }
-        }
-    }
-    if here.is_empty() {
-        return;
-    }
-    let mut is_stored = false;
-    for (key, options) in here {
-        let session = edge.sessions.borrow().get(key);
-        is_stored |= session.is_some_and(|session| session.deliver(edge, message, &options) == Delivery::Stored);
-    }
-    if is_stored && receipt.is_none() {
-        *receipt = new_receipt();
-    }
-    if let Some(receipt) = receipt.clone().filter(|_| is_stored) {
-        keeping::when_durable(edge, move || drop(receipt));
-    }
-    edge.handle.wake();
-}
-
-/// A device's new state, or an event of its handlers, as the MQTT message that subscribers see.
-pub(crate) fn publish_shown(edge: &EdgeLoop, shown: &Shown) {
-    let device = &shown.update.device;
-    let topic = match &shown.event {
-        None => format!("devices/{device}/state"),
-        Some(name) => format!("devices/{device}/events/{}", name.replace(['/', '+', '#', '\0'], "_")),
-    };
-    publish(edge, Message { payload: shown.update.json(), ..Message::new(topic, QoS::AtMostOnce) }, None);
-}
-
-/// Sends what was collected for other loops.
-pub(crate) fn forward(edge: &EdgeLoop) {
-    for id in edge.others() {
-        let messages = std::mem::take(&mut edge.router.borrow_mut().outbox[id.index()]);
-        if messages.is_empty() {
-            continue;
-        }
-        let count = messages.len() as u64;
-        let receipts: SmallVec<[_; 8]> = messages.iter().filter_map(|(_, receipt)| receipt.clone()).collect();
-        let delivered = edge.on_loop(id, move |other| {
-            for (message, mut receipt) in messages {
-                route(other, &message, None, &mut receipt, false);
-            }
-        });
-        if !delivered {
-            edge.shared.counters.mqtt_dropped.count(DropReason::Loop, count);
-            receipts.iter().for_each(|receipt| receipt.fail());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mqtt::shared::Members;
 
     #[test]
     fn only_filters_that_can_match_make_the_node_publish() {
@@ -395,21 +267,43 @@ mod tests {
         }
     }
 
+    fn interest(filter: &str, gained: bool) -> Option<Change> {
+        Some(Change::Interest { filter: filter.into(), gained })
+    }
+
+    fn share(name: &str, connected: u32, away: u32) -> Option<Change> {
+        Some(Change::Share { name: name.into(), members: Members { connected, away } })
+    }
+
     #[test]
     fn the_other_loops_hear_of_a_filter_once() {
-        let options = Options {
-            qos: QoS::AtMostOnce,
-            no_local: false,
-            retain_as_published: false,
-            subscription_id: SmallVec::new(),
-        };
         let mut router = Router::new(LoopId(0), 2);
-        assert!(router.subscribe("a/+", 1, options.clone()));
-        assert!(!router.subscribe("a/+", 2, options.clone()));
-        assert!(!router.subscribe("a/+", 2, options), "subscribing again replaces the options");
-        assert_eq!(router.unsubscribe("a/+", 1), Some(false));
+        assert_eq!(router.subscribe("a/+", 1, ANY, true), (true, interest("a/+", true)));
+        assert_eq!(router.subscribe("a/+", 2, ANY, true), (true, None));
+        assert_eq!(router.subscribe("a/+", 2, ANY, true), (false, None), "subscribing again replaces the options");
+        assert_eq!(router.unsubscribe("a/+", 1), Some(None));
         assert_eq!(router.unsubscribe("a/+", 1), None);
-        assert_eq!(router.unsubscribe("a/+", 2), Some(true));
+        assert_eq!(router.unsubscribe("a/+", 2), Some(interest("a/+", false)));
+        assert!(router.is_empty() && router.filters.is_empty());
+    }
+
+    #[test]
+    fn the_other_loops_hear_of_every_member_and_nothing_is_left_of_a_share() {
+        const NAME: &str = "$share/g/devices/#";
+        let mut router = Router::new(LoopId(0), 2);
+        assert_eq!(router.subscribe(NAME, 1, ANY, true), (true, share(NAME, 1, 0)));
+        assert_eq!(router.subscribe(NAME, 2, ANY, false), (true, share(NAME, 1, 1)));
+        assert_eq!(router.listeners, 1, "one for the share");
+        router.hear(LoopId(1), &share(NAME, 3, 0).unwrap());
+        assert_eq!(router.unsubscribe(NAME, 1), Some(share(NAME, 0, 1)));
+        assert_eq!(router.unsubscribe(NAME, 2), Some(share(NAME, 0, 0)));
+        assert_eq!(router.unsubscribe(NAME, 2), None);
+        assert!(!router.is_empty(), "loop 1 has members");
+        router.hear(LoopId(1), &share(NAME, 0, 0).unwrap());
         assert!(router.is_empty());
+        assert_eq!((router.listeners, router.shares()), (0, 0));
+        router.hear(LoopId(1), &share(NAME, 1, 0).unwrap());
+        assert_eq!(router.subscribe(NAME, 1, ANY, true), (true, share(NAME, 1, 0)));
+        assert_eq!(router.shares(), 1);
     }
 }

@@ -17,17 +17,21 @@ use smallvec::SmallVec;
 use tidegate_actors::{ids::DeviceId, limits};
 
 use super::{
+    announcements,
     connections::Link,
     deferred::{Deferred, Name, Owned},
     encode,
     incoming::{Arrival, Incoming},
     keeping,
     outgoing::Outgoing,
-    packet::{Ack, Disconnect, Packet, Publish, QoS, Subscribe, SubscribeFilter, Unsubscribe, Version, Will},
+    packet::{
+        Ack, Disconnect, Packet, Publish, QoS, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, Version, Will,
+    },
     readings,
     reason::{CodecError, ReasonCode},
-    router::{self, Again, Message, Options},
-    stored,
+    replay, retaining,
+    router::{self, Again, Message},
+    stored, sys, topic,
     topics::Target,
 };
 use crate::edge::EdgeLoop;
@@ -84,18 +88,6 @@ pub(crate) struct Subscription {
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     pub(crate) id: Option<NonZeroU32>,
-}
-
-impl Subscription {
-    /// What the router keeps of it.
-    pub(crate) fn options(self) -> Options {
-        Options {
-            qos: self.qos,
-            no_local: self.no_local,
-            retain_as_published: self.retain_as_published,
-            subscription_id: self.id.into_iter().collect(),
-        }
-    }
 }
 
 impl Session {
@@ -204,10 +196,6 @@ impl Session {
         link: &Rc<Link>,
         publish: &Publish<'_>,
     ) -> Result<(), CodecError> {
-        if publish.retain && link.peer.version == Version::V5 {
-            let detail = "a retained message, but the CONNACK says Retain Available 0";
-            return Err(CodecError::new(ReasonCode::RETAIN_NOT_SUPPORTED, detail));
-        }
         let mut name = Name::default();
         if let Some(id) = publish.packet_id {
             let exactly_once = publish.qos == QoS::ExactlyOnce;
@@ -239,8 +227,26 @@ impl Session {
 
     /// Hands a message to whom it is for.
     fn pass_on(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
-        if !edge.router.borrow().is_empty() {
+        if let Err((reason, text)) = self.may_publish(link, publish) {
+            link.answer(publish.packet_id, reason, text);
+            return;
+        }
+        let target = Target::of(publish.topic);
+        if publish.retain || !edge.router.borrow().is_empty() {
             let message = Message { origin: name.origin, again: name.again, ..message_of(edge, link, publish) };
+            if publish.retain
+                && link.peer.version == Version::V5
+                && let Err(full) = retaining::check(edge, &message)
+            {
+                let text = full.to_string();
+                if target == Target::Plain {
+                    retaining::refused(edge, &message.topic, full);
+                    link.answer(publish.packet_id, ReasonCode::QUOTA_EXCEEDED, &text);
+                    return;
+                }
+                // A reading is taken all the same.
+                publish.packet_id.into_iter().for_each(|id| link.remark(id, &text));
+            }
             let wants_receipt = publish.packet_id.map(|id| (link.key, id));
             if router::publish(edge, message, wants_receipt)
                 && let Some(id) = publish.packet_id
@@ -248,12 +254,22 @@ impl Session {
                 link.answers.borrow_mut().expect_more(id);
             }
         }
-        match Target::of(publish.topic) {
+        match target {
             Target::Reading(device, channel) => {
                 readings::take(edge, link, publish, (device, self.device.as_ref()), channel, name.origin);
             }
             Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
+    }
+
+    /// The node alone speaks under `$SYS`. MQTT 3.1.1 has no word for that.
+    fn may_publish(&self, link: &Link, publish: &Publish<'_>) -> Result<(), (ReasonCode, &'static str)> {
+        if !publish.topic.starts_with(sys::ROOT) {
+            return Ok(());
+        }
+        let text = "topics that begin with $SYS are the node's own";
+        tracing::warn!(client = %self.client_id, topic = publish.topic, "refused a message: {text}");
+        Err((if link.peer.version == Version::V5 { ReasonCode::NOT_AUTHORIZED } else { ReasonCode::SUCCESS }, text))
     }
 
     /// Can a message become durable on another loop, and so before its packet id is on this one?
@@ -370,16 +386,9 @@ impl Session {
     fn on_subscribe(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, subscribe: Subscribe) {
         let Subscribe { packet_id, subscription_id, filters } = subscribe;
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
-        let mut new = Vec::new();
+        let (mut new, mut retained) = (Vec::new(), SmallVec::<[(Box<str>, Subscription); 1]>::new());
         let mut text = String::new();
         for filter in filters {
-            if filter.filter.starts_with("$share/") {
-                text = "shared subscriptions are not offered".to_owned();
-                codes.push(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-                continue;
-            }
-            // Known here is not yet known everywhere while an announcement is on its way.
-            let announcing = edge.announcements.are_under_way();
             let granted = subscription(&filter, subscription_id);
             if let Err(refused) = self.may_subscribe(edge, &filter.filter) {
                 tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {refused}");
@@ -387,8 +396,15 @@ impl Session {
                 codes.push(ReasonCode::QUOTA_EXCEEDED);
                 continue;
             }
-            if router::subscribe(edge, &filter.filter, self.key, granted.options()) || announcing {
-                new.push(Box::from(filter.filter.as_str()));
+            let (is_new, change) = router::subscribe(edge, &filter.filter, self, granted);
+            new.extend(change);
+            let wants_retained = match filter.retain_handling {
+                RetainHandling::Always => true,
+                RetainHandling::IfNew => is_new,
+                RetainHandling::Never => false,
+            };
+            if wants_retained && topic::split_share(&filter.filter).is_none() {
+                retained.push((Box::from(filter.filter.as_str()), granted));
             }
             let bytes = filter.filter.len();
             if self.subscriptions.borrow_mut().insert(filter.filter.into(), granted).is_none() {
@@ -402,9 +418,11 @@ impl Session {
         }
         let link = Rc::clone(link);
         let edge_then = Rc::clone(edge);
-        router::announce(edge, new, true, move || {
+        announcements::announce(edge, new, move || {
+            let edge = Rc::clone(&edge_then);
             let answer = move || {
                 encode::suback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, &text);
+                replay::begin_all(&edge, &link, &retained);
                 link.wake();
             };
             if stored { keeping::when_durable(&edge_then, answer) } else { answer() }
@@ -420,6 +438,10 @@ impl Session {
         let most = edge.shared.settings.mqtt_subscriptions;
         if subscriptions.len() >= most {
             return Err(format!("limit mqtt.limits.subscriptions: {most} a session"));
+        }
+        let most = edge.shared.settings.mqtt_subscriptions_total;
+        if edge.shared.subscriptions.load(Ordering::Relaxed) >= most {
+            return Err(format!("limit mqtt.limits.subscriptions_total: {most} of all sessions"));
         }
         let most = limits::MQTT_SUBSCRIPTION_BYTES;
         if self.is_stored() && self.filter_bytes.get() + filter.len() > most {
@@ -437,6 +459,7 @@ impl Session {
                 self.filter_bytes.set(self.filter_bytes.get() - filter.len());
             }
             let existed = router::unsubscribe(edge, filter, self.key);
+            replay::stop(edge, self.key, Some(filter));
             codes.push(if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
         }
         let packet_id = unsubscribe.packet_id;

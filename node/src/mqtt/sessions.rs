@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     hash::BuildHasher,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -20,7 +20,7 @@ use super::{
     keeping,
     listener::{self, Greeting},
     reason::ReasonCode,
-    router,
+    replay, router,
     session::{Deadlines, Session, SessionKey},
     wills,
 };
@@ -143,7 +143,10 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
     }
     let resumed = old.filter(|old| take_over(edge, old, connect.clean_start));
     let present = resumed.is_some();
-    let add = || edge.sessions.borrow_mut().add(&connect.client_id, greeting.principal.clone(), expiry);
+    let add = || {
+        edge.shared.counters.mqtt_sessions.fetch_add(1, Ordering::Relaxed);
+        edge.sessions.borrow_mut().add(&connect.client_id, greeting.principal.clone(), expiry)
+    };
     let session = resumed.unwrap_or_else(add);
     session.expiry.set(expiry);
     if expiry == 0 {
@@ -154,6 +157,7 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
 
     let link = edge.connections.borrow_mut().add(|key| Link::new(edge, key, &session, connect));
     *session.link.borrow_mut() = Some(Rc::clone(&link));
+    router::presence(edge, &session, true);
     if keeping::session(edge, &session).is_err() {
         edge.connections.borrow_mut().remove(&link);
         session.link.take();
@@ -234,6 +238,7 @@ pub(crate) fn closed(edge: &Rc<EdgeLoop>, link: &Rc<Link>) {
         end(edge, session);
         return;
     }
+    router::presence(edge, session, false);
     if session.will.borrow().as_ref().is_some_and(|will| will.delay == 0)
         && let Some(will) = session.will.take()
     {
@@ -262,13 +267,18 @@ fn end(edge: &Rc<EdgeLoop>, session: &Rc<Session>) {
         router::unsubscribe(edge, &filter, session.key);
     }
     keeping::forget(edge, session);
-    let lost = session.outgoing.take().map_or(0, |outgoing| outgoing.undelivered());
+    replay::stop(edge, session.key, None);
+    let (lost, shared) = session.outgoing.take().map(|outgoing| outgoing.into_shared()).unwrap_or_default();
     edge.shared.counters.mqtt_dropped.count(DropReason::Ended, lost as u64);
     session.incoming.take();
     let mut sessions = edge.sessions.borrow_mut();
     sessions.set_deadlines(session, Deadlines::default());
     sessions.remove(session);
     drop(sessions);
+    edge.shared.counters.mqtt_sessions.fetch_sub(1, Ordering::Relaxed);
+    for (share, message) in shared {
+        router::hand_on(edge, &share, message);
+    }
     if let Some(will) = session.will.take() {
         wills::publish(edge, session, *will);
     }

@@ -6,6 +6,7 @@
 //! | `q` length of the client id (u16) · client id · number (u64) | a message for the client |
 //! | the same and a byte 1 | how far that message has come |
 //! | `i` length of the client id (u16) · client id · packet id (u16) | an exchange of QoS 2 with the client as sender |
+//! | `r` topic | the topic's retained message |
 //!
 //! Numbers are big-endian, so a session's messages are in their order. Beside the journal's and the store's records this is
 //! the only place that names bincode. A variant that has been released is never changed: the next one is added.
@@ -21,8 +22,10 @@ use tidegate_actors::{clock::Millis, limits};
 use super::{
     outgoing::Parcel,
     packet::{QoS, Will},
+    retained_entry::{Entry, Parts},
     router::{Again, Message},
     session::{Session, Subscription},
+    topic::check_topic_name,
 };
 
 /// The time of day and the uptime, both in milliseconds: what is stored is in the former, deadlines are in the latter.
@@ -129,6 +132,20 @@ enum IncomingPair {
     V1 { origin: u64, routed: bool, received: bool },
 }
 
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum RetainedPair<'a> {
+    V1(RetainedV1<'a>),
+}
+
+/// `expires` in the time of day.
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct RetainedV1<'a> {
+    payload: &'a [u8],
+    qos: u8,
+    properties: &'a [u8],
+    expires: Option<i64>,
+}
+
 // ---- keys
 
 /// The first byte of a session's key.
@@ -137,6 +154,8 @@ pub(crate) const SESSIONS: &[u8] = b"s";
 pub(crate) const MESSAGES: &[u8] = b"q";
 /// The first byte of the keys of exchanges.
 pub(crate) const INCOMING: &[u8] = b"i";
+/// The first byte of the keys of retained messages.
+pub(crate) const RETAINED: &[u8] = b"r";
 /// What follows a message's key in that of its progress.
 const PROGRESS: u8 = 1;
 
@@ -161,6 +180,10 @@ pub(crate) fn incoming_key(client_id: &str, id: NonZeroU16) -> Bytes {
     let mut key = key_of(INCOMING, client_id, 2);
     key.put_u16(id.get());
     key.freeze()
+}
+
+pub(crate) fn retained_key(topic: &str) -> Bytes {
+    [RETAINED, topic.as_bytes()].concat().into()
 }
 
 fn key_of(prefix: &[u8], client_id: &str, more: usize) -> BytesMut {
@@ -301,6 +324,7 @@ pub(crate) fn decode_message(bytes: &[u8], now: Now) -> Result<(Parcel, Option<N
         qos: qos(stored.qos)?,
         retain: stored.retain,
         subscription_ids: stored.subscription_ids.into_iter().filter_map(NonZeroU32::new).collect(),
+        share: None,
     };
     Ok((parcel, NonZeroU16::new(stored.id)))
 }
@@ -323,6 +347,32 @@ pub(crate) fn encode_incoming(incoming: Incoming) -> Bytes {
 pub(crate) fn decode_incoming(bytes: &[u8]) -> Result<Incoming, Unreadable> {
     let IncomingPair::V1 { origin, routed, received } = decode(bytes)?;
     Ok(Incoming { origin, routed, received })
+}
+
+pub(crate) fn encode_retained(entry: &Entry, now: Now) -> Bytes {
+    let left = |deadline: u64| i64::try_from(deadline.saturating_sub(now.1)).unwrap_or(i64::MAX);
+    encode(RetainedPair::V1(RetainedV1 {
+        payload: entry.payload(),
+        qos: entry.qos() as u8,
+        properties: entry.properties(),
+        expires: entry.deadline().map(|deadline| now.0.saturating_add(left(deadline))),
+    }))
+}
+
+/// A retained message of its pair, as the index has it.
+pub(crate) fn decode_retained(key: &[u8], value: &[u8], now: Now) -> Result<Entry, Unreadable> {
+    let RetainedPair::V1(stored) = decode(value)?;
+    let topic = key.strip_prefix(RETAINED).and_then(|topic| std::str::from_utf8(topic).ok());
+    let topic = topic.filter(|topic| check_topic_name(topic).is_ok());
+    let left = |expires: i64| u64::try_from(expires.saturating_sub(now.0)).unwrap_or(0);
+    let parts = Parts {
+        topic: topic.ok_or_else(|| Unreadable("its key is no topic".to_owned()))?,
+        payload: stored.payload,
+        qos: qos(stored.qos)?,
+        properties: stored.properties,
+        deadline: stored.expires.map(|expires| now.1.saturating_add(left(expires))),
+    };
+    Ok(Entry::pack(&parts, 0))
 }
 
 fn qos(bits: u8) -> Result<QoS, Unreadable> {
@@ -366,7 +416,7 @@ mod tests {
             ..Message::new(topic, qos.0)
         };
         let subscription_ids: SmallVec<_> = [1, 268_435_455].into_iter().filter_map(NonZeroU32::new).collect();
-        Parcel { message: Arc::new(message), qos: qos.1, retain, subscription_ids }
+        Parcel { message: Arc::new(message), qos: qos.1, retain, subscription_ids, share: None }
     }
 
     fn session(client_id: &str, filters: &[(String, u8, u32)], will: Option<Will>, principal: Option<&str>) -> Bytes {

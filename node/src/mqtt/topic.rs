@@ -7,7 +7,7 @@ use tidegate_actors::limits;
 /// Longest topic name or filter, in bytes ([MQTT-4.7.3-3]).
 pub(crate) const TOPIC_BYTES: usize = 65_535;
 /// What a shared subscription's filter begins with (section 4.8.2).
-const SHARE: &str = "$share/";
+pub(crate) const SHARE: &str = "$share/";
 
 /// Why a text is not a topic name or not a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +97,11 @@ pub(crate) fn check_filter(text: &str) -> Result<Filter<'_>, TopicError> {
     Ok(Filter { group, filter })
 }
 
+/// The group and the filter of a shared subscription that [`check_filter`] has seen.
+pub(crate) fn split_share(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(SHARE)?.split_once('/')
+}
+
 fn check_levels(filter: &str) -> Result<(), TopicError> {
     if filter.is_empty() {
         return Err(TopicError::Empty);
@@ -118,7 +123,6 @@ fn check_levels(filter: &str) -> Result<(), TopicError> {
 
 /// Whether a valid filter (without `$share/…`) matches a valid topic name. Wildcards do not match a first level that
 /// begins with `$` ([MQTT-4.7.2-1]); `a/#` matches `a` as well.
-#[cfg(test)]
 pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;

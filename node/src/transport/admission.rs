@@ -23,6 +23,8 @@ use hashbrown::HashMap;
 
 /// Time that a client is given to connect, however many others wait.
 const GRACE: Duration = Duration::from_secs(2);
+/// The dearest connection, in tokens: however slow the pace, there is room for one.
+const DEAREST: f64 = 4.0;
 /// Pause of a loop that accepts nobody.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -209,15 +211,19 @@ impl Lobby {
         Self { admission, guests: RefCell::default(), serial: Cell::new(0), pace: RefCell::new(pace) }
     }
 
-    /// Waits until another client may come in: for its turn at the pace, and for a place.
-    pub(crate) async fn wait_for_room(&self) {
+    /// Waits until the pace lets another connection in that costs so much.
+    pub(crate) async fn wait_for_turn(&self, cost: u32) {
         loop {
-            let wait = self.pace.borrow_mut().take(Instant::now());
+            let wait = self.pace.borrow_mut().take(f64::from(cost), Instant::now());
             match wait {
-                None => break,
+                None => return,
                 Some(wait) => tokio::time::sleep(wait).await,
             }
         }
+    }
+
+    /// Waits until there is a place for another client that has not connected.
+    pub(crate) async fn wait_for_room(&self) {
         while self.admission.is_full() && !self.oldest_gives_way() {
             tokio::time::sleep(PAUSE).await;
         }
@@ -268,19 +274,19 @@ impl Pace {
     }
 
     fn burst(per_second: f64) -> f64 {
-        per_second.max(1.0)
+        per_second.max(DEAREST)
     }
 
-    /// Takes a token, or says how long to wait for one.
-    fn take(&mut self, now: Instant) -> Option<Duration> {
+    /// Takes tokens, or says how long to wait for them.
+    fn take(&mut self, tokens: f64, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now;
         self.tokens = (self.tokens + passed * self.per_second).min(Self::burst(self.per_second));
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        if self.tokens >= tokens {
+            self.tokens -= tokens;
             return None;
         }
-        Some(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second).max(Duration::from_millis(1)))
+        Some(Duration::from_secs_f64((tokens - self.tokens) / self.per_second).max(Duration::from_millis(1)))
     }
 }
 
@@ -332,12 +338,14 @@ mod tests {
     fn a_burst_of_a_second_and_then_the_pace() {
         let mut now = Instant::now();
         let mut pace = Pace::new(10.0, now);
-        assert_eq!((0..20).take_while(|_| pace.take(now).is_none()).count(), 10);
-        let wait = pace.take(now).unwrap();
+        assert_eq!((0..20).take_while(|_| pace.take(1.0, now).is_none()).count(), 10);
+        let wait = pace.take(1.0, now).unwrap();
         assert!(wait > Duration::from_millis(90) && wait <= Duration::from_millis(110), "{wait:?}");
         now += Duration::from_millis(500);
-        assert_eq!((0..20).take_while(|_| pace.take(now).is_none()).count(), 5);
+        assert_eq!((0..20).take_while(|_| pace.take(1.0, now).is_none()).count(), 5);
+        // A dearer one waits for as much.
+        assert!(pace.take(4.0, now).unwrap() > Duration::from_millis(390));
         now += Duration::from_secs(3_600);
-        assert_eq!((0..20).take_while(|_| pace.take(now).is_none()).count(), 10);
+        assert_eq!((0..20).take_while(|_| pace.take(1.0, now).is_none()).count(), 10);
     }
 }

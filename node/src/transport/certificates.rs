@@ -51,6 +51,13 @@ pub(crate) struct BadFile {
     wrong: String,
 }
 
+impl BadFile {
+    /// The key of the configuration that names the file.
+    pub(crate) fn key(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+}
+
 /// The certificates in use.
 pub(crate) struct Certificates {
     files: Files,

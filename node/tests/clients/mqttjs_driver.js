@@ -37,7 +37,7 @@ const commands = {
     });
     client.on('message', (topic, payload, packet) => {
       const ids = [packet.properties?.subscriptionIdentifier ?? []].flat();
-      emit('message', { topic, payload: payload.toString(), qos: packet.qos, ids: ids.sort((a, b) => a - b) });
+      emit('message', { topic, payload: payload.toString(), qos: packet.qos, retain: packet.retain, ids: ids.sort((a, b) => a - b) });
     });
   },
 
@@ -53,9 +53,9 @@ const commands = {
     client.unsubscribe(filter, () => emit('unsuback', {}));
   },
 
-  publish({ topic, payload, qos, ack }) {
+  publish({ topic, payload, qos, ack, retain }) {
     const properties = ack === undefined ? undefined : { userProperties: { ack } };
-    client.publish(topic, payload, { qos, properties }, (error, packet) => {
+    client.publish(topic, payload, { qos, properties, retain: retain ?? false }, (error, packet) => {
       emit('puback', { code: error?.code ?? packet?.reasonCode ?? 0 });
     });
   },

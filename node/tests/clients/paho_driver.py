@@ -49,6 +49,7 @@ def connect(command):
             topic=message.topic,
             payload=message.payload.decode(),
             qos=message.qos,
+            retain=message.retain,
             ids=sorted(properties.get("SubscriptionIdentifier", [])),
         )
 
@@ -81,7 +82,8 @@ def publish(client, is_v5, command):
         properties = Properties(PacketTypes.PUBLISH)
         if "ack" in command:
             properties.UserProperty = ("ack", command["ack"])
-    client.publish(command["topic"], command["payload"], qos=command["qos"], properties=properties)
+    retain = command.get("retain", False)
+    client.publish(command["topic"], command["payload"], qos=command["qos"], retain=retain, properties=properties)
 
 
 def main():

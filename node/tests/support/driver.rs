@@ -3,10 +3,10 @@
 //!
 //! Commands: `connect {host, port, id, version, will?, willPayload?, stored?, transport?, path?, ca?, cert?, key?}` (`stored`: a session that
 //! outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
-//! `unsubscribe {filter}`, `publish {topic, payload, qos, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
+//! `unsubscribe {filter}`, `publish {topic, payload, qos, retain?, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
 //! `idempotency-key`), `disconnect`.
 //! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
-//! `message {topic, payload, qos, ids}`, `lost {code}`.
+//! `message {topic, payload, qos, retain, ids}`, `lost {code}`.
 
 use std::{
     collections::VecDeque,
@@ -67,6 +67,7 @@ pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: String,
     pub(crate) qos: u64,
+    pub(crate) retain: bool,
     /// MQTT 5's subscription identifiers, sorted.
     pub(crate) ids: Vec<u64>,
 }
@@ -245,6 +246,7 @@ impl Client {
             topic: text("topic"),
             payload: text("payload"),
             qos: message["qos"].as_u64().unwrap_or_else(|| panic!("{message}")),
+            retain: message["retain"] == true,
             ids: ids.unwrap_or_default(),
         }
     }

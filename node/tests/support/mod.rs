@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod memory;
 pub(crate) mod mqtt;
 pub(crate) mod node;
+pub(crate) mod published;
 pub(crate) mod raw;
 pub(crate) mod small_disk;
 pub(crate) mod sse;

@@ -28,6 +28,7 @@ pub(crate) struct House {
     dir: TempDir,
     variables: Vec<(String, String)>,
     flags: Vec<String>,
+    descriptors: Option<u64>,
 }
 
 impl House {
@@ -37,7 +38,7 @@ impl House {
 
     /// In a directory that the test has prepared.
     pub(crate) fn in_dir(dir: TempDir) -> Self {
-        Self { dir, variables: Vec::new(), flags: Vec::new() }
+        Self { dir, variables: Vec::new(), flags: Vec::new(), descriptors: None }
     }
 
     /// With a handler file.
@@ -66,6 +67,11 @@ impl House {
         self
     }
 
+    /// With so many file descriptors.
+    pub(crate) fn descriptors(self, most: u64) -> Self {
+        Self { descriptors: Some(most), ..self }
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -88,7 +94,15 @@ impl House {
     /// Starts the node and waits until it says that it is ready.
     #[track_caller]
     pub(crate) fn start(&self) -> Node {
-        let mut command = tidegate(self.dir.path());
+        let mut command = match self.descriptors {
+            None => tidegate(self.dir.path()),
+            Some(most) => {
+                let mut shell = in_dir(Command::new("sh"), self.dir.path());
+                let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
+                shell
+            }
+        };
         // Two loops wherever the test runs, so that devices and connections live on different ones.
         command
             .args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--loops", "2"])
@@ -129,7 +143,10 @@ fn ledger_balances(data: &Path) -> Value {
 
 /// The built binary, in `dir` and without the developer's own settings.
 pub(crate) fn tidegate(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    in_dir(Command::new(env!("CARGO_BIN_EXE_tidegate")), dir)
+}
+
+fn in_dir(mut command: Command, dir: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
         command.env_remove(name);
     }

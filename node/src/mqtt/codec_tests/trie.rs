@@ -120,3 +120,24 @@ fn places_are_used_again_and_memory_is_counted() {
     assert_eq!(trie.remove("devices/1", &1), None);
     assert!(trie.memory_bytes() < 200_000, "{}", trie.memory_bytes());
 }
+
+#[test]
+fn the_memory_of_many_filters_is_given_back_and_what_stays_is_found() {
+    let mut trie = FilterTrie::new();
+    trie.insert("+/kept/#", 1, 1);
+    let before = trie.memory_bytes();
+    let filters: Vec<_> = (0..100_000).map(|n| format!("a/{}/+/{n}/#", n % 100)).collect();
+    for filter in &filters {
+        trie.insert(filter, 2, 2);
+    }
+    trie.insert("z/+/kept", 1, 3);
+    assert!(trie.memory_bytes() > 10_000_000);
+    filters.iter().for_each(|filter| assert_eq!(trie.remove(filter, &2), Some(2)));
+    assert!(trie.memory_bytes() < before + 300_000, "{}", trie.memory_bytes());
+    assert_eq!(found(&trie, "b/kept/x"), [(1, 1)]);
+    assert_eq!(found(&trie, "z/x/kept"), [(1, 3)]);
+    trie.insert("a/b", 4, 4);
+    assert_eq!(found(&trie, "a/b"), [(4, 4)]);
+    assert_eq!(trie.remove("z/+/kept", &1), Some(3));
+    assert_eq!(found(&trie, "z/x/kept"), []);
+}

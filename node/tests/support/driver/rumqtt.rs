@@ -94,10 +94,11 @@ impl Four {
             Some(1) => v4::QoS::AtLeastOnce,
             _ => v4::QoS::AtMostOnce,
         };
+        let retain = command["retain"] == true;
         let done = match text(command, "op") {
             "subscribe" => client.try_subscribe(text(command, "filter"), qos),
             "unsubscribe" => client.try_unsubscribe(text(command, "filter")),
-            "publish" => client.try_publish(text(command, "topic"), qos, false, text(command, "payload")),
+            "publish" => client.try_publish(text(command, "topic"), qos, retain, text(command, "payload")),
             _ => client.try_disconnect(),
         };
         done.expect("the client's queue has room");
@@ -116,7 +117,7 @@ impl Four {
             v4::Packet::UnsubAck(_) => json!({"event": "unsuback"}),
             v4::Packet::PubAck(_) | v4::Packet::PubComp(_) => json!({"event": "puback", "code": 0}),
             v4::Packet::Publish(publish) => json!({"event": "message", "topic": publish.topic,
-                "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "ids": []}),
+                "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "retain": publish.retain, "ids": []}),
             _ => return None,
         })
     }
@@ -173,6 +174,7 @@ impl Five {
             Some(1) => QoS::AtLeastOnce,
             _ => QoS::AtMostOnce,
         };
+        let retain = command["retain"] == true;
         let done = match text(command, "op") {
             "subscribe" => {
                 let filter = packets::Filter {
@@ -191,7 +193,7 @@ impl Five {
                     .collect();
                 let properties = packets::PublishProperties { user_properties, ..Default::default() };
                 let payload = text(command, "payload").to_owned();
-                client.try_publish_with_properties(text(command, "topic"), qos, false, payload, properties)
+                client.try_publish_with_properties(text(command, "topic"), qos, retain, payload, properties)
             }
             _ => client.try_disconnect(),
         };
@@ -218,7 +220,7 @@ impl Five {
                 let mut ids = publish.properties.as_ref().map_or_else(Vec::new, |p| p.subscription_identifiers.clone());
                 ids.sort_unstable();
                 json!({"event": "message", "topic": String::from_utf8_lossy(&publish.topic),
-                    "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "ids": ids})
+                    "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "retain": publish.retain, "ids": ids})
             }
             _ => return None,
         })
