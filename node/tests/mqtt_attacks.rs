@@ -15,7 +15,7 @@ use support::{
     mqtt::{
         Connect, Packet, Raw,
         Version::{self, V3, V5},
-        packet, publish, string, subscribe, user_property, variable_length,
+        ack, packet, property, publish, string, subscribe, user_property, variable_length,
     },
 };
 
@@ -375,4 +375,128 @@ fn one_packet_id_for_everything() {
     let node = attack(&House::new(), |node| reuse(node, 100), |node| reuse(node, 5_000));
     let ledger = node.settled_ledger();
     assert_eq!(ledger["received"], 10_202, "each was a reading: {ledger}");
+}
+
+/// QoS 2 without an end: each PUBLISH holds a place until its PUBREL.
+#[test]
+fn a_flood_of_qos_2_without_a_pubrel() {
+    let flood = |node: &Node, clients: usize| {
+        for number in 0..clients {
+            let version = VERSIONS[number % 2];
+            let mut raw = Raw::connect(node.mqtt, version, &format!("unreleased-{number}"));
+            for id in 1..=1_025 {
+                if raw.try_send(&publish(version, "unreleased/x", 2, id, &[], b"x")).is_err() {
+                    break;
+                }
+            }
+            is_closed(&mut raw, version, &[0x93]);
+        }
+    };
+    let node = attack(&House::new(), |node| flood(node, 4), |node| flood(node, 40));
+    node.logged(&["limit mqtt.limits.receive_maximum"]);
+}
+
+/// The same QoS 2 message again and again before its PUBREL is one message ([MQTT-4.3.3-10]).
+#[test]
+fn a_qos_2_message_a_thousand_times() {
+    let again = |node: &Node, times: usize| {
+        for version in VERSIONS {
+            let mut subscriber = Raw::connect(node.mqtt, V5, "once-subscriber");
+            subscriber.send(&subscribe(V5, 1, "once/#", 0));
+            subscriber.expect(0x90);
+            let mut raw = Raw::connect(node.mqtt, version, &format!("again-{version:?}"));
+            let mut one = publish(version, "once/x", 2, 7, &[], b"once");
+            raw.send(&one);
+            one[0] |= 0x08;
+            raw.send(&one.repeat(times));
+            for _ in 0..=times {
+                assert_eq!(raw.expect(0x50).body[..2], [0, 7]);
+            }
+            raw.send(&ack(0x62, 7));
+            raw.expect(0x70);
+            raw.send(&publish(version, "once/end", 0, 0, &[], b"end"));
+            assert!(subscriber.expect(0x30).body.ends_with(b"once"));
+            assert!(subscriber.expect(0x30).body.ends_with(b"end"), "once, whatever was sent again");
+        }
+    };
+    attack(&House::new(), |node| again(node, 100), |node| again(node, 1_000));
+}
+
+// ---- what is kept
+
+#[test]
+fn more_retained_messages_than_there_may_be() {
+    const MOST: usize = 2_000;
+    let retained = |version, number: usize, payload: &[u8]| {
+        let mut bytes = publish(version, &format!("retained/{number}"), 1, 1, &[], payload);
+        bytes[0] |= 1;
+        bytes
+    };
+    let flood = |node: &Node, rounds: usize| {
+        for _ in 0..rounds {
+            let mut five = Raw::connect(node.mqtt, V5, "retains-5");
+            let mut three = Raw::connect(node.mqtt, V3, "retains-3");
+            for number in 0..MOST + 500 {
+                five.send(&retained(V5, number, &[b'x'; 200]));
+                let expected = if number < MOST { 0 } else { 0x97 };
+                assert_eq!(five.expect(0x40).puback(), (1, expected), "message {number}");
+            }
+            for number in 0..200 {
+                three.send(&retained(V3, 10_000 + number, b"x"));
+                three.expect(0x40);
+            }
+            let mut subscriber = Raw::connect(node.mqtt, V5, "retained-subscriber");
+            subscriber.send(&subscribe(V5, 1, "retained/#", 0));
+            subscriber.expect(0x90);
+            for _ in 0..MOST {
+                assert_eq!(subscriber.expect(0x31).first, 0x31);
+            }
+            subscriber.send(&packet(0xC0, b""));
+            subscriber.expect(0xD0);
+            // What is known may change, at the limit as well; and nothing goes away but by its publisher.
+            five.send(&retained(V5, 0, b"changed"));
+            assert_eq!(five.expect(0x40).puback(), (1, 0));
+            for number in 0..MOST {
+                five.send(&retained(V5, number, b""));
+                five.expect(0x40);
+            }
+        }
+    };
+    let house = House::new().variable("TIDEGATE_MQTT__LIMITS__RETAINED_MESSAGES", &MOST.to_string());
+    attack(&house, |node| flood(node, 2), |node| flood(node, 3));
+}
+
+#[test]
+fn more_stored_sessions_than_there_may_be() {
+    const MOST: usize = 500;
+    let expiry = property(0x11, 3_600);
+    let none = property(0x11, 0);
+    let flood = |node: &Node, rounds: usize| {
+        for _ in 0..rounds {
+            for number in 0..MOST + 200 {
+                let id = format!("stored-{number}");
+                let mut raw = Raw::open(node.mqtt);
+                raw.send(&Connect { properties: &expiry, ..Connect::new(V5, &id) }.bytes());
+                let connack = raw.expect(0x20);
+                assert_eq!(connack.body[1], if number < MOST { 0 } else { 0x97 }, "session {number}");
+            }
+            // Who asks for nothing that is kept is served.
+            drop(Raw::connect(node.mqtt, V3, "unstored"));
+            for number in 0..MOST {
+                let id = format!("stored-{number}");
+                drop(Raw::connect_with(node.mqtt, &Connect { properties: &none, ..Connect::new(V5, &id) }));
+            }
+            eventually("the sessions have ended", || {
+                let id = "stored-probe";
+                let mut raw = Raw::open(node.mqtt);
+                raw.send(&Connect { properties: &expiry, ..Connect::new(V5, id) }.bytes());
+                let taken = raw.expect(0x20).body[1] == 0;
+                drop(raw);
+                drop(Raw::connect_with(node.mqtt, &Connect { properties: &none, ..Connect::new(V5, id) }));
+                taken.then_some(())
+            });
+        }
+    };
+    let house = House::new().variable("TIDEGATE_MQTT__LIMITS__SESSIONS", &MOST.to_string());
+    attack(&house, |node| flood(node, 1), |node| flood(node, 2));
 }
