@@ -186,3 +186,26 @@ pub const VIEWER_FILTERS: usize = 1_000;
 pub const VIEWERS: usize = 2_000;
 /// Devices of one page of `GET /devices`.
 pub const PAGE_DEVICES: usize = 1_000;
+
+// ---- identity and authorization
+
+/// Largest users' file, rules' file or key file, in bytes; larger: refused.
+pub const AUTH_FILE_BYTES: u64 = 256 * 1024 * 1024;
+/// Topics per connection whose answer from the rules is remembered; more: all are forgotten and asked for again.
+pub const AUTH_DECISIONS: usize = 256;
+/// Credentials that count as verified without a hash; more: they are forgotten, and cost a hash again.
+pub const AUTH_VERIFIED: usize = 100_000;
+/// Credentials that wait to be verified; more: refused (MQTT 0x89, HTTP 503).
+pub const AUTH_WAITING: usize = 1_024;
+/// Addresses, and clients, that are watched for bans; more: those that are not banned are forgotten.
+pub const AUTH_BAN_ENTRIES: usize = 10_000;
+/// Sessions of the dashboard; more: the oldest ends.
+pub const AUTH_SESSIONS: usize = 1_000;
+/// Lines that wait for the audit log's file; more: dropped, counted.
+pub const AUDIT_QUEUE: usize = 4_096;
+/// Lines of logins and denials that the audit log takes at once, and then a second; more: left out, and their number is told.
+pub const AUDIT_BURST: u32 = 1_000;
+/// See [`AUDIT_BURST`].
+pub const AUDIT_RATE: u32 = 100;
+/// Longest detail of an audit line, in bytes; longer: cut.
+pub const AUDIT_DETAIL_BYTES: usize = 512;

@@ -15,6 +15,7 @@ import { FleetView } from './fleet-view.js';
 import { clockTime, compact, count, duration } from './format.js';
 import { HealthView, problemsOf } from './health-view.js';
 import { Overview } from './overview.js';
+import { enter } from './login.js';
 import { navigate, startRouter } from './router.js';
 import { startTheme } from './theme.js';
 
@@ -27,6 +28,7 @@ const overview = new Overview();
 let feed = null;
 let view = null;
 let route = null;
+await enter(main, byId('log-out'));
 let rate = { at: performance.now(), updates: 0, perSecond: 0 };
 
 startTheme(byId('theme-toggle'));

@@ -33,6 +33,8 @@ export class Overview {
   async poll() {
     try {
       const response = await fetch('/api/overview', { cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT_MS) });
+      // The session is over: the page begins anew, with the login.
+      if (response.status === 401) location.reload();
       if (!response.ok) throw new Error(`HTTP ${response.status}`);
       learnClock(response);
       this.data = checked(await response.json());

@@ -36,6 +36,7 @@ use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    auth::{self, Auth, AuthError},
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
     http,
@@ -89,6 +90,9 @@ pub(crate) enum ServeError {
     /// The handlers' directory is something else.
     #[error("cannot load the handlers: {} is not a directory; name the directory that they are in with --handlers", .0.display())]
     HandlersNoDir(PathBuf),
+    /// Users, rules or keys.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] BadFile),
@@ -134,6 +138,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
 /// As [`serve`].
 pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let fds = raise_fd_limit();
+    let auth = Auth::open(config)?;
     let certificates =
         |files: Option<Files>| files.map(Certificates::load).transpose().map(|loaded| loaded.map(Arc::new));
     let (mqtt_tls, http_tls) = (certificates(config.mqtt_tls())?, certificates(config.http_tls())?);
@@ -182,6 +187,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         runtime: RuntimeHandle::new(Arc::clone(&services), lifetime),
         settings: settings(config),
         counters: Counters::default(),
+        auth: Arc::clone(&auth),
         admission: Admission::new(bounds(config, fds)),
         mqtt_tls,
         http_tls,
@@ -204,6 +210,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let system = actix::System::new();
     let served = system.block_on(live(shared, inboxes, doors, unfinished, when_ready));
     watchdog.store(true, Ordering::Relaxed);
+    auth.audit.stop();
     drop(lock);
     served
 }
@@ -228,6 +235,7 @@ async fn live(
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
+    actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
     let certificates = shared.mqtt_tls.iter().chain(&shared.http_tls).cloned().collect();
     let runtime_of = shared.runtime.clone();
@@ -375,6 +383,7 @@ impl EdgeLoop {
             loop {
                 tick.tick().await;
                 mqtt::session::sweep(&edge);
+                auth::revoke::sweep(&edge);
                 mqtt::sessions::sweep(&edge);
                 if edge.handle.id() == LoopId(0) {
                     mqtt::retaining::sweep(&edge);

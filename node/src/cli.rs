@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand};
 
 use tidegate_simulator::{ProveArgs, SwarmArgs};
 
-use crate::{client::DEFAULT_NODE, config::Flags, doctor::DoctorArgs, state::StateCommand};
+use crate::{
+    auth::command::{TokenCommand, UserCommand},
+    client::DEFAULT_NODE,
+    config::Flags,
+    doctor::DoctorArgs,
+    state::StateCommand,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -110,6 +116,9 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Token of a user, for commands that ask a running node which authenticates
+    #[arg(long, value_name = "TOKEN", global = true, env = "TIDEGATE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 /// The commands.
@@ -145,6 +154,12 @@ pub(crate) enum Command {
     /// List, show, retry and drop readings that no handler could work on
     #[command(subcommand, after_help = PARKED_EXAMPLES)]
     Parked(ParkedCommand),
+    /// Add, remove, list and change users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Make, list and revoke access tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Check the machine, the data and the node, and say what to do
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
@@ -336,7 +351,13 @@ pub(crate) struct ServeArgs {
     /// Which log lines: off, error, warn, info, debug, trace, or by target: info,tidegate=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Let anybody who can reach the node use it: needed for addresses other than loopback
+    /// File of users and tokens, as `tidegate user` writes it [default: users.jsonl in the data directory, if it is there]
+    #[arg(long, value_name = "FILE")]
+    users_file: Option<String>,
+    /// Rules for topics, in the syntax of mosquitto's acl_file [default: none]
+    #[arg(long, value_name = "FILE")]
+    acl_file: Option<String>,
+    /// Let anybody who can reach the node use it: needed for addresses other than loopback without users
     #[arg(long)]
     insecure_allow_anonymous: bool,
 }
@@ -359,6 +380,8 @@ impl ServeArgs {
             ("scripts.workers", self.script_workers.clone()),
             ("log.format", self.log_format.clone()),
             ("log.level", self.log_level.clone()),
+            ("auth.users_file", self.users_file.clone()),
+            ("auth.acl_file", self.acl_file.clone()),
             ("security.insecure_allow_anonymous", self.insecure_allow_anonymous.then(|| "true".to_owned())),
         ]
         .into_iter()

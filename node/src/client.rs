@@ -4,7 +4,7 @@
 //! It owns the connection, the timeouts and the words for what went wrong; it knows no route and retries nothing that
 //! the node may have seen.
 
-use std::{io, time::Duration};
+use std::{io, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -12,7 +12,7 @@ use hyper::{
     Method, Request, Response, Uri,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
-    header::{CONTENT_TYPE, HOST, HeaderMap},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap},
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -294,11 +294,21 @@ pub(crate) fn encode(text: &str) -> String {
 /// All but the unreserved characters.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The token of this process, which every request shows.
+static TOKEN: OnceLock<String> = OnceLock::new();
+
+/// From here on every request shows this token.
+pub(crate) fn show_token(token: String) {
+    // There is one command line, so it is set once.
+    let _ = TOKEN.set(token);
+}
+
 /// Where a node is.
 struct Place {
     url: String,
     host: String,
     port: u16,
+    token: Option<String>,
 }
 
 impl Place {
@@ -320,7 +330,7 @@ impl Place {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(80);
-        Ok(Self { url: format!("http://{authority}"), host, port })
+        Ok(Self { url: format!("http://{authority}"), host, port, token: TOKEN.get().cloned() })
     }
 
     fn request(
@@ -332,6 +342,9 @@ impl Place {
     ) -> Result<Request<Full<Bytes>>, ClientError> {
         let authority = self.url.trim_start_matches("http://");
         let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

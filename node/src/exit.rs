@@ -42,7 +42,7 @@ impl Failure {
         // Nothing is left to be done where even stderr is gone.
         let _ = writeln!(std::io::stderr().lock(), "{self}");
         match self {
-            Self::Config(_) | Self::Serve(ServeError::Tls(_)) => Exit::Config,
+            Self::Config(_) | Self::Serve(ServeError::Auth(_) | ServeError::Tls(_)) => Exit::Config,
             Self::Serve(_) | Self::Runtime(_) => Exit::Runtime,
         }
     }

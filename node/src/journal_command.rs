@@ -324,3 +324,20 @@ fn shown(text: &str) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_as_text_as_far_as_it_is_text() {
+        for (key, shown) in [
+            (b"s/pump-1".as_slice(), "s/pump-1"),
+            ("rGerät/1".as_bytes(), "rGerät/1"),
+            (b"q\x00\x02ab\xff\xfe", "q\\u{0}\\u{2}ab\\xff\\xfe"),
+            (b"a\\b\n", "a\\\\b\\n"),
+        ] {
+            assert_eq!(key_text(key), shown);
+        }
+    }
+}

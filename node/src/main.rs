@@ -3,6 +3,7 @@
 //! `cli` says what can be asked for, `config` turns a file, variables and flags into one checked [`config::Config`],
 //! `boot` runs the node with it, and `exit` says how it ended. This file only joins them.
 
+mod auth;
 mod boot;
 mod cli;
 #[allow(dead_code, reason = "each command uses its own part of it")]
@@ -37,7 +38,8 @@ use config::Config;
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let Cli { command, token } = Cli::parse();
+    token.filter(|token| !token.is_empty()).into_iter().for_each(client::show_token);
     if matches!(command, Command::ScriptWorker) {
         return script::worker();
     }
@@ -55,6 +57,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Journal(command) => return Ok(journal_command::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
         Command::ScriptWorker => {}
+        Command::User(command) => return auth::command::user(command),
+        Command::Token(command) => return auth::command::token(command),
         Command::Parked(command) => return Ok(parked::run(command)?),
         Command::Config(command) => return config::command::run(&command),
         Command::Doctor(args) => return doctor::run(&args),

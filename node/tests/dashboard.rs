@@ -1,10 +1,10 @@
-//! The dashboard, in a real browser: runs `browser/dashboard.test.mjs` against a node.
+//! The dashboard, in a real browser: runs the tests in `browser` against a node.
 
 mod support;
 
 use std::{path::Path, process::Command};
 
-use support::House;
+use support::{House, Node, auth::user};
 
 const HOT: &str = "export function onMetric(metric, ctx) {
   if (metric.temperature > 90) ctx.emit('hot', { temperature: metric.temperature });
@@ -12,15 +12,30 @@ const HOT: &str = "export function onMetric(metric, ctx) {
 
 #[test]
 fn the_dashboard_shows_what_the_node_has() {
+    let node = House::new().handler("10-hot.js", HOT).start();
+    run("dashboard.test.mjs", &node);
+}
+
+#[test]
+fn where_there_are_users_the_dashboard_asks_who_one_is() {
+    let house = House::new();
+    user(&house, "anna", "viewer", "secret");
+    user(&house, "d1", "device", "secret");
+    let node = house.start();
+    let reported = node.as_user("d1", "secret").post("/devices/d1/metrics?ack=processed", "{\"temperature\":21.5}");
+    assert_eq!(reported.status, 200, "{}", reported.text());
+    run("login.test.mjs", &node);
+}
+
+fn run(file: &str, node: &Node) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     assert!(
         tests.join("node_modules/playwright-core").is_dir(),
         "playwright-core is not installed; run: npm ci --prefix {} (test.sh does)",
         tests.display()
     );
-    let node = House::new().handler("10-hot.js", HOT).start();
     let run = Command::new("node")
-        .args(["--test", "--test-reporter=spec", "dashboard.test.mjs"])
+        .args(["--test", "--test-reporter=spec", file])
         .current_dir(&tests)
         .env("TIDEGATE_URL", format!("http://{}/", node.http))
         .output()

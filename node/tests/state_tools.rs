@@ -479,3 +479,90 @@ fn nobody_there_is_said_plainly() {
     let (_, said) = fails(dir.path(), &["import", "y", "--node", &format!("http://{free}")]);
     assert!(said.contains("the same command goes on") && said.contains("no node answers"), "{said}");
 }
+
+/// Writes a journal of kept pairs, as a node leaves one that is killed before its first checkpoint.
+fn journal_of_pairs(data: &Path, pairs: &[(&'static [u8], Option<&'static [u8]>)]) {
+    use tidegate_actors::{
+        ids::{LoopId, Position},
+        journal::{Batch, Commit, CommitSink, FileJournal, Journal, JournalConfig, JournalFailure},
+        kept::KeptChange,
+    };
+    struct Nobody;
+    impl CommitSink for Nobody {
+        fn committed(&self, _: LoopId, _: Vec<Commit>) {}
+        fn failed(&self, error: &JournalFailure) {
+            panic!("{error}");
+        }
+        fn recovered(&self) {}
+    }
+    let mut batch = Batch::new(LoopId(0));
+    for (key, value) in pairs {
+        let (key, value) = (bytes::Bytes::from_static(key), value.map(bytes::Bytes::from_static));
+        batch.push_kept(&KeptChange { key, value }).expect("it is small");
+    }
+    let journal = data.join("journal");
+    let journal =
+        FileJournal::open(&journal, JournalConfig::default(), Position(1), Arc::new(Nobody)).expect("it opens");
+    journal.try_append(batch).expect("there is room");
+    // It writes what it has first.
+    journal.close();
+}
+
+/// The kept pairs of a snapshot file. Keys of the edge itself are not shown: it may keep some of its own.
+#[track_caller]
+fn pairs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    use tidegate_actors::snapshot::{self, Entries, Entry};
+    let mut entries = Entries::open(&snapshot::at(path).expect("a snapshot")).expect("it opens");
+    let mut pairs = Vec::new();
+    while let Some(entry) = entries.next().expect("it is whole") {
+        if let Entry::Kept(key, value) = entry
+            && key.starts_with(b"~test")
+        {
+            pairs.push((key.to_vec(), value.to_vec()));
+        }
+    }
+    pairs
+}
+
+#[test]
+fn kept_pairs_survive_a_kill_a_backup_and_a_restore_and_are_shown() {
+    let (source, dir) = (House::new(), tempfile::tempdir().expect("a directory"));
+    journal_of_pairs(
+        &source.data(),
+        &[
+            (b"~test/a", Some(b"1")),
+            (b"~test/b", Some(b"gone")),
+            (b"~test/\xff\0", Some(b"\0\x01")),
+            (b"~test/b", None),
+            (b"~test/a", Some(b"2")),
+        ],
+    );
+    let output = tidegate(dir.path()).args(["journal", "inspect", "--json"]).arg(source.data()).output();
+    let shown = String::from_utf8(output.expect("the binary runs").stdout).expect("UTF-8");
+    let shown: Vec<Value> = shown.lines().map(json_of).filter(|line| line["kind"] == "kept").collect();
+    let (keys, lengths): (Vec<_>, Vec<_>) = shown.iter().map(|line| (&line["key"], &line["valueBytes"])).unzip();
+    assert_eq!(keys, ["~test/a", "~test/b", "~test/\\xff\\u{0}", "~test/b", "~test/a"]);
+    assert_eq!(lengths, [&json!(1), &json!(4), &json!(2), &Value::Null, &json!(1)]);
+
+    let expected = vec![(b"~test/a".to_vec(), b"2".to_vec()), (b"~test/\xff\0".to_vec(), b"\0\x01".to_vec())];
+    let mut node = source.start();
+    node.post("/metrics?ack=committed", r#"{"deviceId":"d1","a":1}"#);
+    node.kill9();
+    let mut node = source.start();
+    let backup = dir.path().join("backup");
+    let (place, data) = (backup.to_str().expect("UTF-8"), dir.path().join("data"));
+    let manifest = json_of(&ok(dir.path(), &["backup", place, "--node", &url(&node), "--json"]));
+    assert!(manifest["kept"].as_u64().is_some_and(|kept| kept >= 2), "{manifest}");
+    assert_eq!(pairs(&backup.join("states.tgs")), expected);
+    assert_eq!(node.stop(), Some(0));
+
+    ok(dir.path(), &["restore", place, "--data-dir", data.to_str().expect("UTF-8")]);
+    let restored = House::in_dir(dir);
+    let mut node = restored.start();
+    assert!(node.device("d1").is_some());
+    assert_eq!(node.stop(), Some(0));
+    let at = restored.data();
+    let (from, again) = (at.to_str().expect("UTF-8"), at.with_file_name("again.tgs"));
+    ok(&at, &["export", "--data-dir", from, "--format", "binary", "-o", again.to_str().expect("UTF-8")]);
+    assert_eq!(pairs(&again), expected);
+}

@@ -10,6 +10,7 @@ use super::{
     rule::Rule,
     value::{Field, Value},
 };
+use crate::auth::Role;
 use crate::transport::identity::DeviceIdFrom;
 
 const KIB: u64 = 1 << 10;
@@ -132,6 +133,8 @@ pub(crate) const SECTIONS: &[Section] = &[
     Runtime::SECTION,
     Scripts::SECTION,
     Log::SECTION,
+    Auth::SECTION,
+    AuthBans::SECTION,
     Security::SECTION,
 ];
 
@@ -152,7 +155,7 @@ section! {
 
         /// Addresses that MQTT listens on. Port 0 takes a free one.
         "bind" bind: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 1883))], Rule::Binds,
-            "An address that other machines can reach needs `security.insecure_allow_anonymous`.", flag "--mqtt-bind";
+            "An address that other machines can reach needs authentication (section `auth`), or `security.insecure_allow_anonymous`.", flag "--mqtt-bind";
         /// Addresses for MQTT over TLS, such as 127.0.0.1:8883.
         "tls_bind" tls_bind: Vec<SocketAddr> = Vec::new(), Rule::Binds,
             "Needs `mqtt.tls_cert` and `mqtt.tls_key`. TLS 1.2 and 1.3.", flag "--mqtts-bind", derived "none";
@@ -264,7 +267,7 @@ section! {
 
         /// Addresses that HTTP listens on. Port 0 takes a free one.
         "bind" bind: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 8080))], Rule::Binds,
-            "An address that other machines can reach needs `security.insecure_allow_anonymous`.", flag "--http-bind";
+            "An address that other machines can reach needs authentication (section `auth`), or `security.insecure_allow_anonymous`.", flag "--http-bind";
         /// Addresses for HTTP over TLS.
         "tls_bind" tls_bind: Vec<SocketAddr> = Vec::new(), Rule::Binds,
             "Needs a certificate and its key.", flag "--https-bind", derived "none";
@@ -397,11 +400,89 @@ section! {
 }
 
 section! {
+    /// Identity and authorization. Authentication is on when a users' file is there, or any of `users_file`, `acl_file` and `jwt_key_file` is set.
+    Auth["auth"] at |config| config.auth => {
+        nested bans: AuthBans,
+
+        /// The users' file, which `tidegate user` and `tidegate token` write. If it is not set, it is `users.jsonl` in `data.dir`, if that is there.
+        "users_file" users_file: Option<PathBuf> = None, Rule::OptionalPath,
+            "A file that is set and missing, or that is wrong anywhere, refuses to start. A change takes effect within a second.", flag "--users-file", derived "users.jsonl in the data directory, if it is there";
+        /// Rules for topics in the syntax of mosquitto's `acl_file`. They add to what the roles grant; a `deny` wins.
+        "acl_file" acl_file: Option<PathBuf> = None, Rule::OptionalPath,
+            "A file that is missing or wrong anywhere refuses to start. A change takes effect within a second.", flag "--acl-file", derived "none";
+        /// Which listeners let somebody in without a credential while authentication is on.
+        "allow_anonymous" allow_anonymous: String = "none".to_owned(), Rule::Choice(&["none", "mqtt", "http", "all"]),
+            "none: a client without a credential is refused (MQTT 0x87, HTTP 401).";
+        /// The role of those who are let in without a credential. An anonymous `device` is the one that its client id names.
+        "anonymous_role" anonymous_role: Role = Role::Device, Rule::Choice(&Role::NAMES),
+            "Whoever can reach the listener has it.";
+        /// For how long a password that was verified counts as verified.
+        "verified_ms" verified: Duration = Duration::from_secs(3_600), Rule::Millis(0, 24 * HOUR_MS),
+            "A fleet that reconnects costs no password hashes. A changed password is checked at once. 0: each login is hashed.";
+        /// The key that signs JSON Web Tokens: a PEM file (public key), a JWKS file (`.json`), or a file with the secret of HS256 and its like.
+        "jwt_key_file" jwt_key_file: Option<PathBuf> = None, Rule::OptionalPath,
+            "Tokens are taken as MQTT password or user name, and as HTTP bearer. A file that is missing or wrong refuses to start.";
+        /// The algorithms that a token may have; what its own header says is only compared with these.
+        "jwt_algorithms" jwt_algorithms: String = "RS256,ES256,EdDSA".to_owned(),
+            Rule::Words(&["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]),
+            "Another algorithm is refused, and so is one that the key is not made for.";
+        /// The audience (`aud`) that a token must name.
+        "jwt_audience" jwt_audience: String = String::new(), Rule::Text,
+            "Empty: a token that names an audience is refused.";
+        /// The issuer (`iss`) that a token must have.
+        "jwt_issuer" jwt_issuer: String = String::new(), Rule::Text,
+            "Empty: any issuer that has the key.";
+        /// The claim that is the user's name.
+        "jwt_name_claim" jwt_name_claim: String = "sub".to_owned(), Rule::Text,
+            "A token without it is refused.";
+        /// The claim that is the device's id.
+        "jwt_device_claim" jwt_device_claim: String = "device".to_owned(), Rule::Text,
+            "A token of the role `device` without it is of the device that its name claim names.";
+        /// The claim that is the role.
+        "jwt_role_claim" jwt_role_claim: String = "role".to_owned(), Rule::Text,
+            "A token without it has the role `device`; one with a role that is not known is refused.";
+        /// Size at which `audit.log` in `data.dir` is put aside.
+        "audit_bytes" audit_bytes: u64 = 10 * MIB, Rule::Size(64 * KIB, 16 * GIB),
+            "A new file is begun.";
+        /// Files of the audit log.
+        "audit_files" audit_files: usize = 10, Rule::Count(1, 1_000),
+            "The oldest is removed.";
+    }
+}
+
+section! {
+    /// Who is kept out for a while, where authentication is on.
+    AuthBans["auth.bans"] at |config| config.auth.bans => {
+        /// Wrong credentials from one address (an IPv6 network of 64 bits counts as one) within `wrong_passwords_within_ms`. 0: no bans.
+        "wrong_passwords" wrong_passwords: u32 = 10, Rule::Count(0, 1_000_000),
+            "The address is refused for `wrong_passwords_ban_ms` (MQTT 0x8A, HTTP 429).";
+        /// See `wrong_passwords`.
+        "wrong_passwords_within_ms" wrong_passwords_within: Duration = Duration::from_secs(60), Rule::Millis(1_000, 24 * HOUR_MS),
+            "Older ones do not count.";
+        /// See `wrong_passwords`.
+        "wrong_passwords_ban_ms" wrong_passwords_ban: Duration = Duration::from_secs(60), Rule::Millis(1_000, 24 * HOUR_MS),
+            "Then it may try again.";
+        /// Whether addresses of this machine are spared. They are not by default: a proxy in front should have its own limits, and a guess from here is a guess.
+        "spare_loopback" spare_loopback: bool = false, Rule::Switch,
+            "true: 127.0.0.0/8 and ::1 are never banned.";
+        /// Connections of one user and client id that end without a DISCONNECT within `disconnects_within_ms`. 0: no bans.
+        "disconnects" disconnects: u32 = 15, Rule::Count(0, 1_000_000),
+            "The client is refused for `disconnects_ban_ms` (MQTT 0x8A).";
+        /// See `disconnects`.
+        "disconnects_within_ms" disconnects_within: Duration = Duration::from_secs(60), Rule::Millis(1_000, 24 * HOUR_MS),
+            "Older ones do not count.";
+        /// See `disconnects`.
+        "disconnects_ban_ms" disconnects_ban: Duration = Duration::from_secs(300), Rule::Millis(1_000, 24 * HOUR_MS),
+            "Then it may connect again.";
+    }
+}
+
+section! {
     /// Who may connect.
     Security["security"] at |config| config.security => {
         /// Whether anybody who can reach the node may use it without authentication.
         "insecure_allow_anonymous" insecure_allow_anonymous: bool = false, Rule::Switch,
-            "false: an address that other machines can reach refuses to start.", flag "--insecure-allow-anonymous";
+            "false: an address that other machines can reach refuses to start unless its clients must authenticate.", flag "--insecure-allow-anonymous";
     }
 }
 

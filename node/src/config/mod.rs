@@ -17,9 +17,14 @@ mod suggest;
 mod tls;
 mod value;
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-pub(crate) use keys::{Data, Http, Log, LogFormat, Mqtt, Runtime, Scripts, Security, Viewers};
+pub(crate) use keys::{Auth, AuthBans, Data, Http, Log, LogFormat, Mqtt, Runtime, Scripts, Security, Viewers};
 pub(crate) use source::Problems;
 use source::{Problem, Source};
 
@@ -40,8 +45,43 @@ pub(crate) struct Config {
     pub(crate) scripts: Scripts,
     /// Log lines.
     pub(crate) log: Log,
+    /// Identity and authorization.
+    pub(crate) auth: Auth,
     /// Who may connect.
     pub(crate) security: Security,
+}
+
+impl Config {
+    /// The users' file: the one that is set, or the one in the data directory.
+    pub(crate) fn users_file(&self) -> PathBuf {
+        self.auth.users_file.clone().unwrap_or_else(|| self.data.dir.join("users.jsonl"))
+    }
+
+    /// Must clients authenticate? (As the node would find it if it started now.)
+    pub(crate) fn authenticates(&self) -> bool {
+        let auth = &self.auth;
+        auth.users_file.is_some()
+            || auth.acl_file.is_some()
+            || auth.jwt_key_file.is_some()
+            || self.users_file().exists()
+    }
+
+    /// Must the clients of the listeners of this key say who they are?
+    fn asks_who_comes(&self, key: &str) -> bool {
+        let is_mqtt = key.starts_with("mqtt.");
+        let mqtt = &self.mqtt;
+        let by_certificate = mqtt.tls_client_ca.is_some() && mqtt.tls_require_client_cert;
+        if matches!(key, "mqtt.tls_bind" | "mqtt.wss_bind") && by_certificate {
+            return true;
+        }
+        let anonymous = match self.auth.allow_anonymous.as_str() {
+            "all" => true,
+            "mqtt" => is_mqtt,
+            "http" => !is_mqtt,
+            _ => false,
+        };
+        self.authenticates() && !anonymous
+    }
 }
 
 /// A value as it was given, for a key that exists.
@@ -161,9 +201,11 @@ fn misfits(loaded: &Loaded) -> Vec<Problem> {
         ("http.tls_bind", &config.http.tls_bind),
     ];
     if !config.security.insecure_allow_anonymous {
+        let on = config.authenticates();
         for (key, binds) in binds {
-            problems
-                .extend(binds.iter().find(|bind| !bind::is_local(bind)).map(|bind| problem(key, open_bind(key, bind))));
+            let open = !config.asks_who_comes(key);
+            let reachable = binds.iter().find(|bind| open && !bind::is_local(bind));
+            problems.extend(reachable.map(|bind| problem(key, open_bind(key, bind, on))));
         }
     }
     for (index, (key, own)) in binds.iter().enumerate() {
@@ -192,10 +234,11 @@ fn misfits(loaded: &Loaded) -> Vec<Problem> {
     problems
 }
 
-fn open_bind(key: &str, bind: &SocketAddr) -> String {
+fn open_bind(key: &str, bind: &SocketAddr, authenticates: bool) -> String {
+    let users = if authenticates { "auth.allow_anonymous without this listener" } else { "users (tidegate user add)" };
     format!(
         "{key} = {bind} can be reached from other machines, and nobody would have to authenticate; \
-         allowed: a loopback address such as 127.0.0.1:{}, or --insecure-allow-anonymous \
+         allowed: {users}, a loopback address such as 127.0.0.1:{}, or --insecure-allow-anonymous \
          (security.insecure_allow_anonymous = true) if that is what you want",
         bind.port()
     )
@@ -280,8 +323,8 @@ mod tests {
         refused(
             "[mqtt]\nbind = [\"127.0.0.1:1883\", \"0.0.0.0:1883\"]",
             "error: t.toml:2:8: mqtt.bind = 0.0.0.0:1883 can be reached from other machines, and nobody would have to \
-             authenticate; allowed: a loopback address such as 127.0.0.1:1883, or --insecure-allow-anonymous \
-             (security.insecure_allow_anonymous = true) if that is what you want",
+             authenticate; allowed: users (tidegate user add), a loopback address such as 127.0.0.1:1883, or \
+             --insecure-allow-anonymous (security.insecure_allow_anonymous = true) if that is what you want",
         );
         refused(
             "[http]\nbind = \"127.0.0.1:1883\"",

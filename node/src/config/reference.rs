@@ -27,8 +27,8 @@ Times end in `_ms` and are integers. Sizes end in `_bytes` and are integers, or 
 (B, KiB, MiB, GiB, TiB; 1 KiB is 1024 bytes). Addresses are `\"127.0.0.1:1883\"`, `\"[::1]:1883\"`, `\"localhost:1883\"`
 (127.0.0.1), or a list of them; as a variable or flag a list is separated by commas.
 
-An address that other machines can reach is refused unless `security.insecure_allow_anonymous` is set, because nobody
-would have to authenticate.
+An address that other machines can reach is refused unless its clients must authenticate ([security](security.md)) or
+`security.insecure_allow_anonymous` is set.
 ";
 
 /// The whole reference.

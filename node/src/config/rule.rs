@@ -11,6 +11,8 @@ use super::{
 
 /// Most addresses of one listener.
 const MOST_BINDS: usize = 16;
+/// Longest text of a setting, in bytes.
+const MOST_TEXT: usize = 1_024;
 /// Units of a size, largest first, so that [`size`] finds the shortest spelling.
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -30,8 +32,12 @@ pub(crate) enum Rule {
     Path,
     /// A path, or nothing.
     OptionalPath,
+    /// Any text, also none.
+    Text,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Some of these words, separated by commas.
+    Words(&'static [&'static str]),
     /// One address and port, or a list of them, which may be empty.
     Binds,
     /// Web origins, or `*` for any; which may be none.
@@ -51,7 +57,9 @@ impl Rule {
             Self::OptionalPath if text(raw)?.is_empty() => Ok(Value::Text(String::new())),
             Self::OptionalPath => path(text(raw)?),
             Self::Origins => origins(raw),
+            Self::Text => plain(text(raw)?),
             Self::Choice(words) => choice(text(raw)?, words),
+            Self::Words(words) => some_of(text(raw)?, words),
             Self::Binds => binds(raw),
             Self::LogFilter => log_filter(text(raw)?),
         }
@@ -72,7 +80,9 @@ impl Rule {
                 "origins such as https://example.org or http://localhost:3000, separated by commas; * for any; empty: none"
                     .to_owned()
             }
+            Self::Text => format!("a text of at most {MOST_TEXT} bytes"),
             Self::Choice(words) => words.join(", "),
+            Self::Words(words) => format!("one or several, separated by commas, of {}", words.join(", ")),
             Self::Binds => {
                 format!(
                     "an address and a port, such as 127.0.0.1:1883 or [::1]:1883, or a list of at most {MOST_BINDS}; [] for none"
@@ -174,6 +184,24 @@ fn path(text: &str) -> Result<Value, String> {
 
 fn choice(text: &str, words: &[&str]) -> Result<Value, String> {
     if words.contains(&text) { Ok(Value::Text(text.to_owned())) } else { Err("is not known".to_owned()) }
+}
+
+fn plain(text: &str) -> Result<Value, String> {
+    if text.len() > MOST_TEXT {
+        return Err(format!("has {} bytes", text.len()));
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("contains {c:?}")),
+        None => Ok(Value::Text(text.to_owned())),
+    }
+}
+
+fn some_of(text: &str, words: &[&str]) -> Result<Value, String> {
+    let given: Vec<_> = text.split(',').map(str::trim).collect();
+    match given.iter().find(|word| !words.contains(word)) {
+        Some(word) => Err(format!("holds {word:?}, which is not known")),
+        None => Ok(Value::Text(given.join(","))),
+    }
 }
 
 fn binds(raw: &Raw) -> Result<Value, String> {
@@ -300,6 +328,10 @@ mod tests {
         refused(Rule::Path, &word(""), "is empty");
         refused(Rule::Path, &quoted("a\0b"), "contains a NUL");
         refused(Rule::Choice(&["json", "pretty"]), &word("JSON"), "is not known");
+        accepted(Rule::OptionalPath, &quoted(""), &Value::Text(String::new()));
+        accepted(Rule::Words(&["a", "b"]), &word("b, a"), &Value::Text("b,a".to_owned()));
+        refused(Rule::Words(&["a", "b"]), &word("a,,b"), "holds \"\", which is not known");
+        refused(Rule::Text, &quoted("a\nb"), "contains '\\n'");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tidegate_actors::reading::AckLevel;
 
 use super::keys::LogFormat;
-use crate::transport::identity::DeviceIdFrom;
+use crate::{auth::Role, transport::identity::DeviceIdFrom};
 
 /// A value as its source spells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +130,16 @@ impl Field for DeviceIdFrom {
             Self::SanUri => "san-uri",
         };
         Value::Text(name.to_owned())
+    }
+}
+
+impl Field for Role {
+    fn from_value(value: Value) -> Option<Self> {
+        Self::parse(&String::from_value(value)?)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.name().to_owned())
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) use retries::{Retries, Taken};
 pub(crate) use waits::Waits;
 
 use crate::{
+    auth::Auth,
     http::{state::Exporting, viewer::Seat},
     listeners::Door,
     mqtt::{
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Counters of the whole edge.
     pub(crate) counters: Counters,
+    /// Identity and authorization.
+    pub(crate) auth: Arc<Auth>,
     /// Who may come in.
     pub(crate) admission: Arc<Admission>,
     /// The certificates of MQTT over TLS, and of HTTP over TLS.

@@ -4,15 +4,18 @@ use actix_web::{
     App, Error, HttpRequest, HttpResponse,
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
     http::{Method, StatusCode},
+    middleware::from_fn,
     web,
 };
 
 use super::{devices, ledger, ops, page, parked, post, problem::Problem, state, upgrade, viewer};
+use crate::auth;
 
 /// The application, one for each loop.
 pub(crate) fn app()
 -> App<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse, Error = Error, InitError = ()>> {
     App::new()
+        .wrap(from_fn(auth::http::guard))
         .service(
             web::resource("/metrics")
                 .route(web::post().to(post::metrics))
@@ -51,6 +54,17 @@ pub(crate) fn app()
         .service(get("/livez", ops::livez))
         .service(get("/readyz", ops::readyz))
         .service(get("/api/overview", ops::overview))
+        .service(get("/api/session", auth::login::who))
+        .service(
+            web::resource("/api/login")
+                .route(web::post().to(auth::login::login))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(
+            web::resource("/api/logout")
+                .route(web::post().to(auth::login::logout))
+                .default_service(web::to(method_not_allowed)),
+        )
         .service(get("/openapi.json", page::openapi))
         .service(get("/", page::index))
         .service(get("/assets/{file}", page::asset))
@@ -88,6 +102,7 @@ async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
         (path, _) if path.starts_with("/parked/") && path.ends_with("/retry") => "POST",
         (path, _) if path.starts_with("/parked/") => "GET, DELETE",
         (path, _) if path.ends_with("/metrics") || path == "/state/import" => "POST",
+        ("/api/login" | "/api/logout", _) => "POST",
         (_, &Method::HEAD | _) => "GET",
     };
     let detail = format!("{} is not allowed here; allowed: {allowed}", request.method());

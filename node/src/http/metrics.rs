@@ -29,6 +29,7 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> S
     readings(&mut text, ledger);
     lifetime_readings(&mut text, lifetime);
     node(&mut text, edge);
+    identity(&mut text, edge);
     durability(&mut text, edge);
     scripts(&mut text, edge);
     text.0
@@ -139,6 +140,40 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
     );
 }
 
+fn identity(text: &mut Text, edge: &EdgeLoop) {
+    let auth = &edge.shared.auth;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let (users, tokens) = auth.counts();
+    text.one("tidegate_auth_enabled", "gauge", "1 where clients must authenticate.", u8::from(auth.is_on()));
+    text.one("tidegate_auth_users", "gauge", "Users in the users' file.", users);
+    text.one("tidegate_auth_tokens", "gauge", "Tokens in the users' file.", tokens);
+    const LOGINS: &str = "tidegate_auth_logins_total";
+    text.head(LOGINS, "counter", "Credentials that were shown, over MQTT and HTTP, by result.");
+    text.value(LOGINS, "{result=\"ok\"}", load(&auth.counters.accepted));
+    text.value(LOGINS, "{result=\"denied\"}", load(&auth.counters.refused));
+    const DENIED: &str = "tidegate_auth_denied_total";
+    text.head(DENIED, "counter", "What somebody known was not allowed, by action.");
+    for (action, counter) in [
+        ("publish", &auth.counters.publishes_denied),
+        ("subscribe", &auth.counters.subscriptions_denied),
+        ("deliver", &auth.counters.deliveries_denied),
+        ("request", &auth.counters.requests_denied),
+    ] {
+        text.value(DENIED, &format!("{{action=\"{action}\"}}"), load(counter));
+    }
+    const BANS: &str = "tidegate_auth_bans_total";
+    let (addresses, clients) = auth.bans.counts();
+    text.head(BANS, "counter", "Bans: of addresses for wrong credentials, of clients that come and go.");
+    text.value(BANS, "{of=\"address\"}", addresses);
+    text.value(BANS, "{of=\"client\"}", clients);
+    let help = "Connections that ended because their user was removed or disabled.";
+    text.one("tidegate_auth_revoked_total", "counter", help, load(&auth.counters.revoked));
+    let help = "Changes of users, rules or keys that could not be used; what was there before holds.";
+    text.one("tidegate_auth_reloads_failed_total", "counter", help, load(&auth.counters.reloads_failed));
+    let help = "Lines that the audit log lacks (limit audit_queue).";
+    text.one("tidegate_audit_lines_dropped_total", "counter", help, auth.audit.dropped());
+}
+
 /// Who may come in, and on what.
 fn connections(text: &mut Text, edge: &EdgeLoop) {
     let shared = &edge.shared;
@@ -199,6 +234,8 @@ fn durability(text: &mut Text, edge: &EdgeLoop) {
         u8::from(checkpoint.healthy),
     );
     text.one("tidegate_checkpoint_position", "gauge", "The position that the store has.", checkpoint.folded);
+    let help = "Pairs that the edge keeps over restarts, in the store.";
+    text.one("tidegate_kept_pairs", "gauge", help, edge.handle.services().store.kept_count());
 }
 
 fn scripts(text: &mut Text, edge: &EdgeLoop) {

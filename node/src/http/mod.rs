@@ -14,7 +14,7 @@ mod page;
 mod parked;
 mod path;
 mod post;
-mod problem;
+pub(crate) mod problem;
 mod socket;
 pub(crate) mod state;
 mod upgrade;

@@ -25,6 +25,7 @@ use tidegate_actors::{
 
 use super::{path, problem::Problem, wishes::Wishes};
 use crate::{
+    auth,
     edge::{EdgeLoop, here},
     ingest::{IdempotencyKey, IngestError, Parsed, each_reading, key_reused, outcome, refused_at_limit, split_lines},
 };
@@ -57,6 +58,10 @@ type Item = Result<Reading, IngestError>;
 
 async fn take(request: HttpRequest, payload: web::Payload, device: Option<DeviceId>) -> Result<HttpResponse, Problem> {
     let edge = here();
+    let caller = auth::http::caller(&request);
+    if let Some(device) = &device {
+        auth::http::check_report(caller.as_deref(), device)?;
+    }
     wait_for_room(&edge).await?;
     let wishes = Wishes::of(&request, edge.shared.settings.http_default_ack)?;
     check_encoding(&request)?;
@@ -69,6 +74,10 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
         edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
         Problem::of_ingest(&error, &body)
     })?;
+    // A body that holds what its sender may not report is refused as a whole: nothing of it is taken.
+    for reading in items.iter().filter_map(|item| item.as_ref().ok()) {
+        auth::http::check_report(caller.as_deref(), &reading.device)?;
+    }
     for error in items.iter().filter_map(|item| item.as_ref().err()) {
         edge.handle.reject(error.reason, device.as_ref().map(DeviceId::as_str));
     }

@@ -33,7 +33,10 @@ use tokio::{
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{problem::Problem, socket::Tie};
-use crate::edge::{EdgeLoop, here};
+use crate::{
+    auth::{self, Principal},
+    edge::{EdgeLoop, here},
+};
 
 /// Bytes that one write to a viewer takes at most (about).
 const WRITE_BYTES: usize = 64 * 1024;
@@ -175,6 +178,8 @@ pub(crate) struct Seat {
     viewer: RefCell<Arc<Viewer>>,
     /// The connection that it lives on.
     tie: Option<Rc<Tie>>,
+    /// Who watches; `None`: nobody was asked.
+    pub(crate) caller: Option<Arc<Principal>>,
     interval: Cell<Duration>,
     replies: RefCell<Vec<Bytes>>,
     /// Told when the replies were taken, and when the viewer is gone.
@@ -209,6 +214,7 @@ impl Seat {
             viewer: RefCell::new(mailbox(&edge, &wish)),
             edge,
             tie: request.conn_data::<Rc<Tie>>().cloned(),
+            caller: auth::http::caller(request),
             interval: Cell::new(wish.interval()),
             replies: RefCell::default(),
             room: Notify::new(),

@@ -29,6 +29,7 @@ use super::{
     sessions,
 };
 use crate::{
+    auth,
     edge::{EdgeLoop, READ_BUFFER},
     transport::{GOODBYE, Transport, Violation},
 };
@@ -310,7 +311,8 @@ impl Connection {
     fn stop(&mut self, stop: Stop) {
         self.ended = true;
         match stop {
-            Stop::Lost | Stop::Left => {}
+            Stop::Lost => auth::mqtt::lost(&self.edge, &self.link),
+            Stop::Left => {}
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");

@@ -24,7 +24,10 @@ use super::{
     reason::{CodecError, ReasonCode},
     session::Session,
 };
-use crate::edge::EdgeLoop;
+use crate::{
+    auth::{self, Access, Grant},
+    edge::EdgeLoop,
+};
 
 /// Names a connection on its loop; never reused, and never 0.
 pub(crate) type ConnectionKey = u64;
@@ -55,6 +58,8 @@ pub(crate) struct Link {
     inbound_aliases: RefCell<Option<Box<InboundAliases>>>,
     outbound_aliases: RefCell<Option<Box<OutboundAliases>>>,
     dirty: Cell<bool>,
+    /// What the client may do; `None`: everything, for nobody was asked who they are.
+    pub(crate) access: RefCell<Option<Rc<Access>>>,
 }
 
 /// Why a connection is to be closed by the node.
@@ -86,7 +91,26 @@ impl Link {
             inbound_aliases: RefCell::default(),
             outbound_aliases: RefCell::default(),
             dirty: Cell::new(false),
+            access: RefCell::default(),
         }
+    }
+
+    /// What a subscription of the client with this filter gets.
+    pub(crate) fn grant(&self, filter: &str) -> Grant {
+        self.access.borrow().as_ref().map_or(Grant::Free, |access| access.grant(filter))
+    }
+
+    /// From here on every message is checked before it is written: the client has a filter that holds more than it may read.
+    pub(crate) fn check_deliveries(&self) {
+        if let Some(access) = &*self.access.borrow() {
+            access.check_all();
+        }
+    }
+
+    /// May the client publish to this topic?
+    #[inline]
+    pub(crate) fn may_publish(&self, topic: &str) -> bool {
+        self.access.borrow().as_ref().is_none_or(|access| access.may_publish(topic))
     }
 
     /// Asks the connection's actor to say why and close.
@@ -157,7 +181,7 @@ impl Link {
     /// Writes a message.
     ///
     /// # Errors
-    /// It is above the client's maximum packet size.
+    /// It is above the client's maximum packet size, or of a topic that the client may not read.
     pub(crate) fn publish(
         &self,
         edge: &EdgeLoop,
@@ -166,6 +190,10 @@ impl Link {
         dup: bool,
     ) -> Result<(), TooLarge> {
         let message = &parcel.message;
+        if self.access.borrow().as_ref().is_some_and(|access| !access.may_deliver(&message.topic)) {
+            auth::mqtt::delivery_denied(edge);
+            return Err(TooLarge { bytes: message.payload.len(), limit: 0 });
+        }
         let mut aliases = self.outbound_aliases.borrow_mut();
         if self.topic_alias_maximum > 0 {
             aliases.get_or_insert_with(|| Box::new(OutboundAliases::new(self.topic_alias_maximum)));

@@ -24,6 +24,7 @@ use super::{
     reason::{CodecError, ReasonCode},
 };
 use crate::{
+    auth::{self, Principal},
     edge::EdgeLoop,
     listeners::Door,
     transport::{
@@ -63,8 +64,8 @@ pub(crate) fn turned_away(edge: &EdgeLoop, peer: SocketAddr, limit: Limit) {
 pub(crate) struct Greeting {
     pub(crate) connect: Box<Connect>,
     pub(crate) assigned: bool,
-    /// Who the client is, if the node knows its clients: a session belongs to whoever began it.
-    pub(crate) principal: Option<Arc<str>>,
+    /// Who the client is; `None`: nobody was asked. A session belongs to whoever began it.
+    pub(crate) principal: Option<Arc<Principal>>,
     pub(crate) peer: SocketAddr,
     /// What its certificate says, if it has shown one.
     pub(crate) tls: Option<Box<TlsIdentity>>,
@@ -240,15 +241,15 @@ async fn welcome(edge: &Rc<EdgeLoop>, transport: Transport, guest: Guest, mut co
         let own = tls.as_deref().and_then(TlsIdentity::only_device_id);
         connect.client_id = own.map_or_else(|| format!("auto-{:016x}", rand_u64()), str::to_owned);
     }
-    if let Some((reason, text)) = refusal(edge, &connect, tls.as_deref()) {
-        edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
-        let mut out = Vec::new();
-        encode::connack(&mut out, &Peer::of(&connect), &Connack::refused(reason, &text));
-        transport.close_with(out).await;
-        return;
-    }
-    let greeting = Greeting { connect, assigned, principal: None, peer, tls, rest };
+    let admitted = match refusal(edge, &connect, tls.as_deref()) {
+        Some(refusal) => Err(refusal),
+        None => auth::mqtt::admit(edge, &connect, peer, tls.as_deref()).await,
+    };
+    let principal = match admitted {
+        Ok(principal) => principal,
+        Err(refusal) => return transport.close_with(refused(edge, peer, &connect, &refusal)).await,
+    };
+    let greeting = Greeting { connect, assigned, peer, tls, rest, principal };
     let owner = placement::owner(&greeting.connect.client_id, edge.handle.services().loops());
     if owner == edge.handle.id() {
         connection::start(edge, transport, greeting);
@@ -266,6 +267,16 @@ async fn welcome(edge: &Rc<EdgeLoop>, transport: Transport, guest: Guest, mut co
     if !moved {
         tracing::warn!(%peer, r#loop = owner.0, "refused an MQTT connection: its loop's inbox is full (limit loop_inbox)");
     }
+}
+
+/// The answer to a CONNECT that is refused, counted and logged.
+pub(crate) fn refused(edge: &EdgeLoop, peer: SocketAddr, connect: &Connect, refusal: &auth::mqtt::Refusal) -> Vec<u8> {
+    let (reason, text) = refusal;
+    edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(%peer, client = connect.client_id, %reason, "refused a CONNECT: {text}");
+    let mut out = Vec::new();
+    encode::connack(&mut out, &Peer::of(connect), &Connack::refused(*reason, text));
+    out
 }
 
 /// What this node does not offer, by the specification's reason codes.

@@ -34,7 +34,10 @@ use super::{
     stored, sys, topic,
     topics::Target,
 };
-use crate::edge::EdgeLoop;
+use crate::{
+    auth::{self, Grant},
+    edge::EdgeLoop,
+};
 
 /// Names a session on its loop; never reused.
 pub(crate) type SessionKey = u64;
@@ -56,8 +59,8 @@ pub(crate) struct Session {
     pub(crate) client_id: Rc<str>,
     /// Who began it, if the node knows its clients: nobody else gets it.
     pub(crate) principal: Option<Arc<str>>,
-    /// The device whose session it is, if the client id can be a device's.
-    pub(crate) device: Option<DeviceId>,
+    /// The device whose session it is: the client's, by its credential, or by its client id if nobody is asked.
+    pub(crate) device: RefCell<Option<DeviceId>>,
     /// Seconds that it outlives its connection; 0: it ends with it, and nothing of it is stored.
     pub(crate) expiry: Cell<u32>,
     /// Is there a stored pair of it?
@@ -98,7 +101,7 @@ impl Session {
             key: 0,
             client_id: client_id.into(),
             principal: principal.map(Arc::from),
-            device: None,
+            device: RefCell::default(),
             expiry: Cell::new(expiry),
             kept: Cell::new(false),
             link: RefCell::default(),
@@ -128,7 +131,7 @@ impl Session {
 
     /// Should the client's socket not be read now: too many of its device's readings are under way?
     pub(crate) fn is_device_pressed(&self, edge: &EdgeLoop) -> bool {
-        self.device.as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
+        self.device.borrow().as_ref().is_some_and(|device| edge.handle.is_device_pressed(device))
     }
 
     /// Handles one packet that came over `link`.
@@ -227,12 +230,15 @@ impl Session {
 
     /// Hands a message to whom it is for.
     fn pass_on(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
+        if !link.may_publish(publish.topic) {
+            return auth::mqtt::answer_denied(edge, link, publish.packet_id, publish.topic);
+        }
         if let Err((reason, text)) = self.may_publish(link, publish) {
             link.answer(publish.packet_id, reason, text);
             return;
         }
         let target = Target::of(publish.topic);
-        if publish.retain || !edge.router.borrow().is_empty() {
+        if (publish.retain || !edge.router.borrow().is_empty()) && !auth::mqtt::is_for_the_node(link, publish.topic) {
             let message = Message { origin: name.origin, again: name.again, ..message_of(edge, link, publish) };
             if publish.retain
                 && link.peer.version == Version::V5
@@ -256,7 +262,7 @@ impl Session {
         }
         match target {
             Target::Reading(device, channel) => {
-                readings::take(edge, link, publish, (device, self.device.as_ref()), channel, name.origin);
+                readings::take(edge, link, publish, (device, self.device.borrow().as_ref()), channel, name.origin);
             }
             Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
@@ -389,6 +395,15 @@ impl Session {
         let (mut new, mut retained) = (Vec::new(), SmallVec::<[(Box<str>, Subscription); 1]>::new());
         let mut text = String::new();
         for filter in filters {
+            match link.grant(&filter.filter) {
+                Grant::Free => {}
+                Grant::Checked => link.check_deliveries(),
+                Grant::Denied => {
+                    text = "not a filter that this user may subscribe to".to_owned();
+                    codes.push(auth::mqtt::subscription_denied(edge, link, &filter.filter));
+                    continue;
+                }
+            }
             let granted = subscription(&filter, subscription_id);
             if let Err(refused) = self.may_subscribe(edge, &filter.filter) {
                 tracing::warn!(client = %link.client_id, filter = filter.filter, "refused a subscription: {refused}");

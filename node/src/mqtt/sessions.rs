@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 use slab::Slab;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     session::{Deadlines, Session, SessionKey},
     wills,
 };
-use crate::edge::EdgeLoop;
+use crate::{auth, edge::EdgeLoop};
 
 /// Sessions that one sweep ends or whose will it publishes, at most: the rest is the next one's.
 const SWEEP: usize = 1_000;
@@ -55,9 +55,10 @@ impl Sessions {
         self.by_client.find(hash, of).and_then(|key| self.get(*key))
     }
 
-    /// The client ids of a principal's sessions. Looks at all sessions.
-    pub(crate) fn of_principal(&self, principal: &str) -> Vec<Rc<str>> {
-        let of = self.slab.iter().filter(|(_, session)| session.principal.as_deref() == Some(principal));
+    /// The client ids of the principals' sessions. Looks at all sessions.
+    fn of_principals(&self, principals: &HashSet<Box<str>>) -> Vec<Rc<str>> {
+        let is_of = |session: &Session| session.principal.as_deref().is_some_and(|name| principals.contains(name));
+        let of = self.slab.iter().filter(|(_, session)| is_of(session));
         of.map(|(_, session)| Rc::clone(&session.client_id)).collect()
     }
 
@@ -70,7 +71,7 @@ impl Sessions {
             key,
             client_id: client_id.into(),
             principal,
-            device: listener::device_of(client_id),
+            device: RefCell::new(listener::device_of(client_id)),
             expiry: Cell::new(expiry),
             kept: Cell::new(false),
             link: RefCell::default(),
@@ -128,10 +129,14 @@ fn index(key: SessionKey) -> usize {
 pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>, Refusal> {
     let connect = &greeting.connect;
     let expiry = edge.shared.settings.mqtt_session_expiry(connect.session_expiry);
-    let old = edge.sessions.borrow().find(&connect.client_id);
-    if old.as_ref().is_some_and(|old| old.principal != greeting.principal) {
-        let text = "the session of this client id belongs to somebody else; use another client id".to_owned();
-        return Err((ReasonCode::NOT_AUTHORIZED, text));
+    let mut old = edge.sessions.borrow().find(&connect.client_id);
+    let owner = old.as_ref().and_then(|old| old.principal.clone());
+    let access = auth::mqtt::begin(edge, connect, greeting.principal.as_ref(), owner.as_deref())?;
+    let principal: Option<Arc<str>> = access.as_ref().map(|access| Arc::from(&*access.principal.name));
+    if access.is_some() && old.as_ref().is_some_and(|old| old.principal != principal) {
+        // Of a time when nobody was asked, or an administrator's to take: what is in it is not this user's.
+        terminate(edge, &connect.client_id, ReasonCode::SESSION_TAKEN_OVER, "another user has this client id now");
+        old = None;
     }
     let was_kept = old.as_ref().is_some_and(|old| old.kept.get());
     let most = edge.shared.settings.mqtt_sessions;
@@ -145,7 +150,7 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
     let present = resumed.is_some();
     let add = || {
         edge.shared.counters.mqtt_sessions.fetch_add(1, Ordering::Relaxed);
-        edge.sessions.borrow_mut().add(&connect.client_id, greeting.principal.clone(), expiry)
+        edge.sessions.borrow_mut().add(&connect.client_id, principal, expiry)
     };
     let session = resumed.unwrap_or_else(add);
     session.expiry.set(expiry);
@@ -166,7 +171,11 @@ pub(crate) fn open(edge: &Rc<EdgeLoop>, greeting: &Greeting) -> Result<Rc<Link>,
         let text = "the session is too large to be stored (limit record_bytes); send a smaller will".to_owned();
         return Err((ReasonCode::QUOTA_EXCEEDED, text));
     }
-    if let Some(device) = &session.device {
+    if let Some(access) = access {
+        session.device.replace(access.device().cloned());
+        link.access.replace(Some(Rc::new(access)));
+    }
+    if let Some(device) = &*session.device.borrow() {
         edge.handle.connected(device, true);
     }
     let mut connack = Vec::new();
@@ -225,7 +234,7 @@ fn disconnect(session: &Session) {
 pub(crate) fn closed(edge: &Rc<EdgeLoop>, link: &Rc<Link>) {
     edge.connections.borrow_mut().remove(link);
     let session = &link.session;
-    if let Some(device) = &session.device {
+    if let Some(device) = &*session.device.borrow() {
         edge.handle.connected(device, false);
     }
     // Taken over, or ended from outside.
@@ -286,7 +295,6 @@ fn end(edge: &Rc<EdgeLoop>, session: &Rc<Session>) {
 
 /// Ends the session of a client id from outside: its connection is closed with `reason`, its subscriptions and whatever is
 /// stored of it are gone, its will is not published. Runs on the loop that owns the client id. Returns whether there was one.
-#[allow(dead_code, reason = "for the revocation of a client's credentials")]
 pub(crate) fn terminate(edge: &Rc<EdgeLoop>, client_id: &str, reason: ReasonCode, text: &str) -> bool {
     let Some(session) = edge.sessions.borrow().find(client_id) else { return false };
     if let Some(link) = session.link.take() {
@@ -297,10 +305,14 @@ pub(crate) fn terminate(edge: &Rc<EdgeLoop>, client_id: &str, reason: ReasonCode
     true
 }
 
-/// As [`terminate`], for all sessions of a principal on this loop. Returns how many there were.
-#[allow(dead_code, reason = "for the revocation of a client's credentials")]
-pub(crate) fn terminate_principal(edge: &Rc<EdgeLoop>, principal: &str, reason: ReasonCode, text: &str) -> usize {
-    let clients = edge.sessions.borrow().of_principal(principal);
+/// As [`terminate`], for all sessions of these principals on this loop. Returns how many there were.
+pub(crate) fn terminate_all(
+    edge: &Rc<EdgeLoop>,
+    principals: &HashSet<Box<str>>,
+    reason: ReasonCode,
+    text: &str,
+) -> usize {
+    let clients = edge.sessions.borrow().of_principals(principals);
     clients.iter().filter(|client_id| terminate(edge, client_id, reason, text)).count()
 }
 

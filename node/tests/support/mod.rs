@@ -5,9 +5,11 @@
 
 #![allow(dead_code, reason = "every test binary takes its own part of the harness")]
 
+pub(crate) mod auth;
 pub(crate) mod authority;
 pub(crate) mod driver;
 pub(crate) mod http;
+pub(crate) mod jwt;
 pub(crate) mod memory;
 pub(crate) mod mqtt;
 pub(crate) mod node;

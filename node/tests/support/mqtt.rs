@@ -176,6 +176,17 @@ impl Raw {
         packet
     }
 
+    /// The next packet with this first byte; others are passed over.
+    #[track_caller]
+    pub(crate) fn next_of(&mut self, first: u8) -> Packet {
+        loop {
+            let packet = self.next().unwrap_or_else(|| panic!("the node closed instead of sending 0x{first:02X}"));
+            if packet.first == first {
+                return packet;
+            }
+        }
+    }
+
     fn take_length(&self) -> Option<(usize, usize)> {
         whole(&self.bytes)
     }
@@ -282,17 +293,29 @@ pub(crate) struct Connect<'a> {
     pub(crate) properties: &'a [u8],
     /// Topic, payload, QoS and properties.
     pub(crate) will: Option<(&'a str, &'a [u8], u8, &'a [u8])>,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) password: Option<&'a str>,
 }
 
 impl<'a> Connect<'a> {
     pub(crate) fn new(version: Version, client_id: &'a str) -> Self {
-        Self { version, client_id, keep_alive: 60, clean: true, properties: &[], will: None }
+        Self {
+            version,
+            client_id,
+            keep_alive: 60,
+            clean: true,
+            properties: &[],
+            will: None,
+            user: None,
+            password: None,
+        }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut body = string("MQTT");
         let will = self.will.map_or(0, |(_, _, qos, _)| 0x04 | qos << 3);
-        body.extend_from_slice(&[self.version as u8, u8::from(self.clean) << 1 | will]);
+        let who = self.user.map_or(0, |_| 0x80) | self.password.map_or(0, |_| 0x40);
+        body.extend_from_slice(&[self.version as u8, u8::from(self.clean) << 1 | will | who]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
         if self.version == Version::V5 {
             body.extend(counted(self.properties));
@@ -305,6 +328,7 @@ impl<'a> Connect<'a> {
             body.extend(string(topic));
             body.extend(binary(payload));
         }
+        self.user.into_iter().chain(self.password).for_each(|word| body.extend(string(word)));
         packet(0x10, &body)
     }
 }

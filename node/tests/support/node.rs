@@ -165,6 +165,8 @@ pub(crate) struct Node {
     data: PathBuf,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
+    /// The Authorization header of the requests below.
+    shows: Mutex<Option<String>>,
 }
 
 impl Node {
@@ -186,8 +188,17 @@ impl Node {
             }),
         ];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node =
-            Self { child, ended: None, mqtt: nowhere, http: nowhere, ready: String::new(), data, log, readers };
+        let mut node = Self {
+            child,
+            ended: None,
+            mqtt: nowhere,
+            http: nowhere,
+            ready: String::new(),
+            data,
+            log,
+            readers,
+            shows: Mutex::default(),
+        };
         let Ok(line) = ready.recv_timeout(START) else {
             let status = node.child.try_wait();
             panic!("the node did not become ready: {status:?}");
@@ -277,14 +288,32 @@ impl Node {
 
     // ---- HTTP, on a connection of its own
 
+    /// From here on the requests show a user and password.
+    pub(crate) fn as_user(&self, user: &str, password: &str) -> &Self {
+        self.showing(Some(format!("Basic {}", http::base64(format!("{user}:{password}").as_bytes()))))
+    }
+
+    /// From here on the requests show this Authorization header, or none.
+    pub(crate) fn showing(&self, header: Option<String>) -> &Self {
+        *self.shows.lock().unwrap_or_else(PoisonError::into_inner) = header;
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Response {
+        let shown = self.shows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let headers: Vec<_> = shown.iter().map(|shown| ("authorization", shown.as_str())).collect();
+        http::request(self.http, method, path, &headers, body.as_bytes())
+    }
+
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Response {
-        http::request(self.http, "GET", path, &[], b"")
+        self.request("GET", path, "")
     }
 
     #[track_caller]
     pub(crate) fn post(&self, path: &str, body: &str) -> Response {
-        http::request(self.http, "POST", path, &[], body.as_bytes())
+        self.request("POST", path, body)
     }
 
     pub(crate) fn http(&self) -> Http {

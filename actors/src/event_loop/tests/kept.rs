@@ -157,6 +157,23 @@ fn pairs_that_the_checkpoint_thread_does_not_take_stop_the_sockets() {
     assert_eq!(world.services.store.kept_count(), 40);
 }
 
+#[test]
+fn the_position_waits_for_the_last_piece() {
+    for ticks in 1..8 {
+        let mut world = World::new(1, 8);
+        let large = Bytes::from(vec![0; 1024 * 1024]);
+        for number in 0..14_u8 {
+            world.loops[0].turn.keep(KeptChange { key: vec![number].into(), value: Some(large.clone()) }).unwrap();
+            world.turn(0);
+            world.commit();
+            world.turn(0);
+        }
+        (0..ticks).for_each(|_| world.tick(0));
+        check_crash(&world);
+        assert_eq!(world.services.store.kept_count() == 14, ticks >= 4, "{ticks}");
+    }
+}
+
 /// A loop with its actor, and its journal.
 fn real_loop() -> (LoopHandle, Arc<MemoryJournal>) {
     let World { services, inboxes, journal, _dir, .. } = World::new(1, 64);
