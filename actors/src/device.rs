@@ -16,7 +16,7 @@ use crate::{
     ledger::{DropReason, RejectReason},
     limits,
     reading::{AckLevel, Channel, Reading},
-    script::{ParkReason, Route, ScriptCall, ScriptOutcome, ScriptRun, Verdict},
+    script::{ParkReason, Route, ScriptCall, ScriptOutcome, ScriptRun, Verdict, command_id},
     state::{DeviceState, ParkedReading},
     submission::{AckTo, Answer, Disposition, Submission},
     turn::{Admitted, Memory, ReplyTo, Turn},
@@ -271,6 +271,7 @@ impl DeviceActor {
             let message = error.to_string().into();
             outcome.verdict = Verdict::Parked { script: "".into(), reason: ParkReason::BadResult, message };
             outcome.script_state.clear();
+            outcome.commands.clear();
             // A short one always fits.
             let _ = turn.journal_outcome(&record(reading, outcome));
         }
@@ -290,6 +291,9 @@ impl DeviceActor {
         }
         for (name, payload) in &outcome.emits {
             turn.show_event(encode_event(&self.device, name, payload, reading.reading.received), name);
+        }
+        for (index, command) in outcome.commands.into_iter().enumerate() {
+            turn.commands.push((command_id(reading.position, index), command));
         }
         if let Verdict::Parked { script, reason, message } = outcome.verdict {
             let parked =
@@ -431,6 +435,7 @@ fn unchanged(reading: &Committed) -> ScriptOutcome {
         verdict: Verdict::Unchanged,
         script_state: smallvec::SmallVec::new(),
         emits: Vec::new(),
+        commands: Vec::new(),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     limits, placement,
     recovery::Unfinished,
     runtime::Services,
-    script::ScriptOutcome,
+    script::{ScriptCommand, ScriptOutcome},
     state::DeviceState,
     store::{ParkedChanges, StoreError},
     submission::{Ack, AckTo, Answer, Submission},
@@ -91,6 +91,7 @@ pub struct LoopHealth {
 pub(crate) struct ForEdge {
     pub(crate) acks: Vec<Ack>,
     pub(crate) shown: Vec<Shown>,
+    pub(crate) commands: Vec<(String, ScriptCommand)>,
 }
 
 /// One loop. Lives on its thread only.
@@ -466,7 +467,11 @@ impl EventLoop {
         if !self.paused.is_empty() && !self.is_pressed() {
             self.paused.drain(..).for_each(Waker::wake);
         }
-        ForEdge { acks: std::mem::take(&mut self.turn.acks), shown: std::mem::take(&mut self.turn.shown) }
+        ForEdge {
+            acks: std::mem::take(&mut self.turn.acks),
+            shown: std::mem::take(&mut self.turn.shown),
+            commands: std::mem::take(&mut self.turn.commands),
+        }
     }
 
     /// Wakes the loops that have readings from here, unless they have turned meanwhile and taken them.

@@ -166,6 +166,57 @@ pub const MQTT_SYS_INTERVAL_S: u64 = 10;
 /// Bytes that wait to be written to one MQTT subscriber; more: messages for it are dropped, counted.
 pub const MQTT_OUTBOUND_BYTES: usize = 256 * 1024;
 
+// ---- bridges
+
+/// Messages of one bridge that may be under way (v5: our Receive Maximum); full: the broker's socket is not read.
+pub const BRIDGE_IN_FLIGHT: u16 = 1_024;
+/// Time that a broker has for the connection, the TLS handshake and its CONNACK, and for the answer to a ping.
+pub const BRIDGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// First pause before a broker is connected to again; it doubles up to the longest, with chance in it.
+pub const BRIDGE_RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause before a broker is connected to again.
+pub const BRIDGE_RETRY_MOST: Duration = Duration::from_secs(60);
+
+// ---- commands and shadows
+
+/// Commands of one device that are not over; more: refused (HTTP 429), a handler's is dropped and counted.
+pub const COMMAND_QUEUE: usize = 100;
+/// Bytes of commands and their replies that one loop keeps; more: new commands are refused (HTTP 503), and commands that are
+/// over are forgotten before their time.
+pub const COMMAND_BYTES: usize = 64 * 1024 * 1024;
+/// Longest name of a command, in bytes; longer: refused.
+pub const COMMAND_NAME_BYTES: usize = 256;
+/// Largest parameters of a command, in bytes of JSON; larger: refused.
+pub const COMMAND_PARAMS_BYTES: usize = 64 * 1024;
+/// Largest reply to a command, in bytes; larger: the command fails.
+pub const COMMAND_REPLY_BYTES: usize = 64 * 1024;
+/// Time that a device has to answer a command unless the command says otherwise; longer: the command fails (HTTP 504).
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that a command may give its device to answer; longer: refused.
+pub const COMMAND_TIMEOUT_MOST: Duration = Duration::from_secs(600);
+/// Longest time that a command may wait for its device; longer: refused.
+pub const COMMAND_EXPIRY_MOST: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Time that a handler's command waits for its device; longer: it expires.
+pub const COMMAND_HANDLER_EXPIRY: Duration = Duration::from_secs(3_600);
+/// Commands of one device that are over and can still be looked at; more: the oldest is forgotten.
+pub const COMMANDS_ENDED: usize = 100;
+/// Time for which a command that is over can still be looked at.
+pub const COMMAND_ENDED_KEPT: Duration = Duration::from_secs(3_600);
+/// `ctx.command` calls of one call of a handler; more: the call fails.
+pub const SCRIPT_COMMANDS: usize = 20;
+/// Largest shadow, in bytes of JSON of `desired` and `reported` together; larger: refused with code 413.
+pub const SHADOW_BYTES: usize = 8 * 1024;
+/// Deepest nesting of `desired` and of `reported`; deeper: refused with code 400.
+pub const SHADOW_DEPTH: usize = 8;
+/// Longest `clientToken` of a shadow's request, in bytes; longer: refused with code 400.
+pub const SHADOW_TOKEN_BYTES: usize = 64;
+/// Largest request about a shadow, in bytes; larger: refused with code 413.
+pub const SHADOW_REQUEST_BYTES: usize = 64 * 1024;
+/// Shadows of one loop's devices; more: new ones are refused with code 503.
+pub const SHADOWS: usize = 500_000;
+/// Time for which the version of a deleted shadow is remembered, so that a new one's goes on from it.
+pub const SHADOW_DELETED_KEPT: Duration = Duration::from_secs(48 * 3_600);
+
 // ---- HTTP and viewers
 
 /// HTTP connections of the node; more: 503.

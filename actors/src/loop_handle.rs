@@ -24,6 +24,7 @@ use crate::{
     loop_actor::LoopActor,
     placement,
     runtime::{PageQuery, Services},
+    script::ScriptCommand,
     state::DeviceState,
     store::ParkedChanges,
     submission::{Ack, Submission},
@@ -36,6 +37,8 @@ pub trait Edge {
     fn on_acks(&self, acks: Vec<Ack>);
     /// States and events for MQTT subscribers; only while [`LoopHandle::listen`] is on.
     fn on_shown(&self, shown: Vec<Shown>);
+    /// Commands that handlers of this loop's devices want sent, each with its id. Their outcomes are on their way into the journal.
+    fn on_commands(&self, _commands: Vec<(String, ScriptCommand)>) {}
     /// The end of a turn: what the edge collected for other loops leaves now.
     fn on_turn_end(&self);
 }
@@ -115,6 +118,9 @@ impl LoopHandle {
         }
         if !for_edge.shown.is_empty() {
             edge.on_shown(for_edge.shown);
+        }
+        if !for_edge.commands.is_empty() {
+            edge.on_commands(for_edge.commands);
         }
         edge.on_turn_end();
     }

@@ -67,6 +67,26 @@ pub struct ScriptOutcome {
     pub script_state: SmallVec<[(Box<str>, Bytes); 1]>,
     /// `ctx.emit` calls, in order: name and payload as JSON.
     pub emits: Vec<(Box<str>, Bytes)>,
+    /// `ctx.command` calls, in order.
+    pub commands: Vec<ScriptCommand>,
+}
+
+/// A command that a handler wants sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptCommand {
+    /// The device that it is for: the handler's text, which is a device id.
+    pub device: Box<str>,
+    /// What the device is to do.
+    pub name: Box<str>,
+    /// JSON.
+    pub params: Bytes,
+}
+
+/// The id of a reading's `index`th `ctx.command`: the same whenever the reading is handled, so that a command that is wanted again
+/// is known.
+#[must_use]
+pub fn command_id(position: Position, index: usize) -> String {
+    format!("h{position}-{index}")
 }
 
 /// What is to become of a reading after its handlers.

@@ -22,7 +22,7 @@ use crate::{
     limits,
     open_positions::OpenPositions,
     reading::{AckLevel, Reading},
-    script::{ScriptEngine, ScriptRun},
+    script::{ScriptCommand, ScriptEngine, ScriptRun},
     state::DeviceState,
     store::ParkedChanges,
     submission::{Ack, AckTo, Answer, Disposition},
@@ -125,6 +125,8 @@ pub(crate) struct Turn {
     pub(crate) runs: Vec<ScriptRun>,
     pub(crate) acks: Vec<Ack>,
     pub(crate) shown: Vec<Shown>,
+    /// What handlers want sent, with its id; their outcomes are in the batch.
+    pub(crate) commands: Vec<(String, ScriptCommand)>,
     waker: Option<Waker>,
 }
 
@@ -156,6 +158,7 @@ impl Turn {
             runs: Vec::new(),
             acks: Vec::new(),
             shown: Vec::new(),
+            commands: Vec::new(),
             waker: None,
         }
     }

@@ -3,6 +3,7 @@
 
 import { nodeNow } from './clock.js';
 import { Chart } from './chart.js';
+import { DeviceCommands } from './commands-card.js';
 import { h, reconcile, setAttr, setText } from './dom.js';
 import { codeBlock, copyButton } from './empty.js';
 import { Feed } from './feed.js';
@@ -13,6 +14,7 @@ import { icon } from './icons.js';
 import { fillJson, pretty } from './json-view.js';
 import { DeviceLedger } from './ledger-card.js';
 import { Series, numericLeaves } from './series.js';
+import { DeviceShadow } from './shadow-card.js';
 import { colours } from './theme.js';
 
 const SERIES = 8; // As many as the palette has colours.
@@ -50,6 +52,8 @@ export class DeviceView {
   close() {
     this.feed.close();
     this.ledger.close();
+    this.commands.close();
+    this.shadow.close();
     this.chart.stop();
     removeEventListener('tidegate:theme', this.repaint);
     this.closed = true;
@@ -114,10 +118,12 @@ export class DeviceView {
     this.facts = { device: fact('Device time'), received: fact('Received time'), gap: fact('Difference'), seen: fact('Last seen'), updates: fact('Updates on this page'), conflated: fact('Conflated') };
     const times = h('section.card', null, h('div.card-head', null, h('h2', null, 'Times')), h('dl.facts', null, Object.values(this.facts).map((f) => f.element)));
     this.ledger = new DeviceLedger(this.id);
+    this.commands = new DeviceCommands(this.id);
+    this.shadow = new DeviceShadow(this.id);
     this.eventList = h('ol.events', { 'data-testid': 'events' });
     this.noEvents = h('p.quiet', null, 'None yet. A handler sends one with ', h('code', null, "ctx.emit('name', payload)"), '.');
     const events = h('section.card', null, h('div.card-head', null, h('h2', null, 'Events')), this.noEvents, this.eventList);
-    this.body = h('div.device-body', null, this.values, chart, h('div.columns', null, h('div.stack', null, state, this.ledger.element), h('div.stack', null, times, events)));
+    this.body = h('div.device-body', null, this.values, chart, h('div.columns', null, h('div.stack', null, state, this.shadow.element, this.ledger.element), h('div.stack', null, times, this.commands.element, events)));
     this.missing = h('section.empty', { hidden: true }, h('h2', null, 'Nothing known of this device yet'), h('p', null, 'The page is listening. The device’s first reading fills it:'), codeBlock(this.sample()));
     this.element = h('div.view.device', { 'data-testid': 'view-device' }, header, this.body, this.missing);
   }

@@ -5,6 +5,7 @@ import { h, setAttr, setText } from './dom.js';
 import { ago, bytes, compact, count, dateTime, duration, micros, millis } from './format.js';
 import { cell, deviceLink, grid, payload, pill, setPill, text } from './grid.js';
 import { LedgerCard } from './ledger-card.js';
+import { sumReasons } from './overview.js';
 
 const PARKED_EVERY_MS = 3000;
 const PARKED_SHOWN = 100;
@@ -28,6 +29,7 @@ export class HealthView {
     this.loops = grid('Loops', ['Loop', 'Lag>', 'Devices>', 'Connections>'], 'No loop reported.', 'loops');
     this.workers = grid('Script workers', ['Process', 'State', 'Restarts>', 'Memory>'], 'No worker runs: they start with the first handler.', 'workers');
     this.ledger = new LedgerCard();
+    this.bridges = grid('Bridges', ['Bridge', 'Broker', 'State', 'Since', 'Messages>', 'Readings>', 'Refused>', 'Under way>', 'Reconnects>', 'Last error'], 'No bridge is configured.', 'bridges');
     this.parked = grid('Parked readings', ['Position', 'Device', 'Script', 'Reason', 'Message', 'Parked'], 'No reading is parked. A reading that a handler cannot digest is set aside here, with the reason.', 'parked');
     this.parkedNote = h('span.card-note');
     this.parked.head.append(this.parkedNote);
@@ -45,7 +47,7 @@ export class HealthView {
       h('div.page-head', null, this.heading, this.summary),
       h('div.health-grid', null,
         h('div.stack', null, this.node.element, this.limits.element), h('div.stack', null, this.journal.element, this.loops.element, this.workers.element),
-        h('div.stack', null, this.ledger.element), this.scripts.element, this.parked.element));
+        h('div.stack', null, this.ledger.element), this.scripts.element, this.bridges.element, this.parked.element));
   }
 
   draw() {
@@ -64,6 +66,16 @@ export class HealthView {
     this.scripts.fill(o.scripts, (s) => s.name, (s) => [cell(text(s.name), 'strong'), pill(text(s.status), SCRIPT_TONES[s.status] ?? 'plain', SCRIPT_WORDS[s.status]), count(s.calls),
       cell(count(s.errors), s.errors > 0 ? 'bad' : null), cell(count(s.parked), s.parked > 0 ? 'warn' : null), micros(s.p50Us), micros(s.p99Us), lastError(s.lastError)]);
     this.ledger.fill(o.ledger);
+    this.drawBridges(o.bridges);
+  }
+
+  /** Most nodes have no bridge: they have no card either. */
+  drawBridges(bridges) {
+    this.bridges.element.hidden = bridges.length === 0;
+    const now = nodeNow();
+    this.bridges.fill(bridges, (b) => b.name, (b) => [cell(text(b.name), 'strong'), `${text(b.url)} (MQTT ${text(b.version)})`, pill(b.connected === true ? 'connected' : 'away', b.connected === true ? 'good' : 'bad'),
+      cell(`${ago(now - b.since)} ago`.replace('now ago', 'now'), null, dateTime(b.since)), count(b.messages), count(b.readings), cell(count(sumReasons(b.refused)), sumReasons(b.refused) > 0 ? 'warn' : null, reasonsOf(b.refused)),
+      count(b.inFlight), count(b.reconnects), b.lastError ? cell(text(b.lastError.message), b.connected === true ? 'dim' : 'bad', dateTime(b.lastError.time)) : cell('none', 'dim')]);
   }
 
   drawJournal(j) {
@@ -104,11 +116,19 @@ export function problemsOf(overview) {
   if (o.ledger.balanced === false) problems.push('the ledger does not balance');
   const sick = o.scripts.filter((s) => s.status === 'open' || s.status === 'broken');
   if (sick.length) problems.push(`${sick.length} script${sick.length > 1 ? 's' : ''} not running`);
+  const away = o.bridges.filter((b) => b.connected !== true);
+  if (away.length) problems.push(`${away.map((b) => `bridge ${text(b.name)}`).join(', ')} not connected`);
   const slow = o.loops.filter((l) => l.lagMs >= LAG_WARN_MS);
   if (slow.length) problems.push(`loop ${slow.map((l) => l.id).join(', ')} lags`);
   if (o.node.rssBytes / o.node.memoryLimitBytes >= 0.8) problems.push('memory is near its limit');
   if (o.pool.queued / o.pool.limit >= 0.8) problems.push('the blocking pool is nearly full');
   return problems;
+}
+
+/** Reasons and their counts, for a tooltip. */
+function reasonsOf(refused) {
+  const words = Object.entries(refused).map(([reason, n]) => `${text(reason)}: ${count(n)}`);
+  return words.length ? words.join(', ') : null;
 }
 
 function lastError(error) {

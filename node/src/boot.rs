@@ -1,7 +1,7 @@
 //! Starts the node, runs it until it is told to stop, and stops it in order. All the wiring is here.
 //!
-//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions → accept.
-//! Stop: accept no more → read no more → drain → goodbye to clients → last checkpoint → end.
+//! Start: file descriptors → sockets → recovery → journal, checkpoints, handlers → loops → unfinished readings → stored sessions, commands and shadows → accept → bridges.
+//! Stop: accept no more → read no more → drain → goodbye to brokers and clients → last checkpoint → end.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -37,9 +37,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     auth::{self, Auth, AuthError},
+    bridge::Bridges,
+    commands,
     config::Config,
     edge::{self, Counters, EdgeLoop, KeyMemory, Retries, Settings, Shared},
-    http,
+    http, kept,
     listeners::{self, Door, ListenError},
     mqtt::{
         self,
@@ -50,7 +52,7 @@ use crate::{
         retaining::Notes,
         sys_feed::Feed,
     },
-    output,
+    output, shadow,
     transport::{
         admission::{Admission, Bounds},
         certificates::{self, BadFile, Certificates, Files},
@@ -78,6 +80,9 @@ pub(crate) enum ServeError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What the edge has kept.
+    #[error("cannot bring commands and shadows back: {0}")]
+    Recover(#[from] kept::RecoverError),
     /// What is kept in the state.
     #[error("cannot read what is kept: {0}")]
     Store(#[from] StoreError),
@@ -194,7 +199,10 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         keys: KeyMemory::new(limits::IDEMPOTENCY_KEYS),
         retries: Retries::under_way(unfinished.iter().filter_map(Unfinished::retry_of)),
         vitals: Arc::new(Vitals::default()),
+        bridges: Bridges::new(&config.bridges, config.runtime.loops, &services.clock),
         exporting: http::state::Exporting::default(),
+        commands: commands::Counters::default(),
+        shadows: shadow::Counters::default(),
         retained: Retained::new(retained_limits(config)),
         notes: (0..config.runtime.loops).map(|_| Notes::default()).collect(),
         subscriptions: AtomicUsize::new(0),
@@ -230,10 +238,12 @@ async fn live(
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
     let runtime = Runtime::start(shared.runtime.clone(), inboxes, attach(Arc::clone(&shared), doors.sockets))?;
+    kept::recover(&shared).await?;
     let sessions = mqtt::restore::restore(&shared).await?;
     tracing::info!(sessions, "MQTT sessions are back");
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
+    shared.bridges.start()?;
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
     actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
@@ -290,12 +300,14 @@ async fn exit_at_once(mut terminate: Signal, mut interrupt: Signal) {
 
 async fn stop(shared: &Arc<Shared>, runtime: Runtime) -> Result<(), ServeError> {
     shared.stopping.store(true, Ordering::Relaxed);
+    shared.bridges.close();
     let quiet = shared.runtime.on_every_loop(|handle| {
         edge::here().stop_accepting();
         handle.close_gate();
     });
     let quiet = quiet.await.is_ok();
     let drained = runtime.drain(DRAIN_PATIENCE).await;
+    shared.bridges.stop().await;
     let _ = shared.runtime.on_every_loop(|_| edge::here().say_goodbye()).await;
     // One turn for the goodbyes to leave.
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -377,6 +389,7 @@ impl EdgeLoop {
                 }
             });
         }
+        self.shared.bridges.land_on(self);
         let edge = Rc::clone(self);
         accepting.push(actix_rt::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -390,8 +403,10 @@ impl EdgeLoop {
                     mqtt::sys_feed::tick(&edge);
                 }
                 http::viewer::sweep(&edge);
+                shadow::sweep(&edge);
             }
         }));
+        accepting.push(actix_rt::spawn(commands::keep_time(Rc::clone(self))));
     }
 
     fn stop_accepting(&self) {

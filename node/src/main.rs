@@ -5,9 +5,11 @@
 
 mod auth;
 mod boot;
+mod bridge;
 mod cli;
 #[allow(dead_code, reason = "each command uses its own part of it")]
 mod client;
+mod commands;
 mod config;
 mod demo;
 mod doctor;
@@ -16,6 +18,7 @@ mod exit;
 mod http;
 mod ingest;
 mod journal_command;
+mod kept;
 mod listeners;
 mod logging;
 mod mqtt;
@@ -23,6 +26,7 @@ mod output;
 mod parked;
 mod prove;
 mod script;
+mod shadow;
 mod state;
 mod swarm;
 mod transport;

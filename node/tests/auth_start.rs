@@ -57,6 +57,9 @@ fn a_bad_file_refuses_to_start_and_says_where() {
     };
     std::fs::write(dir.join("acl"), "user d1\ntopic raed a\n").unwrap();
     assert!(serve(&["--acl-file", "acl"]).contains("acl:2:7: \"raed\" is no access"));
+    let checked = raw::run(&dir, &["config", "check", "--data-dir", "data", "--acl-file", "acl"]);
+    let words = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.code() == Some(78) && words.contains("--acl-file: acl:2:7"), "{words}");
     assert!(serve(&["--acl-file", "missing"]).contains("missing: is not there"));
     assert!(serve(&["--users-file", "missing"]).contains("missing: is not there"));
     let users = house.data().join("users.jsonl");

@@ -4,7 +4,7 @@ mod support;
 
 use std::{path::Path, process::Command};
 
-use support::{House, Node, auth::user};
+use support::{House, Node, auth::user, eventually, mosquitto::Mosquitto};
 
 const HOT: &str = "export function onMetric(metric, ctx) {
   if (metric.temperature > 90) ctx.emit('hot', { temperature: metric.temperature });
@@ -12,7 +12,19 @@ const HOT: &str = "export function onMetric(metric, ctx) {
 
 #[test]
 fn the_dashboard_shows_what_the_node_has() {
-    let node = House::new().handler("10-hot.js", HOT).start();
+    let broker = Mosquitto::start("");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("tidegate.toml");
+    let text = format!(
+        "[[bridge]]\nname = \"plant\"\nurl = \"mqtt://{}\"\n[[bridge.subscription]]\nfilter = \"plant/{{d}}\"\ndevice = \"{{d}}\"\n",
+        broker.address
+    );
+    std::fs::write(&config, text).expect("the configuration is written");
+    let node = House::new().flags(&["--config", &config.to_string_lossy()]).handler("10-hot.js", HOT).start();
+    eventually("the bridge is connected", || {
+        Some(()).filter(|()| node.metric("tidegate_bridge_connected{bridge=\"plant\"}") == 1.0)
+    });
+    broker.publish("plant/", "no device", &[]);
     run("dashboard.test.mjs", &node);
 }
 

@@ -70,6 +70,24 @@ fn the_last_message_of_a_topic_is_sent_to_who_subscribes() {
 }
 
 #[test]
+fn a_retained_message_keeps_qos_2() {
+    for version in VERSIONS {
+        let (_house, node) = node();
+        let mut publisher = Raw::connect(node.mqtt, version, "publisher");
+        publisher.send(&retained(version, "a", 2, 9, &[], b"once"));
+        publisher.expect(0x50);
+        publisher.send(&packet_with_id(0x62, 9));
+        publisher.expect(0x70);
+        for (qos, expected) in [(2, 2), (1, 1), (0, 0)] {
+            let mut subscriber = Raw::connect(node.mqtt, version, "subscriber");
+            subscriber.subscribed(&subscribe(version, 1, "a", qos));
+            let message = Published::of(version, &subscriber.next().expect("a PUBLISH"));
+            assert_eq!((message.payload.as_str(), message.qos, message.retain), ("once", expected, true));
+        }
+    }
+}
+
+#[test]
 fn retain_handling_and_retain_as_published() {
     let (_house, node) = node();
     let mut publisher = Raw::connect(node.mqtt, V5, "publisher");

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tidegate_actors::{
     ids::LoopId,
-    script::{OutcomeSink, ParkReason, ScriptError, ScriptOutcome, ScriptRun, Verdict},
+    script::{OutcomeSink, ParkReason, ScriptCommand, ScriptError, ScriptOutcome, ScriptRun, Verdict},
 };
 
 use crate::{
@@ -140,7 +140,13 @@ impl Batch {
         }
         let emits = outcome.emits.into_iter().map(|(name, json)| (name.into(), json.into())).collect();
         self.tell_breakers(entry, &verdict, probes, now);
-        self.settle(entry, verdict, script_state, emits);
+        let commands = outcome.commands.into_iter().map(|command| ScriptCommand {
+            device: command.device.into(),
+            name: command.name.into(),
+            params: command.params.into(),
+        });
+        let commands = commands.collect();
+        self.settle(entry, verdict, script_state, emits, commands);
         self.settle_refused();
         Ok(())
     }
@@ -160,7 +166,7 @@ impl Batch {
         let probes = if let Fate::Goes { probes } = entry.fate { probes } else { 0 };
         self.framed = self.framed.max(1);
         self.tell_breakers(entry, &verdict, probes, now);
-        self.settle(entry, verdict, smallvec::SmallVec::new(), Vec::new());
+        self.settle(entry, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
         self.settle_refused();
     }
 
@@ -243,6 +249,7 @@ impl Batch {
         verdict: Verdict,
         script_state: smallvec::SmallVec<[(Box<str>, Bytes); 1]>,
         emits: Vec<(Box<str>, Bytes)>,
+        commands: Vec<ScriptCommand>,
     ) {
         self.todo.pop_front();
         self.framed = self.framed.saturating_sub(1);
@@ -263,7 +270,7 @@ impl Batch {
             }
         }
         let (device, position) = (run.device.clone(), call.position);
-        self.outbox.push(run.owner, ScriptOutcome { device, position, verdict, script_state, emits });
+        self.outbox.push(run.owner, ScriptOutcome { device, position, verdict, script_state, emits, commands });
     }
 
     /// Gives refused readings at the front their outcome: in order, so not before those in front of them.
@@ -279,7 +286,7 @@ impl Batch {
                 reason: ParkReason::BreakerOpen,
                 message: message.into(),
             };
-            self.settle(entry, verdict, smallvec::SmallVec::new(), Vec::new());
+            self.settle(entry, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
         }
     }
 

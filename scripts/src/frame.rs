@@ -111,6 +111,15 @@ pub(crate) struct Outcome {
     /// `ctx.state` that changed, by script number, as JSON.
     pub(crate) states: Vec<(u8, Vec<u8>)>,
     pub(crate) emits: Vec<(String, Vec<u8>)>,
+    pub(crate) commands: Vec<Command>,
+}
+
+/// A `ctx.command`: a checked device id, a name and the parameters as JSON.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct Command {
+    pub(crate) device: String,
+    pub(crate) name: String,
+    pub(crate) params: Vec<u8>,
 }
 
 /// A verdict, with scripts by number.

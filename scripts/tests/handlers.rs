@@ -182,6 +182,43 @@ fn emits_are_bounded_and_a_failed_call_emits_nothing() {
 }
 
 #[test]
+fn commands_have_the_ids_of_their_reading_and_are_bounded() {
+    let script = r#"
+        export function onMetric(m, ctx) {
+          const ids = [];
+          for (let i = 0; i < (m.n ?? 0); i++) { try { ids.push(ctx.command("valve-" + i, "open", { i })); } catch {} }
+          if (m.device !== undefined) ctx.command(m.device, m.name ?? "n", m.large ? "x".repeat(70000) : undefined);
+          if (m.bad) throw 1;
+          return { ids };
+        }"#;
+    let mut rig = Rig::new(&[("a.js", script)]);
+    let run = rig.run("d1", &[r#"{"n":2}"#]);
+    let position = run.calls[0].position;
+    rig.submit(vec![run.clone(), run]);
+    let outcomes = rig.outcomes(2);
+    assert_eq!(outcomes[0], outcomes[1], "the same call wants the same commands");
+    let commands: Vec<_> = outcomes[0].commands.iter().map(|c| (&*c.device, &*c.name, &*c.params)).collect();
+    assert_eq!(commands, [("valve-0", "open", &br#"{"i":0}"#[..]), ("valve-1", "open", br#"{"i":1}"#)]);
+    let ids = [0, 1].map(|index| tidegate_actors::script::command_id(position, index));
+    assert_eq!(kept(&outcomes[0])["ids"], json!(ids));
+
+    let outcome = rig.one(r#"{"device":"d2"}"#);
+    assert_eq!(&*outcome.commands[0].params, b"{}");
+    assert_eq!(rig.one(r#"{"n":20}"#).commands.len(), 20);
+    for (reading, words) in [
+        (r#"{"n":21}"#, "limit script_commands"),
+        (r#"{"device":"d1","large":true}"#, "limit command_params_bytes"),
+        (r#"{"device":"a/b"}"#, "ctx.command: a device id may not contain '/'"),
+        (r#"{"device":7}"#, "ctx.command: the device id must be a string"),
+        (r#"{"device":"d1","name":""}"#, "ctx.command: the name"),
+        (r#"{"n":1,"bad":true}"#, "1 (a.js)"),
+    ] {
+        let outcome = rig.one(reading);
+        assert!(parked(&outcome).1.contains(words) && outcome.commands.is_empty(), "{reading}: {outcome:?}");
+    }
+}
+
+#[test]
 fn handlers_are_chained_in_name_order() {
     let mut rig = Rig::new(&[
         (

@@ -231,7 +231,14 @@ impl World {
             _ => Verdict::Parked { script: "s.js".into(), reason: ParkReason::Threw, message: "it threw".into() },
         };
         let script_state = smallvec::smallvec![("s.js".into(), Bytes::from(call.position.to_string()))];
-        let outcome = ScriptOutcome { device, position: call.position, verdict, script_state, emits: Vec::new() };
+        let outcome = ScriptOutcome {
+            device,
+            position: call.position,
+            verdict,
+            script_state,
+            emits: Vec::new(),
+            commands: Vec::new(),
+        };
         self.sink.deliver(owner, vec![outcome]);
     }
 
@@ -595,7 +602,14 @@ fn a_result_that_the_journal_cannot_hold_is_parked_and_a_replay_agrees() {
     let value = Bytes::from(vec![b'1'; limits::SCRIPT_VALUE_BYTES]);
     let script_state = (0..5).map(|n| (format!("{n}.js").into(), value.clone())).collect();
     let (device, position) = (run.device.clone(), run.calls[0].position);
-    let outcome = ScriptOutcome { device, position, verdict: Verdict::Unchanged, script_state, emits: Vec::new() };
+    let outcome = ScriptOutcome {
+        device,
+        position,
+        verdict: Verdict::Unchanged,
+        script_state,
+        emits: Vec::new(),
+        commands: Vec::new(),
+    };
     world.sink.deliver(LoopId(0), vec![outcome]);
     world.settle();
     assert_eq!(world.answers[&0], Answer::Processed(Disposition::Parked(ParkReason::BadResult)));

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -417,20 +417,38 @@ fn look(users_file: &PathBuf, config: &config::Auth) -> Seen {
     files.into_iter().map(|path| path.and_then(look)).collect()
 }
 
-fn read(config: &config::Auth, users_file: &std::path::Path) -> Result<Current, BadFile> {
-    let directory = Directory::read(users_file)?;
-    if directory.is_none() && config.users_file.is_some() {
-        return Err(BadFile::whole(users_file, "is not there; make it with tidegate user add"));
-    }
-    let acl = match &config.acl_file {
-        None => None,
-        Some(path) => {
-            let text = place::read(path, limits::AUTH_FILE_BYTES, "auth_file_bytes")?;
-            Some(Acl::parse(path, &text.ok_or_else(|| BadFile::whole(path, "is not there"))?)?)
-        }
-    };
-    let jwt = config.jwt_key_file.as_ref().map(|path| Jwt::read(config, path)).transpose()?.map(Arc::new);
+/// Reads the files as a start would; the error says which setting names the one that is wrong.
+///
+/// # Errors
+/// As [`Auth::open`].
+pub(crate) fn check(config: &Config) -> Result<(), (&'static str, BadFile)> {
+    read_each(&config.auth, &config.users_file()).map(drop)
+}
+
+fn read(config: &config::Auth, users_file: &Path) -> Result<Current, BadFile> {
+    read_each(config, users_file).map_err(|(_, bad)| bad)
+}
+
+fn read_each(config: &config::Auth, users_file: &Path) -> Result<Current, (&'static str, BadFile)> {
+    let directory = directory(config, users_file).map_err(|bad| ("auth.users_file", bad))?;
+    let acl = config.acl_file.as_deref().map(rules).transpose().map_err(|bad| ("auth.acl_file", bad))?;
+    let jwt = config.jwt_key_file.as_deref().map(|path| Jwt::read(config, path));
+    let jwt = jwt.transpose().map_err(|bad| ("auth.jwt_key_file", bad))?.map(Arc::new);
     let on = directory.is_some() || acl.is_some() || jwt.is_some();
     let has_users = directory.is_some();
     Ok(Current { on, has_users, directory: directory.unwrap_or_default(), acl: acl.unwrap_or_default(), jwt })
+}
+
+fn directory(config: &config::Auth, users_file: &Path) -> Result<Option<Directory>, BadFile> {
+    match Directory::read(users_file)? {
+        None if config.users_file.is_some() => {
+            Err(BadFile::whole(users_file, "is not there; make it with tidegate user add"))
+        }
+        directory => Ok(directory),
+    }
+}
+
+fn rules(path: &Path) -> Result<Acl, BadFile> {
+    let text = place::read(path, limits::AUTH_FILE_BYTES, "auth_file_bytes")?;
+    Acl::parse(path, &text.ok_or_else(|| BadFile::whole(path, "is not there"))?)
 }

@@ -29,5 +29,5 @@ mod secret;
 mod verified;
 
 pub(crate) use access::{Access, Grant};
-pub(crate) use gate::{Auth, AuthError};
+pub(crate) use gate::{Auth, AuthError, check};
 pub(crate) use principal::{Principal, Role};

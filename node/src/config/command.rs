@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Flags, Loaded, Problem, Problems, reference, show};
 use crate::{
+    auth,
     cli::{ConfigCommand, ServeArgs},
     exit::{Exit, Failure},
     output,
@@ -38,9 +39,9 @@ pub(crate) fn load_with(file: Option<&Path>, flags: &Flags) -> Result<Loaded, Pr
 fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {
     let problems = match load(serve).and_then(with_sound_files) {
         Ok(loaded) if as_json => {
-            return on_stdout(&format!("{}\n", json!({ "ok": true, "set": loaded.origins.len(), "problems": [] })));
+            return on_stdout(&format!("{}\n", json!({ "ok": true, "set": loaded.values_set(), "problems": [] })));
         }
-        Ok(loaded) => return on_stdout(&format!("ok; values set: {}\n", loaded.origins.len())),
+        Ok(loaded) => return on_stdout(&format!("ok; values set: {}\n", loaded.values_set())),
         Err(problems) if as_json => problems.0,
         Err(problems) => return Err(problems.into()),
     };
@@ -49,11 +50,14 @@ fn check(serve: &ServeArgs, as_json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Config)
 }
 
-/// The files of TLS, read as `serve` would read them.
+/// The files of TLS, and of users, rules and keys, read as `serve` would read them.
 fn with_sound_files(loaded: Loaded) -> Result<Loaded, Problems> {
     let files = loaded.config.mqtt_tls().into_iter().chain(loaded.config.http_tls());
     match files.map(Certificates::load).find_map(Result::err) {
-        None => Ok(loaded),
+        None => match auth::check(&loaded.config) {
+            Ok(()) => Ok(loaded),
+            Err((key, bad)) => Err(Problem::of_key(loaded.origin(key), key, bad.to_string()).into()),
+        },
         Some(bad) => Err(Problem::of_key(loaded.origin(&bad.key()), &bad.key(), bad.to_string()).into()),
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration file: TOML text → values as typed, each with its line and column. Knows the keys' names, not their rules.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::Read,
     ops::Range,
@@ -14,6 +15,7 @@ use toml::{
 
 use super::{
     Given, keys,
+    rows::{self, Content, RawCell, RawRow},
     source::{Problem, Source, printable},
     suggest,
     value::Raw,
@@ -55,9 +57,17 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// The values of `text`, sorted by name; what is wrong goes to `problems`.
-pub(crate) fn read(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec<Given> {
-    let mut walk = Walk { path, text, found: Vec::new(), problems };
+/// What a file says.
+pub(crate) struct Said {
+    /// The values of keys, sorted by name.
+    pub(crate) values: Vec<Given>,
+    /// The lists of tables by name, as they stand.
+    pub(crate) lists: Vec<(String, Vec<RawRow>)>,
+}
+
+/// What `text` says; what is wrong goes to `problems`.
+pub(crate) fn read(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Said {
+    let mut walk = Walk { path, text, found: Said { values: Vec::new(), lists: Vec::new() }, problems };
     match DeTable::parse(text) {
         Ok(table) => walk.table("", table.get_ref()),
         Err(error) => {
@@ -72,7 +82,7 @@ pub(crate) fn read(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec<
 struct Walk<'a> {
     path: &'a Path,
     text: &'a str,
-    found: Vec<Given>,
+    found: Said,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -88,7 +98,9 @@ impl Walk<'_> {
                 let words =
                     if value.get_ref().is_table() { "{…}" } else { self.text.get(span.clone()).unwrap_or_default() };
                 let shown = shorten(words);
-                self.found.push(Given { key, raw: raw(value.get_ref()), shown, source: self.at(&span) });
+                self.found.values.push(Given { key, raw: raw(value.get_ref()), shown, source: self.at(&span) });
+            } else if section.is_empty() && rows::LISTS.contains(&path.as_str()) {
+                self.list(path, name.span(), value);
             } else if !keys::keys().any(|key| key.path.starts_with(&inside)) {
                 self.unknown(&path, name.span(), value);
             } else if let DeValue::Table(table) = value.get_ref() {
@@ -101,9 +113,50 @@ impl Walk<'_> {
         }
     }
 
+    /// A list of tables that there may be.
+    fn list(&mut self, path: String, name: Range<usize>, value: &Spanned<DeValue<'_>>) {
+        match self.rows(value) {
+            Some(rows) => self.found.lists.push((path, rows)),
+            None => {
+                let message = format!("{path} is a list of tables: begin each with [[{path}]]");
+                self.problem(name, Some(&path), message);
+            }
+        }
+    }
+
+    /// The tables of an array that holds nothing else.
+    fn rows(&self, value: &Spanned<DeValue<'_>>) -> Option<Vec<RawRow>> {
+        let DeValue::Array(items) = value.get_ref() else { return None };
+        let row = |item: &Spanned<DeValue<'_>>| match item.get_ref() {
+            DeValue::Table(table) => {
+                let mut cells: Vec<_> = table.iter().map(|(name, value)| self.cell(name, value)).collect();
+                cells.sort_by(|one, other| one.at.cmp(&other.at));
+                Some(RawRow { at: self.at(&item.span()), cells })
+            }
+            _ => None,
+        };
+        items.iter().map(row).collect()
+    }
+
+    fn cell(&self, name: &Spanned<Cow<'_, str>>, value: &Spanned<DeValue<'_>>) -> RawCell {
+        let content = match self.rows(value).filter(|rows| !rows.is_empty()) {
+            Some(rows) => Content::Rows(rows),
+            None => {
+                let span = value.span();
+                let words =
+                    if value.get_ref().is_table() { "{…}" } else { self.text.get(span.clone()).unwrap_or_default() };
+                Content::Value { raw: raw(value.get_ref()), shown: shorten(words), at: self.at(&span) }
+            }
+        };
+        RawCell { name: name.get_ref().to_string(), at: self.at(&name.span()), content }
+    }
+
     /// An unknown section is reported once, not once a key.
     fn unknown(&mut self, path: &str, span: Range<usize>, value: &Spanned<DeValue<'_>>) {
-        let (what, nearest) = if matches!(value.get_ref(), DeValue::Table(_)) {
+        let (what, nearest) = if self.rows(value).is_some_and(|rows| !rows.is_empty()) {
+            let near = suggest::nearest(path, rows::LISTS.iter().copied());
+            (format!("unknown section [[{}]]", printable(path)), near.map(|name| format!("[[{name}]]")))
+        } else if matches!(value.get_ref(), DeValue::Table(_)) {
             let sections = keys::SECTIONS.iter().map(|section| section.path);
             (
                 format!("unknown section [{}]", printable(path)),
@@ -204,7 +257,7 @@ mod tests {
     fn values_come_with_their_place_and_their_words() {
         let mut problems = Vec::new();
         let text = "[mqtt]\nbind = [\n  \"127.0.0.1:1\",\n]\n[runtime]\n\"loops\" =  0x1F\n[data]\ndir = \"ü\" # why\n";
-        let given = read(Path::new("t.toml"), text, &mut problems);
+        let given = read(Path::new("t.toml"), text, &mut problems).values;
         assert_eq!(problems, []);
         let found: Vec<_> =
             given.iter().map(|given| format!("{} {} {}", given.source, given.key.path, given.shown)).collect();

@@ -1,21 +1,23 @@
 //! The configuration: `tidegate.toml` < environment < flags, in two stages: as typed ([`Given`]) → checked ([`Config`]).
 //!
-//! `keys` declares every key once; `file` and `environment` find values with their place; `rule` checks one value, this
+//! `keys` declares every key once, `bridges` the tables that may be given many times (`rows` fills them); `file` and `environment` find values with their place; `rule` checks one value, this
 //! file the whole; `show` and `reference` tell people. Nothing outside this module reads a file or a variable for settings.
 
 mod bind;
+mod bridges;
 pub(crate) mod command;
 mod environment;
 mod file;
 mod keys;
 mod machine;
 mod reference;
+pub(crate) mod rows;
 mod rule;
 mod show;
 mod source;
 mod suggest;
 mod tls;
-mod value;
+pub(crate) mod value;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use bridges::{Bridge, Subscription, Version};
 pub(crate) use keys::{Auth, AuthBans, Data, Http, Log, LogFormat, Mqtt, Runtime, Scripts, Security, Viewers};
 pub(crate) use source::Problems;
 use source::{Problem, Source};
@@ -49,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) auth: Auth,
     /// Who may connect.
     pub(crate) security: Security,
+    /// The brokers that this node subscribes to.
+    pub(crate) bridges: Vec<Bridge>,
 }
 
 impl Config {
@@ -112,12 +117,14 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// The source of every key that does not have its default.
     origins: BTreeMap<&'static str, Source>,
+    /// The places of the values in lists of tables.
+    places: rows::Places,
 }
 
 impl Loaded {
     /// How many keys have another source than the default.
     pub(crate) fn values_set(&self) -> usize {
-        self.origins.len()
+        self.origins.len() + self.places.keys().filter(|path| path.contains("].") && !path.ends_with(']')).count()
     }
 
     fn origin(&self, path: &str) -> Source {
@@ -138,16 +145,24 @@ pub(crate) fn load(
     flags: &[(&'static str, String)],
 ) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
-    let mut given = Vec::new();
+    let (mut given, mut lists) = (Vec::new(), Vec::new());
     match file::open(path) {
-        Ok(Some((path, text))) => given.extend(file::read(&path, &text, &mut problems)),
+        Ok(Some((path, text))) => {
+            let said = file::read(&path, &text, &mut problems);
+            given.extend(said.values);
+            lists = said.lists;
+        }
         Ok(None) => {}
         Err(problem) => problems.push(problem),
     }
     given.extend(environment::read(variables, &mut problems));
     given.extend(flags.iter().filter_map(|(path, word)| of_flag(path, word)));
 
-    let mut loaded = Loaded { config: Config::default(), origins: BTreeMap::new() };
+    let mut loaded = Loaded { config: Config::default(), origins: BTreeMap::new(), places: rows::Places::new() };
+    // There is one list so far, and it may stand in the file once.
+    for (_, rows) in lists {
+        loaded.config.bridges = bridges::read(rows, &mut loaded.places, &mut problems);
+    }
     for Given { key, raw, shown, source } in given {
         let set = key
             .rule
@@ -162,6 +177,9 @@ pub(crate) fn load(
                 problems.push(Problem::of_key(source, key.path, message));
             }
         }
+    }
+    if problems.is_empty() {
+        problems.extend(bridges::finish(&mut loaded.config.bridges, &loaded.places));
     }
     // Whether the values fit each other is worth saying only once each of them is what was meant.
     if problems.is_empty() {

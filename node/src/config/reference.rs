@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Config, environment,
+    Config, bridges, environment,
     keys::{Key, SECTIONS},
 };
 
@@ -29,6 +29,9 @@ Times end in `_ms` and are integers. Sizes end in `_bytes` and are integers, or 
 
 An address that other machines can reach is refused unless its clients must authenticate ([security](security.md)) or
 `security.insecure_allow_anonymous` is set.
+
+Tables in double brackets (`[[bridge]]`) may be given many times, and only in the file: no variable and no flag sets a value
+of theirs. Secrets are shown as `***`.
 ";
 
 /// The whole reference.
@@ -41,7 +44,7 @@ pub(crate) fn markdown() -> String {
             let _ = write!(text, "\n{}", entry(key, &defaults));
         }
     }
-    text
+    text + &bridges::markdown()
 }
 
 fn entry(key: &Key, defaults: &Config) -> String {

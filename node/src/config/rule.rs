@@ -44,7 +44,14 @@ pub(crate) enum Rule {
     Origins,
     /// A log level, or levels by target.
     LogFilter,
+    /// A text that a function accepts, and the words for what it accepts.
+    Checked(&'static str, fn(&str) -> Result<(), String>),
+    /// A text that is never shown.
+    Secret,
 }
+
+/// Longest secret, in bytes: what MQTT's strings hold.
+const MOST_SECRET_BYTES: usize = 65_535;
 
 impl Rule {
     /// Checks `raw`. An error says what is wrong with it, in words that follow the value ("is not an integer").
@@ -62,7 +69,18 @@ impl Rule {
             Self::Words(words) => some_of(text(raw)?, words),
             Self::Binds => binds(raw),
             Self::LogFilter => log_filter(text(raw)?),
+            Self::Checked(_, check) => text(raw).and_then(|text| check(text).map(|()| Value::Text(text.to_owned()))),
+            Self::Secret => match text(raw)? {
+                "" => Err("is empty".to_owned()),
+                text if text.len() > MOST_SECRET_BYTES => Err("is too long".to_owned()),
+                text => Ok(Value::Text(text.to_owned())),
+            },
         }
+    }
+
+    /// Must its values not be repeated?
+    pub(crate) fn is_secret(self) -> bool {
+        matches!(self, Self::Secret)
     }
 
     /// What is allowed, as the end of an error and in the reference.
@@ -89,6 +107,8 @@ impl Rule {
                 )
             }
             Self::LogFilter => format!("{}, or levels by target: \"info,tidegate=debug\"", LEVELS.join(", ")),
+            Self::Checked(words, _) => words.to_owned(),
+            Self::Secret => format!("a text of 1 to {MOST_SECRET_BYTES} bytes"),
         }
     }
 
@@ -98,6 +118,7 @@ impl Rule {
             (Self::Size(..), Value::Number(number)) => quote(&size(*number)),
             (_, Value::Number(number)) => number.to_string(),
             (_, Value::Boolean(on)) => on.to_string(),
+            (_, Value::Absent) => String::new(),
             (_, Value::Text(text)) => quote(text),
             (_, Value::Binds(binds)) => {
                 format!("[{}]", binds.iter().map(|bind| quote(&bind.to_string())).collect::<Vec<_>>().join(", "))

@@ -5,10 +5,9 @@ use std::fmt::Write;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Loaded,
+    Loaded, bridges,
     keys::{Key, SECTIONS, keys},
     source::Source,
-    value::Value,
 };
 
 /// The configuration as TOML, with a comment after each value that names its source.
@@ -22,7 +21,7 @@ pub(crate) fn toml(loaded: &Loaded) -> String {
             let _ = writeln!(text, "{line:width$}  # {origin}");
         }
     }
-    text
+    text + &bridges::toml(&loaded.config.bridges, &loaded.places)
 }
 
 fn line_of(loaded: &Loaded, key: &Key) -> String {
@@ -36,18 +35,17 @@ fn origin(loaded: &Loaded, key: &Key) -> String {
     }
 }
 
-/// `{"mqtt.bind": {"value": ["127.0.0.1:1883"], "source": {"kind": "default", "at": "default"}}, …}`; sizes are bytes.
+/// `{"mqtt.bind": {"value": ["127.0.0.1:1883"], "source": {"kind": "default", "at": "default"}}, …}`; sizes are bytes. Lists of tables are lists.
 pub(crate) fn json(loaded: &Loaded) -> Json {
     let entry = |key: &Key| {
-        let value = match (key.get)(&loaded.config) {
-            Value::Number(number) => json!(number),
-            Value::Boolean(on) => json!(on),
-            Value::Text(text) => json!(text),
-            Value::Binds(binds) => json!(binds),
-        };
+        let value = (key.get)(&loaded.config).to_json();
         (key.path.to_owned(), json!({ "value": value, "source": loaded.origin(key.path).to_json() }))
     };
-    Json::Object(keys().map(entry).collect::<Map<_, _>>())
+    let mut all = keys().map(entry).collect::<Map<_, _>>();
+    if !loaded.config.bridges.is_empty() {
+        all.insert("bridge".to_owned(), bridges::json(&loaded.config.bridges, &loaded.places));
+    }
+    Json::Object(all)
 }
 
 #[cfg(test)]

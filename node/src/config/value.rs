@@ -1,7 +1,8 @@
 //! Values on their way from a source to the typed configuration: raw as typed, checked, typed. Opens nothing.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+use serde_json::json;
 use tidegate_actors::reading::AckLevel;
 
 use super::keys::LogFormat;
@@ -35,7 +36,78 @@ pub(crate) enum Value {
     Text(String),
     /// Addresses to listen on.
     Binds(Vec<SocketAddr>),
+    /// A key of a row that has no value.
+    Absent,
 }
+
+impl Value {
+    /// Is there none? (A path that is not given is an empty one.)
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent) || matches!(self, Self::Text(text) if text.is_empty())
+    }
+
+    /// The value for machines; sizes are bytes.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Number(number) => json!(number),
+            Self::Boolean(on) => json!(on),
+            Self::Text(text) => json!(text),
+            Self::Binds(binds) => json!(binds),
+            Self::Absent => serde_json::Value::Null,
+        }
+    }
+}
+
+/// A text that nobody is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// What is shown in its place.
+    const MASK: &str = "***";
+
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for whoever has to send it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(Self::MASK)
+    }
+}
+
+impl Field for Secret {
+    fn from_value(value: Value) -> Option<Self> {
+        String::from_value(value).map(Self)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(Self::MASK.to_owned())
+    }
+}
+
+/// Keys of rows that may have no value.
+macro_rules! optional_fields {
+    ($($type:ty),+) => {$(
+        impl $crate::config::value::Field for Option<$type> {
+            fn from_value(value: $crate::config::value::Value) -> Option<Self> {
+                <$type as $crate::config::value::Field>::from_value(value).map(Some)
+            }
+            fn to_value(&self) -> $crate::config::value::Value {
+                self.as_ref().map_or($crate::config::value::Value::Absent, $crate::config::value::Field::to_value)
+            }
+        }
+    )+};
+}
+pub(crate) use optional_fields;
+
+optional_fields!(String, Secret);
 
 /// A field's type, to and from [`Value`]. `None`: the value does not fit the type.
 pub(crate) trait Field: Sized {
@@ -59,7 +131,7 @@ macro_rules! number_fields {
     )+};
 }
 
-number_fields!(u16, u32, u64, usize);
+number_fields!(u8, u16, u32, u64, usize);
 
 impl Field for Duration {
     fn from_value(value: Value) -> Option<Self> {

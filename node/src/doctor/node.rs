@@ -15,6 +15,7 @@ const NODE: &str = "node";
 const LEDGER: &str = "ledger";
 const WORKERS: &str = "handlers";
 const CLOCK: &str = "clock";
+const BRIDGES: &str = "bridges";
 
 /// A node that does not answer within this has something that the operator should know.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,6 +77,7 @@ fn inside(client: &mut NodeClient, pid: Option<u32>) -> Result<Vec<Check>, Clien
     let overview: Overview = client.get("/api/overview")?.json()?;
     let here = before + (now() - before) / 2;
     let mut checks = vec![judge_ledger(&ledger), judge_handlers(&overview), judge_clock(overview.node.time, here)];
+    checks.extend(judge_bridges(&overview.bridges));
     if let Some(pid) = pid.filter(|pid| *pid != overview.node.pid) {
         let summary =
             format!("process {} answers at {}, and {pid} has the data directory", overview.node.pid, client.url());
@@ -92,6 +94,21 @@ struct Overview {
     scripts: Vec<Script>,
     #[serde(default)]
     workers: Vec<Worker>,
+    #[serde(default)]
+    bridges: Vec<Bridge>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bridge {
+    name: String,
+    connected: bool,
+    last_error: Option<Complaint>,
+}
+
+#[derive(Deserialize)]
+struct Complaint {
+    message: String,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +184,22 @@ fn judge_handlers(overview: &Overview) -> Check {
     Check::ok(WORKERS, summary).with(details)
 }
 
+/// Nothing is said of a node without bridges.
+fn judge_bridges(bridges: &[Bridge]) -> Option<Check> {
+    if bridges.is_empty() {
+        return None;
+    }
+    let away: Vec<_> = bridges.iter().filter(|bridge| !bridge.connected).collect();
+    let details =
+        json!({ "bridges": bridges.len(), "away": away.iter().map(|bridge| &bridge.name).collect::<Vec<_>>() });
+    let mut summary = format!("{} of {} connected", bridges.len() - away.len(), bridges.len());
+    let Some(first) = away.first() else { return Some(Check::ok(BRIDGES, summary).with(details)) };
+    let why = first.last_error.as_ref().map_or("it has not connected yet", |error| &error.message);
+    summary = format!("{summary}; {}: {why}", first.name);
+    let advice = "the broker keeps what the node has not acknowledged; nothing is lost but time, unless it is full";
+    Some(Check::warn(BRIDGES, summary, advice).with(details))
+}
+
 fn judge_clock(there: Option<i64>, here: i64) -> Check {
     let Some(there) = there else { return Check::ok(CLOCK, "the node does not tell its time") };
     let apart = there - here;
@@ -220,7 +253,12 @@ mod tests {
         let of = |status: &str| {
             let script = Script { name: "a.js".to_owned(), status: status.to_owned() };
             let workers = vec![Worker { pid: 1, restarts: 2 }];
-            judge_handlers(&Overview { node: Node { pid: 7, time: None }, scripts: vec![script], workers })
+            judge_handlers(&Overview {
+                node: Node { pid: 7, time: None },
+                scripts: vec![script],
+                workers,
+                bridges: Vec::new(),
+            })
         };
         assert_eq!(of("closed").status, Status::Ok);
         assert_eq!(of("open").status, Status::Warn);

@@ -25,9 +25,12 @@ use tidegate_actors::{
     reading::AckLevel,
     recovery::DataDir,
     runtime::RuntimeHandle,
+    script::ScriptCommand,
     submission::{Ack, AckTo},
     turn::Shown,
 };
+
+use tokio::sync::Notify;
 
 pub(crate) use key_memory::KeyMemory;
 pub(crate) use retries::{Retries, Taken};
@@ -35,6 +38,8 @@ pub(crate) use waits::Waits;
 
 use crate::{
     auth::Auth,
+    bridge::Bridges,
+    commands::{self, Commands},
     http::{state::Exporting, viewer::Seat},
     listeners::Door,
     mqtt::{
@@ -51,6 +56,7 @@ use crate::{
         sessions::Sessions,
         sys_feed::Feed,
     },
+    shadow::{self, Shadows},
     transport::{
         admission::{Admission, Lobby},
         certificates::Certificates,
@@ -81,8 +87,14 @@ pub(crate) struct Shared {
     pub(crate) retries: Arc<Retries>,
     /// The last sample of the vital signs.
     pub(crate) vitals: Arc<Vitals>,
+    /// The subscriptions at other brokers.
+    pub(crate) bridges: Bridges,
     /// Whether an export is under way.
     pub(crate) exporting: Exporting,
+    /// What is counted of commands to devices.
+    pub(crate) commands: commands::Counters,
+    /// What is counted of shadows.
+    pub(crate) shadows: shadow::Counters,
     /// The retained messages.
     pub(crate) retained: Retained,
     /// Those that are to be kept, by the loop that owns their topics.
@@ -271,6 +283,12 @@ pub(crate) struct EdgeLoop {
     pub(crate) traffic: Traffic,
     /// Live viewers on this loop's HTTP connections.
     pub(crate) seats: RefCell<Vec<Weak<Seat>>>,
+    /// Commands to this loop's devices.
+    pub(crate) commands: RefCell<Commands>,
+    /// The first deadline of the commands has become another.
+    pub(crate) commands_due: Notify,
+    /// Shadows of this loop's devices.
+    pub(crate) shadows: RefCell<Shadows>,
     /// The read buffer that all connections of the loop share.
     pub(crate) buffer: Cell<Vec<u8>>,
     /// What this loop has to tell the others about its subscriptions, in order.
@@ -314,6 +332,9 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         retained_cursor: RefCell::default(),
         traffic: Traffic::default(),
         seats: RefCell::default(),
+        commands: RefCell::default(),
+        commands_due: Notify::new(),
+        shadows: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
         announcements: Announcements::default(),
         doors: RefCell::default(),
@@ -335,12 +356,40 @@ pub(crate) const READ_BUFFER: usize = 64 * 1024;
 
 /// The bit of an [`AckTo::key`] that tells an HTTP request from a connection.
 const HTTP: u64 = 1 << 63;
+/// The lower half of an [`AckTo::key`] with [`HTTP`] that tells a bridge: no request has a place with this number. The upper half
+/// is the bridge's number.
+const BRIDGE: u64 = 0xFFFF_FFFF;
 
 impl EdgeLoop {
     /// Runs `task` on another loop's edge, or here. Returns `false` when that loop's inbox is full.
     pub(crate) fn on_loop(&self, id: LoopId, task: impl FnOnce(&Rc<EdgeLoop>) + Send + 'static) -> bool {
         let message = LoopMessage::Task(Box::new(move |_| task(&here())));
         self.handle.services().outlets[id.index()].try_send(message).is_ok()
+    }
+
+    /// Runs `task` on a loop's edge: at once if it is this one. Returns `false` when that loop's inbox is full.
+    pub(crate) fn at_loop(self: &Rc<Self>, id: LoopId, task: impl FnOnce(&Rc<EdgeLoop>) + Send + 'static) -> bool {
+        if id == self.handle.id() {
+            task(self);
+            return true;
+        }
+        self.on_loop(id, task)
+    }
+
+    /// As [`EdgeLoop::at_loop`], for what must not get lost: a full inbox is tried again.
+    pub(crate) fn at_loop_surely(self: &Rc<Self>, id: LoopId, task: impl FnOnce(&Rc<EdgeLoop>) + Send + 'static) {
+        if id == self.handle.id() {
+            return task(self);
+        }
+        let outlet = &self.handle.services().outlets[id.index()];
+        let Err(mut message) = outlet.try_send(LoopMessage::Task(Box::new(move |_| task(&here())))) else { return };
+        let edge = Rc::clone(self);
+        actix_rt::spawn(async move {
+            while let Err(back) = edge.handle.services().outlets[id.index()].try_send(message) {
+                message = back;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
     }
 
     /// MQTT connections of the node.
@@ -373,12 +422,20 @@ impl EdgeLoop {
     pub(crate) fn ack_to_request(&self, key: u64, item: u32) -> AckTo {
         AckTo { home: self.handle.id(), key: key | HTTP, item }
     }
+
+    /// Whom the runtime answers for a reading of a bridge.
+    pub(crate) fn ack_to_bridge(&self, bridge: usize, token: u32) -> AckTo {
+        AckTo { home: self.handle.id(), key: HTTP | (bridge as u64) << 32 | BRIDGE, item: token }
+    }
 }
 
 impl Edge for EdgeLoop {
     fn on_acks(&self, acks: Vec<Ack>) {
         for ack in acks {
-            if ack.to.key & HTTP != 0 {
+            if ack.to.key & (HTTP | BRIDGE) == HTTP | BRIDGE {
+                let bridge = usize::try_from((ack.to.key & !HTTP) >> 32).unwrap_or(usize::MAX);
+                self.shared.bridges.answer(bridge, ack.to.item, ack.answer);
+            } else if ack.to.key & HTTP != 0 {
                 self.waits.borrow_mut().answer(ack.to.key & !HTTP, ack.to.item, ack.answer);
             } else {
                 crate::mqtt::readings::on_ack(self, &ack);
@@ -390,6 +447,11 @@ impl Edge for EdgeLoop {
         for shown in shown {
             crate::mqtt::router::publish_shown(self, &shown);
         }
+    }
+
+    fn on_commands(&self, commands: Vec<(String, ScriptCommand)>) {
+        // What a handler wants is sent once its outcome is durable: a crash before that has the handler run again.
+        commands::of_handlers(&here(), commands);
     }
 
     fn on_turn_end(&self) {

@@ -8,7 +8,7 @@ use actix_web::{
     web,
 };
 
-use super::{devices, ledger, ops, page, parked, post, problem::Problem, state, upgrade, viewer};
+use super::{commands, devices, ledger, ops, page, parked, post, problem::Problem, shadow, state, upgrade, viewer};
 use crate::auth;
 
 /// The application, one for each loop.
@@ -29,6 +29,26 @@ pub(crate) fn app()
         )
         .service(get("/devices", devices::list))
         .service(get("/devices/{id}", devices::one))
+        .service(
+            web::resource("/devices/{id}/commands")
+                .route(web::post().to(commands::send))
+                .route(web::get().to(commands::list))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(
+            web::resource("/devices/{id}/commands/{request}")
+                .route(web::get().to(commands::one))
+                .route(web::delete().to(commands::cancel))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .service(
+            web::resource("/devices/{id}/shadow")
+                .route(web::get().to(shadow::get))
+                .route(web::patch().to(shadow::update))
+                .route(web::post().to(shadow::update))
+                .route(web::delete().to(shadow::delete))
+                .default_service(web::to(method_not_allowed)),
+        )
         .service(get("/state/export", state::export))
         .service(
             web::resource("/state/import")
@@ -101,6 +121,9 @@ async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
         ("/metrics", _) => "GET, POST",
         (path, _) if path.starts_with("/parked/") && path.ends_with("/retry") => "POST",
         (path, _) if path.starts_with("/parked/") => "GET, DELETE",
+        (path, _) if path.starts_with("/devices/") && path.ends_with("/shadow") => "GET, PATCH, POST, DELETE",
+        (path, _) if path.starts_with("/devices/") && path.ends_with("/commands") => "GET, POST",
+        (path, _) if path.starts_with("/devices/") && path.contains("/commands/") => "GET, DELETE",
         (path, _) if path.ends_with("/metrics") || path == "/state/import" => "POST",
         ("/api/login" | "/api/logout", _) => "POST",
         (_, &Method::HEAD | _) => "GET",

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
 
-use crate::{edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
+use crate::{commands::Status, edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
 
 struct Text(String);
 
@@ -31,7 +31,9 @@ pub(super) fn render(edge: &EdgeLoop, ledger: &Ledger, lifetime: &Lifetime) -> S
     node(&mut text, edge);
     identity(&mut text, edge);
     durability(&mut text, edge);
+    commands(&mut text, edge);
     scripts(&mut text, edge);
+    bridges(&mut text, edge);
     text.0
 }
 
@@ -238,6 +240,42 @@ fn durability(text: &mut Text, edge: &EdgeLoop) {
     text.one("tidegate_kept_pairs", "gauge", help, edge.handle.services().store.kept_count());
 }
 
+fn commands(text: &mut Text, edge: &EdgeLoop) {
+    let (commands, shadows) = (&edge.shared.commands, &edge.shared.shadows);
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    const COMMANDS: &str = "tidegate_commands_total";
+    text.head(
+        COMMANDS,
+        "counter",
+        "Commands to devices that ever came to a status; queued is every one that was taken.",
+    );
+    for status in Status::ALL {
+        let count = load(&commands.by_status[status as usize]);
+        text.value(COMMANDS, &format!("{{status=\"{}\"}}", status.name()), count);
+    }
+    let under_way = commands.under_way.load(Ordering::Relaxed);
+    text.one("tidegate_commands_under_way", "gauge", "Commands that are not over.", under_way);
+    const REFUSED: &str = "tidegate_commands_refused_total";
+    text.head(REFUSED, "counter", "Commands that were not taken: the device was not there, or a limit was met.");
+    text.value(REFUSED, "{from=\"http\"}", load(&commands.refused));
+    text.value(REFUSED, "{from=\"handler\"}", load(&commands.handler_refused));
+    const REPLIES: &str = "tidegate_command_replies_refused_total";
+    text.head(REPLIES, "counter", "Replies to commands that were not taken, by reason.");
+    text.value(REPLIES, "{reason=\"not-waiting\"}", load(&commands.replies_unknown));
+    text.value(REPLIES, "{reason=\"not-the-device\"}", load(&commands.replies_refused));
+    const SHADOWS: &str = "tidegate_shadow_requests_total";
+    text.head(SHADOWS, "counter", "Requests about shadows, by result.");
+    for (result, count) in [
+        ("updated", &shadows.updates),
+        ("got", &shadows.gets),
+        ("deleted", &shadows.deletes),
+        ("conflict", &shadows.conflicts),
+        ("rejected", &shadows.rejected),
+    ] {
+        text.value(SHADOWS, &format!("{{result=\"{result}\"}}"), load(count));
+    }
+}
+
 fn scripts(text: &mut Text, edge: &EdgeLoop) {
     let scripts = edge.handle.services().scripts.scripts();
     let label = |name: &str| format!("{{script=\"{}\"}}", name.replace('\\', "\\\\").replace('"', "\\\""));
@@ -265,4 +303,44 @@ fn scripts(text: &mut Text, edge: &EdgeLoop) {
     text.head("tidegate_script_worker_restarts_total", "counter", "Restarts of the script workers.");
     let restarts: u64 = edge.handle.services().scripts.workers().iter().map(|worker| worker.restarts).sum();
     text.value("tidegate_script_worker_restarts_total", "", restarts);
+}
+
+fn bridges(text: &mut Text, edge: &EdgeLoop) {
+    let bridges: Vec<_> = edge.shared.bridges.status().collect();
+    if bridges.is_empty() {
+        return;
+    }
+    // A bridge's name needs no escape: the configuration takes letters, digits, '-', '_' and '.'.
+    let label = |name: &str| format!("{{bridge=\"{name}\"}}");
+    for (name, kind, help) in [
+        ("connected", "gauge", "1 while the broker has accepted the bridge and a subscription."),
+        ("messages_total", "counter", "Messages of the broker, those that came again included."),
+        ("readings_total", "counter", "Readings of them that the journal has."),
+        ("acknowledged_total", "counter", "Messages acknowledged to the broker."),
+        ("left_out_total", "counter", "Retained messages that are no readings, as configured."),
+        ("in_flight", "gauge", "Messages that are not acknowledged."),
+        ("reconnects_total", "counter", "Connections after the first one."),
+    ] {
+        let metric = format!("tidegate_bridge_{name}");
+        text.head(&metric, kind, help);
+        for bridge in &bridges {
+            let value = match name {
+                "connected" => u64::from(bridge.is_connected()),
+                "messages_total" => bridge.messages.load(Ordering::Relaxed),
+                "readings_total" => bridge.readings.load(Ordering::Relaxed),
+                "acknowledged_total" => bridge.acknowledged.load(Ordering::Relaxed),
+                "left_out_total" => bridge.left_out.load(Ordering::Relaxed),
+                "in_flight" => bridge.in_flight.load(Ordering::Relaxed),
+                _ => bridge.reconnects(),
+            };
+            text.value(&metric, &label(&bridge.name), value);
+        }
+    }
+    const REFUSED: &str = "tidegate_bridge_refused_total";
+    text.head(REFUSED, "counter", "Readings of the broker that were refused, by reason.");
+    for bridge in &bridges {
+        for (reason, count) in bridge.refused() {
+            text.value(REFUSED, &format!("{{bridge=\"{}\",reason=\"{reason}\"}}", bridge.name), count);
+        }
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out),
 //! `state` (all of them, out and in), `viewer` (live: WebSocket and SSE),
-//! `upgrade` (MQTT over WebSocket), `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
+//! `upgrade` (MQTT over WebSocket), `commands` (to devices, and their answers), `shadow` (what a device is to be and is),
+//! `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
+mod commands;
 mod devices;
 mod ledger;
 pub(crate) mod listener;
@@ -15,6 +17,7 @@ mod parked;
 mod path;
 mod post;
 pub(crate) mod problem;
+mod shadow;
 mod socket;
 pub(crate) mod state;
 mod upgrade;

@@ -9,7 +9,10 @@ use actix_web::{
 use serde_json::{Value, json};
 
 use super::{ledger::NodeLedger, metrics as prometheus, problem::Problem};
-use crate::edge::{EdgeLoop, here};
+use crate::{
+    bridge::Status,
+    edge::{EdgeLoop, here},
+};
 
 /// `GET /livez`: this loop turns.
 pub(crate) async fn livez() -> HttpResponse {
@@ -87,6 +90,7 @@ fn overview_json(edge: &EdgeLoop) -> Value {
         "pool": { "threads": services.pool.threads(), "queued": services.pool.queued(), "limit": services.pool.limit() },
         "scripts": services.scripts.scripts(),
         "workers": services.scripts.workers(),
+        "bridges": shared.bridges.status().map(Status::json).collect::<Vec<_>>(),
         "ledger": NodeLedger { ledger: &sample.ledger, lifetime: &sample.lifetime },
     })
 }

@@ -21,10 +21,10 @@ macro_rules! assets {
 const JS: &str = "text/javascript; charset=utf-8";
 
 assets! {
-    "app.js": "js", "chart.js": "js", "clock.js": "js", "device-view.js": "js", "dom.js": "js", "empty.js": "js",
+    "app.js": "js", "chart.js": "js", "clock.js": "js", "commands-card.js": "js", "device-view.js": "js", "dom.js": "js", "empty.js": "js",
     "feed.js": "js", "fleet-store.js": "js", "fleet-view.js": "js", "format.js": "js", "frame.js": "js",
     "grid.js": "js", "health-view.js": "js", "history.js": "js", "icons.js": "js", "json-view.js": "js",
-    "ledger-card.js": "js", "login.js": "js", "overview.js": "js", "router.js": "js", "scale.js": "js", "series.js": "js", "sparkline.js": "js", "table.js": "js",
+    "ledger-card.js": "js", "login.js": "js", "overview.js": "js", "router.js": "js", "scale.js": "js", "series.js": "js", "shadow-card.js": "js", "sparkline.js": "js", "table.js": "js",
     "theme-boot.js": "js", "theme.js": "js", "style.css": "css", "favicon.svg": "svg",
 }
 

@@ -2,6 +2,7 @@
 //! UTF-8: a device would go by another id here than in a body or a topic.
 
 use actix_web::{HttpRequest, http::StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tidegate_actors::ids::DeviceId;
 
 use super::problem::Problem;
@@ -14,6 +15,12 @@ pub(crate) fn device(request: &HttpRequest) -> Result<DeviceId, Problem> {
     of_path(request.uri().path()).map_err(|detail| {
         Problem::new(StatusCode::BAD_REQUEST, "bad-device-id", "No valid device id", detail).with("field", "id")
     })
+}
+
+/// A device id as a segment of a path: all but RFC 3986's unreserved characters percent-encoded.
+pub(super) fn escape(id: &str) -> impl std::fmt::Display + '_ {
+    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(id, &KEPT)
 }
 
 fn of_path(path: &str) -> Result<DeviceId, String> {
@@ -44,6 +51,13 @@ fn decode(segment: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_comes_back_from_the_path_that_names_it() {
+        for id in ["d1", "50%", "a b", "%25", "Gerät", "a.b-c_d~e", "q?x=1", "{n}"] {
+            assert_eq!(of_path(&format!("/devices/{}/commands", escape(id))).unwrap().as_str(), id);
+        }
+    }
 
     #[test]
     fn an_id_is_decoded_once_and_wholly() {

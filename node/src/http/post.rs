@@ -105,7 +105,7 @@ async fn take(request: HttpRequest, payload: web::Payload, device: Option<Device
 }
 
 /// The whole body, within its limits of size and time.
-async fn body_of(edge: &EdgeLoop, request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
+pub(super) async fn body_of(edge: &EdgeLoop, request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
     let limit = edge.shared.settings.http_body_bytes;
     // What is announced as too large is not waited for.
     if announced_bytes(request).is_some_and(|bytes| bytes > limit as u64) {

@@ -6,10 +6,12 @@ mod ack;
 mod error;
 mod idempotency;
 mod object;
+mod scalar;
 mod shape;
 
 pub(crate) use ack::{ack_level, outcome, refused_at_limit};
 pub(crate) use error::IngestError;
 pub(crate) use idempotency::{BadKey, IdempotencyKey, RequestHash, key_reused};
 pub(crate) use object::{LATEST, Object, check_depth, parse_object};
+pub(crate) use scalar::scalar;
 pub(crate) use shape::{Parsed, each_reading, split_lines};

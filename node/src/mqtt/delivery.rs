@@ -18,7 +18,7 @@ use super::{
     shared::Room,
     stored::Progress,
 };
-use crate::edge::EdgeLoop;
+use crate::{commands, edge::EdgeLoop};
 
 /// What became of a message for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Session {
         });
         let seq = outgoing.next_seq();
         let id = at_once.as_ref().map(|_| outgoing.take_id());
-        if self.is_stored() {
+        if self.stores(edge, &parcel) {
             keeping::message(edge, self, seq, &parcel, id).map_err(|_| DropReason::TooLarge)?;
         }
         let taken = if self.is_stored() { Delivery::Stored } else { Delivery::Taken };
@@ -138,7 +138,7 @@ impl Session {
             return false;
         }
         // What came by a shared subscription is another member's if the session ends.
-        let is_kept = self.is_stored() || parcel.share.is_some();
+        let is_kept = self.is_stored() || parcel.share.is_some() || parcel.is_command_to(edge, self.key);
         outgoing.begin(seq, named, Phase::Sent, is_kept.then_some(parcel));
         if let Some(sent) = outgoing.by_seq(seq) {
             sent.written = true;
@@ -219,7 +219,7 @@ impl Session {
                 continue;
             }
             let id = outgoing.take_id();
-            if self.is_stored() {
+            if self.stores(edge, &parcel) {
                 let origin = parcel.message.origin;
                 keeping::progress(edge, self, seq, Progress { id, released: false, origin });
             }
@@ -235,15 +235,26 @@ impl Session {
             .is_some_and(|outgoing| outgoing.is_behind() && outgoing.current() < usize::from(link.receive_maximum))
     }
 
-    /// A PUBACK or PUBCOMP: the message is over, and the next may go.
-    pub(crate) fn acked(self: &Rc<Self>, edge: &EdgeLoop, link: &Rc<Link>, id: NonZeroU16) {
+    /// Does the session remember this message over a crash and another connection? A command to its own device is
+    /// remembered, and sent again, by [`crate::commands`].
+    fn stores(&self, edge: &EdgeLoop, parcel: &Parcel) -> bool {
+        self.is_stored() && !parcel.is_command_to(edge, self.key)
+    }
+
+    /// A PUBACK or PUBCOMP: the message is over, and the next may go. `taken`: the client has taken it.
+    pub(crate) fn acked(self: &Rc<Self>, edge: &EdgeLoop, link: &Rc<Link>, id: NonZeroU16, taken: bool) {
         let mut slot = self.outgoing.borrow_mut();
         let Some(outgoing) = slot.as_deref_mut() else { return };
         let Some(seq) = outgoing.find(id).filter(|sent| sent.phase != Phase::Held).map(|sent| sent.seq) else { return };
-        let _ = outgoing.finish(seq);
+        let parcel = outgoing.finish(seq).and_then(|finished| finished.parcel);
         let is_empty = outgoing.len() == 0;
         drop(slot);
-        if self.is_stored() {
+        let command = parcel.as_ref().and_then(|parcel| parcel.message.command.as_deref());
+        let command = command.filter(|to| to.is_for(edge.handle.id(), self.key));
+        if let Some(command) = command.filter(|_| taken) {
+            commands::acknowledged(&crate::edge::here(), command);
+        }
+        if self.is_stored() && command.is_none() {
             keeping::forget_message(edge, self, seq, true);
         }
         if !is_empty {
@@ -263,7 +274,7 @@ impl Session {
         // A refusal ends the exchange (section 4.3.3).
         if ack.reason.is_error() {
             drop(slot);
-            self.acked(edge, link, id);
+            self.acked(edge, link, id, false);
             return;
         }
         let (seq, origin) = (sent.seq, sent.origin);

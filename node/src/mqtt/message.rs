@@ -10,6 +10,7 @@ use super::{
     packet::QoS,
     session::{SessionKey, Subscription},
 };
+use crate::commands::Addressed;
 
 /// A message on its way to subscribers; shared by all of them.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Message {
     pub(crate) origin: u64,
     /// Was the message, under its name, routed before?
     pub(crate) again: Again,
+    /// It is a command to a device.
+    pub(crate) command: Option<Box<Addressed>>,
 }
 
 /// See [`Message::again`].
@@ -55,7 +58,13 @@ impl Message {
             from: None,
             origin: 0,
             again: Again::No,
+            command: None,
         }
+    }
+
+    /// A message of the node itself.
+    pub(crate) fn of_node(topic: impl Into<Box<str>>, payload: impl Into<Bytes>, qos: QoS) -> Self {
+        Self { payload: payload.into(), ..Self::new(topic, qos) }
     }
 
     /// Has its message expiry interval passed?

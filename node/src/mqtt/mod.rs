@@ -1,9 +1,10 @@
 //! The MQTT side of the edge: the wire format, and the connections that speak it.
 //!
 //! A client's way in: `listener` (accept, CONNECT, move to the owner's loop once) → `connection` (the actor: bytes to packets)
-//! → `session` (what a packet means; `sessions` begins and ends them) → `topics` (is it a reading?) → `readings` (to the device's actor, and its answer back),
+//! → `session` (what a packet means; `sessions` begins and ends them) → `topics` (is it a reading, or for the node?) → `readings` (to the device's actor, and its answer back),
 //! and `route` (to whoever has subscribed).
-//! `connections` is what the others on the loop reach of each connection, `answers` its PUBACKs and PUBRECs in order.
+//! `connections` is what the others on the loop reach of each connection, `answers` its PUBACKs and PUBRECs in order;
+//! `later` is the way back to a connection when another loop decides on them.
 //!
 //! A session's way out: `delivery`, with `outgoing` (what is under way and what waits) and `aliases`. The exchanges of QoS 2 with
 //! the client as sender are in `incoming`, PUBLISHes that wait for the disk first in `deferred`. What of a session is durable is in `keeping`, its form in `stored`, its way back at boot in `restore`; `receipt` tells a publisher
@@ -36,6 +37,7 @@ pub(crate) mod filters;
 pub(crate) mod frame;
 pub(crate) mod incoming;
 pub(crate) mod keeping;
+pub(crate) mod later;
 pub(crate) mod listener;
 pub(crate) mod message;
 pub(crate) mod outgoing;

@@ -11,7 +11,8 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::{packet::QoS, router::Message, stored::Progress};
+use super::{packet::QoS, router::Message, session::SessionKey, stored::Progress};
+use crate::edge::EdgeLoop;
 
 /// A message for one session.
 #[derive(Debug, Clone)]
@@ -76,6 +77,11 @@ pub(crate) struct QueueLimit {
 }
 
 impl Parcel {
+    /// Is it a command to the device whose session has this key, on this loop?
+    pub(crate) fn is_command_to(&self, edge: &EdgeLoop, key: SessionKey) -> bool {
+        self.message.command.as_ref().is_some_and(|to| to.is_for(edge.handle.id(), key))
+    }
+
     /// Bytes that it holds.
     pub(crate) fn bytes(&self) -> usize {
         self.message.topic.len() + self.message.payload.len() + self.message.properties.len()
@@ -183,9 +189,12 @@ impl Outgoing {
         self.inflight.remove(at)
     }
 
-    /// The connection has ended: the next one is given everything anew.
-    pub(crate) fn rewind(&mut self) {
+    /// The connection has ended: the next one is given everything anew, but for what `is_over`.
+    pub(crate) fn rewind(&mut self, is_over: impl Fn(&Parcel) -> bool) {
         self.current = 0;
+        self.inflight.retain(|sent| !sent.parcel.as_ref().is_some_and(&is_over));
+        self.waiting.retain(|(_, parcel)| !is_over(parcel));
+        self.waiting_bytes = self.waiting.iter().map(|(_, parcel)| parcel.bytes()).sum();
     }
 
     /// Has the session this message already?
@@ -284,7 +293,7 @@ mod tests {
         let second = outgoing.find(ids[1]).map(|sent| sent.seq).expect("it is under way");
         assert!(outgoing.finish(second).is_some() && outgoing.finish(second).is_none());
         assert_eq!(outgoing.current(), 2);
-        outgoing.rewind();
+        outgoing.rewind(|_| false);
         assert!(outgoing.find(ids[0]).is_none(), "this connection was not given it yet");
         let mut again = Vec::new();
         while let Some(next) = outgoing.take_up() {

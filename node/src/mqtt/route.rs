@@ -67,7 +67,8 @@ pub(crate) fn publish(edge: &EdgeLoop, message: Message, publisher: Option<(Conn
         retaining::try_retain(edge, &route.message, route.receipt.clone());
     }
     if !edge.router.borrow().is_empty() {
-        route.send_to_subscribers(true);
+        let also_others = route.message.command.as_ref().is_none_or(|to| !to.only);
+        route.send_to_subscribers(also_others);
     }
     route.receipt.is_some()
 }
@@ -93,9 +94,11 @@ impl Route<'_> {
         let mut router = edge.router.borrow_mut();
         let mut matched = std::mem::take(&mut router.matched);
         let is_again = self.message.again == Again::SinceTheStart;
+        let (me, to) = (router.me, self.message.command.as_deref());
         let own = self.message.from.filter(|(id, _)| *id == router.me).map(|(_, key)| key);
         let filters = router.trie.for_each_match(&self.message.topic, |subscriber, subscription| match *subscriber {
             Subscriber::Here(key) if subscription.no_local && own == Some(key) => {}
+            Subscriber::Here(key) if to.is_some_and(|to| to.excludes(me, key)) => {}
             Subscriber::Here(key) => matched.push((key, *subscription)),
             Subscriber::Loop(id) if also_others && !loops.contains(&id) => loops.push(id),
             // A member has had it, if it was routed before.
@@ -190,7 +193,9 @@ impl Route<'_> {
     }
 
     fn send_to_loop(&mut self, id: LoopId, share: Option<ForMember>) {
-        if self.edge.shared.stored_sessions.are_on(id) {
+        let stored_sessions = &self.edge.shared.stored_sessions;
+        // One for a member may be sent on from there, and then only the receipt that it has is waited for.
+        if stored_sessions.are_on(id) || (share.is_some() && stored_sessions.count() > 0) {
             self.need_receipt();
         }
         let mut router = self.edge.router.borrow_mut();

@@ -36,7 +36,9 @@ use super::{
 };
 use crate::{
     auth::{self, Grant},
+    commands::{self, Listening},
     edge::EdgeLoop,
+    shadow,
 };
 
 /// Names a session on its loop; never reused.
@@ -144,9 +146,9 @@ impl Session {
         match packet {
             Packet::Publish(publish) => self.on_publish(edge, link, &publish).map_err(Stop::Refused)?,
             Packet::Pingreq => encode::pingresp(&mut link.out.borrow_mut()),
-            Packet::Puback(ack) => self.acked(edge, link, ack.packet_id),
+            Packet::Puback(ack) => self.acked(edge, link, ack.packet_id, !ack.reason.is_error()),
             Packet::Pubrec(ack) => self.on_pubrec(edge, link, ack),
-            Packet::Pubcomp(ack) => self.acked(edge, link, ack.packet_id),
+            Packet::Pubcomp(ack) => self.acked(edge, link, ack.packet_id, true),
             Packet::Pubrel(ack) => self.on_pubrel(edge, link, ack),
             Packet::Subscribe(subscribe) => self.on_subscribe(edge, link, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(edge, link, &unsubscribe),
@@ -229,7 +231,7 @@ impl Session {
     }
 
     /// Hands a message to whom it is for.
-    fn pass_on(&self, edge: &EdgeLoop, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
+    fn pass_on(&self, edge: &Rc<EdgeLoop>, link: &Rc<Link>, publish: &Publish<'_>, name: Name) {
         if !link.may_publish(publish.topic) {
             return auth::mqtt::answer_denied(edge, link, publish.packet_id, publish.topic);
         }
@@ -238,7 +240,8 @@ impl Session {
             return;
         }
         let target = Target::of(publish.topic);
-        if (publish.retain || !edge.router.borrow().is_empty()) && !auth::mqtt::is_for_the_node(link, publish.topic) {
+        let is_for_node = target.is_consumed() || auth::mqtt::is_for_the_node(link, publish.topic);
+        if !is_for_node && (publish.retain || !edge.router.borrow().is_empty()) {
             let message = Message { origin: name.origin, again: name.again, ..message_of(edge, link, publish) };
             if publish.retain
                 && link.peer.version == Version::V5
@@ -264,6 +267,8 @@ impl Session {
             Target::Reading(device, channel) => {
                 readings::take(edge, link, publish, (device, self.device.borrow().as_ref()), channel, name.origin);
             }
+            Target::Reply(reply) => commands::take_reply(edge, link, publish, reply, self.device.borrow().as_ref()),
+            Target::Shadow(device, verb) => shadow::messages::take(edge, link, publish, device, verb),
             Target::Plain => link.answer(publish.packet_id, ReasonCode::SUCCESS, ""),
         }
     }
@@ -282,8 +287,11 @@ impl Session {
     fn concerns_others(&self, edge: &EdgeLoop, publish: &Publish<'_>) -> bool {
         let me = edge.handle.id();
         let is_for_others = match Target::of(publish.topic) {
-            Target::Reading(Some(device), _) => edge.handle.owner_of(device) != me,
-            Target::Reading(None, _) | Target::Plain => false,
+            Target::Reading(Some(device), _) | Target::Shadow(device, _) => edge.handle.owner_of(device) != me,
+            Target::Reading(None, _) | Target::Reply(_) => {
+                self.device.borrow().as_ref().is_some_and(|device| edge.handle.owner_of(device.as_str()) != me)
+            }
+            Target::Plain => false,
         };
         is_for_others || edge.others().any(|id| edge.shared.stored_sessions.are_on(id))
     }
@@ -394,6 +402,7 @@ impl Session {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
         let (mut new, mut retained) = (Vec::new(), SmallVec::<[(Box<str>, Subscription); 1]>::new());
         let mut text = String::new();
+        let mut hears = false;
         for filter in filters {
             match link.grant(&filter.filter) {
                 Grant::Free => {}
@@ -421,6 +430,7 @@ impl Session {
             if wants_retained && topic::split_share(&filter.filter).is_none() {
                 retained.push((Box::from(filter.filter.as_str()), granted));
             }
+            hears |= self.device.borrow().as_ref().is_some_and(|device| Listening::concerns(device, &filter.filter));
             let bytes = filter.filter.len();
             if self.subscriptions.borrow_mut().insert(filter.filter.into(), granted).is_none() {
                 self.filter_bytes.set(self.filter_bytes.get() + bytes);
@@ -439,6 +449,10 @@ impl Session {
                 encode::suback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, &text);
                 replay::begin_all(&edge, &link, &retained);
                 link.wake();
+                // Commands that wait go out behind the SUBACK.
+                if hears && link.session.is_linked_to(&link) {
+                    commands::listens(&edge, &link.session);
+                }
             };
             if stored { keeping::when_durable(&edge_then, answer) } else { answer() }
         });
@@ -469,13 +483,18 @@ impl Session {
 
     fn on_unsubscribe(self: &Rc<Self>, edge: &Rc<EdgeLoop>, link: &Rc<Link>, unsubscribe: &Unsubscribe) {
         let mut codes = SmallVec::<[ReasonCode; 4]>::new();
+        let mut hears = false;
         for filter in &unsubscribe.filters {
+            hears |= self.device.borrow().as_ref().is_some_and(|device| Listening::concerns(device, filter));
             if self.subscriptions.borrow_mut().remove(filter.as_str()).is_some() {
                 self.filter_bytes.set(self.filter_bytes.get() - filter.len());
             }
             let existed = router::unsubscribe(edge, filter, self.key);
             replay::stop(edge, self.key, Some(filter));
             codes.push(if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
+        }
+        if hears {
+            commands::listens(edge, self);
         }
         let packet_id = unsubscribe.packet_id;
         let link = Rc::clone(link);
@@ -508,6 +527,7 @@ fn message_of(edge: &EdgeLoop, link: &Link, publish: &Publish<'_>) -> Message {
         from: Some((edge.handle.id(), link.session.key)),
         origin: 0,
         again: Again::No,
+        command: None,
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     session::{Deadlines, Session, SessionKey},
     wills,
 };
-use crate::{auth, edge::EdgeLoop};
+use crate::{auth, commands, edge::EdgeLoop};
 
 /// Sessions that one sweep ends or whose will it publishes, at most: the rest is the next one's.
 const SWEEP: usize = 1_000;
@@ -200,6 +200,10 @@ fn welcome(edge: &EdgeLoop, link: &Rc<Link>, connack: &[u8]) {
     link.opening.set(false);
     link.session.pump(edge, link);
     link.wake();
+    // A stored session has its subscriptions already: commands that wait go out.
+    if !link.session.subscriptions.borrow().is_empty() {
+        commands::listens(&crate::edge::here(), &link.session);
+    }
 }
 
 /// A new connection of the same client id: the old one is closed. Returns whether the session goes on.
@@ -208,7 +212,7 @@ fn take_over(edge: &Rc<EdgeLoop>, session: &Rc<Session>, clean_start: bool) -> b
     let was_connected = link.is_some();
     if let Some(link) = link {
         link.close(ReasonCode::SESSION_TAKEN_OVER, "another connection with the same client id");
-        disconnect(session);
+        disconnect(edge, session);
     }
     edge.sessions.borrow_mut().set_deadlines(session, Deadlines::default());
     if clean_start || !session.is_stored() {
@@ -224,10 +228,12 @@ fn take_over(edge: &Rc<EdgeLoop>, session: &Rc<Session>, clean_start: bool) -> b
 }
 
 /// The session's connection is over.
-fn disconnect(session: &Session) {
+fn disconnect(edge: &Rc<EdgeLoop>, session: &Session) {
+    // Commands to its device are sent again by those who keep them.
     if let Some(outgoing) = &mut *session.outgoing.borrow_mut() {
-        outgoing.rewind();
+        outgoing.rewind(|parcel| parcel.is_command_to(edge, session.key));
     }
+    commands::left(edge, session);
 }
 
 /// A connection has ended.
@@ -242,7 +248,7 @@ pub(crate) fn closed(edge: &Rc<EdgeLoop>, link: &Rc<Link>) {
         return;
     }
     session.link.take();
-    disconnect(session);
+    disconnect(edge, session);
     if !session.is_stored() {
         end(edge, session);
         return;
@@ -299,6 +305,7 @@ pub(crate) fn terminate(edge: &Rc<EdgeLoop>, client_id: &str, reason: ReasonCode
     let Some(session) = edge.sessions.borrow().find(client_id) else { return false };
     if let Some(link) = session.link.take() {
         link.close(reason, text);
+        disconnect(edge, &session);
     }
     session.will.take();
     end(edge, &session);

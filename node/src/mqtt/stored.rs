@@ -318,6 +318,7 @@ pub(crate) fn decode_message(bytes: &[u8], now: Now) -> Result<(Parcel, Option<N
         from: None,
         origin: stored.origin,
         again: Again::No,
+        command: None,
     };
     let parcel = Parcel {
         message: Arc::new(message),

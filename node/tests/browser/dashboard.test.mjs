@@ -103,6 +103,28 @@ test("a device's page shows its ledger", async () => {
   await ledger.getByText('balanced').waitFor();
 });
 
+test("a device's page sends it a command and shows its shadow", async () => {
+  await byId('command-name').fill('open');
+  await byId('command-params').fill('{"angle":30}');
+  await page.getByText('wait up to 1 h for the device').click();
+  await byId('command-send').click();
+  await byId('commands').filter({ hasText: 'open' }).filter({ hasText: 'queued' }).waitFor();
+  await byId('command-said').filter({ hasText: 'queued' }).waitFor();
+  await byId('command-params').fill('{"angle":');
+  await byId('command-send').click();
+  await byId('command-said').filter({ hasText: 'not JSON' }).waitFor();
+  const listed = await (await fetch(`${url}devices/pump-1/commands`)).json();
+  assert.deepEqual(listed.commands.map(({ name, params }) => [name, params]), [['open', { angle: 30 }]]);
+
+  const update = { state: { desired: { speed: 900 }, reported: { speed: 800 } } };
+  const answer = await fetch(`${url}devices/pump-1/shadow`, { method: 'PATCH', body: JSON.stringify(update) });
+  assert.equal(answer.status, 200, await answer.text());
+  await byId('shadow-open').click();
+  await byId('shadow-note').filter({ hasText: 'version 1, differs' }).waitFor();
+  assert.match(await byId('shadow-json').innerText(), /"delta"/);
+  await byId('shadow-open').click();
+});
+
 test('the health page shows loops, journal, ledger and the handler', async () => {
   await byId('nav-health').click();
   await byId('health-loops').filter({ hasText: 'loop 0' }).waitFor();
@@ -111,6 +133,12 @@ test('the health page shows loops, journal, ledger and the handler', async () =>
   assert.match(await lifetime.innerText(), /^\d+$/, 'the lifetime of the data stands beside the counts since the start');
   await byId('journal-pill').filter({ hasText: 'healthy' }).waitFor();
   await page.getByText('10-hot.js').first().waitFor();
+});
+
+test('the health page shows a bridge and what it refused', async () => {
+  const row = byId('health-bridges').locator('tbody tr').filter({ hasText: 'plant' });
+  await row.filter({ hasText: 'connected' }).waitFor();
+  await row.locator('[title="bad-device-id: 1"]').filter({ hasText: '1' }).first().waitFor();
 });
 
 test('the theme can be changed, and stays', async () => {

@@ -10,7 +10,7 @@ pub(crate) mod authority;
 pub(crate) mod driver;
 pub(crate) mod http;
 pub(crate) mod jwt;
-pub(crate) mod memory;
+pub(crate) mod mosquitto;
 pub(crate) mod mqtt;
 pub(crate) mod node;
 pub(crate) mod published;

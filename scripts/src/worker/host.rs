@@ -14,14 +14,18 @@ use boa_engine::{
     object::{FunctionObjectBuilder, IntegrityLevel, ObjectInitializer, builtins::JsFunction},
     property::{PropertyDescriptor, PropertyKey},
 };
-use tidegate_actors::limits;
+use tidegate_actors::{
+    ids::{DeviceId, Position},
+    limits,
+    script::command_id,
+};
 
 use super::{
     fault,
     json_in::{self, Keys},
     json_out::{self, JsonError, Shapes},
 };
-use crate::frame::{LogLevel, LogLine, clip};
+use crate::frame::{Command, LogLevel, LogLine, clip};
 
 /// Log lines of one call; more: dropped, and said so.
 const LOG_LINES: usize = 20;
@@ -52,6 +56,10 @@ pub(super) struct Host {
     /// `ctx.state` of the script under way.
     pub(super) state: RefCell<Lazy>,
     pub(super) emits: RefCell<Vec<(String, Vec<u8>)>>,
+    pub(super) commands: RefCell<Vec<Command>>,
+    /// The reading's place in the journal.
+    pub(super) position: Cell<u64>,
+    /// Bytes of events and commands.
     emitted_bytes: Cell<usize>,
     pub(super) logs: RefCell<Vec<LogLine>>,
     logged: Cell<usize>,
@@ -130,6 +138,7 @@ impl Host {
     /// Begins the calls of one reading.
     pub(super) fn begin_reading(&self) {
         self.emits.borrow_mut().clear();
+        self.commands.borrow_mut().clear();
         self.emitted_bytes.set(0);
         self.logged.set(0);
         *self.broken_limit.borrow_mut() = None;
@@ -279,6 +288,7 @@ impl Clock for ScriptClock {
 pub(super) fn ctx_object(context: &mut Context) -> JsResult<JsObject> {
     let object = ObjectInitializer::new(context)
         .function(NativeFunction::from_fn_ptr(emit), js_string!("emit"), 2)
+        .function(NativeFunction::from_fn_ptr(command), js_string!("command"), 3)
         .function(NativeFunction::from_fn_ptr(ctx_log), js_string!("log"), 1)
         .build();
     let getters: [(&str, boa_engine::native_function::NativeFunctionPointer); 5] = [
@@ -390,6 +400,45 @@ fn emit(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValu
     }
     host.emits.borrow_mut().push((name, payload));
     Ok(JsValue::undefined())
+}
+
+/// `ctx.command(deviceId, name, params)`: sent once the reading's outcome is durable. Gives back the command's id.
+fn command(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let host = Host::of(context);
+    let text = |at: usize| args.get_or_undefined(at).as_string().map(|text| text.to_std_string_lossy());
+    let device = text(0).ok_or_else(|| "the device id must be a string".to_owned());
+    let device = device.and_then(|id| DeviceId::check(&id).map(|()| id).map_err(|error| error.to_string()));
+    let device = device.map_err(|error| JsNativeError::typ().with_message(format!("ctx.command: {error}")))?;
+    let Some(name) = text(1).filter(|name| (1..=limits::COMMAND_NAME_BYTES).contains(&name.len())) else {
+        let message = format!("ctx.command: the name must be a string of 1 to {} bytes", limits::COMMAND_NAME_BYTES);
+        return Err(JsNativeError::typ().with_message(message).into());
+    };
+    let params = match args.get_or_undefined(2) {
+        params if params.is_undefined() => b"{}".to_vec(),
+        params => host.json(params, context)?,
+    };
+    let index = host.commands.borrow().len();
+    let bytes = host.emitted_bytes.get() + name.len() + params.len();
+    host.emitted_bytes.set(bytes);
+    let broken = if index >= limits::SCRIPT_COMMANDS {
+        Some(format!("more than {} ctx.command calls (limit script_commands)", limits::SCRIPT_COMMANDS))
+    } else if params.len() > limits::COMMAND_PARAMS_BYTES {
+        let most = limits::COMMAND_PARAMS_BYTES;
+        Some(format!("ctx.command with parameters of more than {most} bytes (limit command_params_bytes)"))
+    } else if bytes > limits::SCRIPT_VALUE_BYTES {
+        Some(format!(
+            "events and commands of more than {} bytes (limit script_value_bytes)",
+            limits::SCRIPT_VALUE_BYTES
+        ))
+    } else {
+        None
+    };
+    if let Some(message) = broken {
+        *host.broken_limit.borrow_mut() = Some(message.clone());
+        return Err(JsNativeError::range().with_message(message).into());
+    }
+    host.commands.borrow_mut().push(Command { device, name, params });
+    Ok(JsString::from(command_id(Position(host.position.get()), index).as_str()).into())
 }
 
 /// `ctx.state = {…}`.

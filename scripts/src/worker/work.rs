@@ -123,6 +123,7 @@ impl Work {
     fn reading(&mut self, call: &Call<'_>, threaded: &mut Threaded, trace: bool) -> io::Result<Outcome> {
         let mut chain = Chain { call, kept: None, states: Vec::new() };
         self.engine.host.begin_reading();
+        self.engine.host.position.set(call.position);
         let mut route = call.route;
         while route != 0 {
             #[expect(clippy::cast_possible_truncation, reason = "below 64")]
@@ -144,6 +145,7 @@ impl Work {
                         verdict: WireVerdict::Parked(script, fault),
                         states: Vec::new(),
                         emits: Vec::new(),
+                        commands: Vec::new(),
                     });
                 }
             }
@@ -243,7 +245,7 @@ impl Chain<'_> {
             }
             threaded.set(script, state);
         }
-        Outcome { verdict, states, emits: engine.host.emits.take() }
+        Outcome { verdict, states, emits: engine.host.emits.take(), commands: engine.host.commands.take() }
     }
 }
 
@@ -326,7 +328,8 @@ impl Outcome {
         let kept = if let WireVerdict::Keep(json) = &self.verdict { json.len() } else { 64 };
         let states: usize = self.states.iter().map(|(_, json)| json.len()).sum();
         let emits: usize = self.emits.iter().map(|(name, json)| name.len() + json.len()).sum();
-        kept + states + emits
+        let commands: usize = self.commands.iter().map(|command| command.name.len() + command.params.len()).sum();
+        kept + states + emits + commands
     }
 }
 
