@@ -404,3 +404,19 @@ fn a_subscriber_that_does_not_read_stops_nobody() {
     assert!(node.metric("tidegate_mqtt_messages_dropped_total") > 0.0, "what the deaf one lost is counted");
     node.assert_alive();
 }
+
+/// A client that breaks a rule while it goes on sending still learns why: its socket is not reset under it.
+#[test]
+fn who_is_closed_amid_a_flood_still_reads_why() {
+    let (_house, node) = node();
+    for round in 0..20 {
+        let mut client = Raw::connect(node.mqtt, V5, &format!("flood-{round}"));
+        let flood = publish(V5, "a/b", 0, 0, &[], &[b'x'; 1_000]).repeat(200);
+        client.send(&[&b"\x30\x02\0\0"[..], &flood].concat());
+        for _ in 0..20 {
+            let _ = client.try_send(&flood);
+        }
+        check_goodbye(V5, &client.rest(), 0x81);
+    }
+    node.assert_alive();
+}

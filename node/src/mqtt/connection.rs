@@ -51,7 +51,9 @@ pub(crate) struct Connection {
     /// Bytes in the outgoing buffer that stand in the traffic's counts already: whole packets, but for what was written of the
     /// first.
     counted: usize,
-    /// Runs from the first failed attempt to write the goodbye.
+    /// It has ended by what the client sent, who may be sending still.
+    drains: bool,
+    /// Runs from the goodbye on that the client has not read, or not answered by closing.
     goodbye: Option<Pin<Box<Sleep>>>,
 }
 
@@ -72,7 +74,8 @@ pub(crate) fn start(edge: &Rc<EdgeLoop>, transport: Transport, greeting: Greetin
     let partial = Some(greeting.rest).filter(|rest| !rest.is_empty()).map(Box::new);
     let edge = Rc::clone(edge);
     let has_rest = partial.is_some();
-    Connection { edge, transport, link, has_rest, partial, ended: false, counted: 0, goodbye: None }.start();
+    Connection { edge, transport, link, has_rest, partial, ended: false, drains: false, counted: 0, goodbye: None }
+        .start();
 }
 
 /// Says no to a CONNECT.
@@ -192,7 +195,7 @@ impl Connection {
         let waits = if self.ended { Waits::Quiet } else { replay::go_on(&self.edge, &self.link) };
         match self.write(task) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(())) if self.ended => Poll::Ready(()),
+            Poll::Ready(Ok(())) if self.ended => self.drain(task),
             Poll::Ready(Ok(())) => {
                 // Messages that waited for room in the buffer have it now.
                 let more = self.link.session.is_behind(&self.link) && self.link.session.pump(&self.edge, &self.link);
@@ -202,11 +205,27 @@ impl Connection {
                 Poll::Pending
             }
             // A socket that has just come to this loop is not known to be writable yet; one that stays full is not waited for.
-            Poll::Pending if self.ended => {
-                self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE))).as_mut().poll(task)
-            }
+            Poll::Pending if self.ended => self.wait_a_little(task),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The goodbye is written: gives a client that was told why the time to read it.
+    fn drain(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        if !self.drains {
+            return Poll::Ready(());
+        }
+        let mut buffer = self.edge.buffer.take();
+        if buffer.is_empty() {
+            buffer = vec![0; READ_BUFFER];
+        }
+        let closed = self.transport.poll_drain(task, &mut buffer);
+        self.edge.buffer.set(buffer);
+        if closed.is_ready() { closed } else { self.wait_a_little(task) }
+    }
+
+    fn wait_a_little(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE))).as_mut().poll(task)
     }
 
     fn remember_waker(&self, task: &Task<'_>) {
@@ -229,7 +248,6 @@ impl Connection {
             Poll::Ready(Err(error)) => Poll::Ready(Err(stop_of(&error))),
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) => {
-                self.link.heard.set(edge.uptime_ms());
                 edge.traffic.came_in(0, read.filled().len());
                 Poll::Ready(self.take(read.filled()))
             }
@@ -265,6 +283,8 @@ impl Connection {
             match frame(rest, limit).map_err(Stop::Refused)? {
                 Framing::Incomplete { .. } => return Ok(used),
                 Framing::Complete(found) => {
+                    // Packets count, not bytes ([MQTT-3.1.2-22]): one that never ends keeps no connection.
+                    self.link.heard.set(self.edge.uptime_ms());
                     let packet = codec::decode(Some(self.link.peer.version), &found, rest).map_err(Stop::Refused)?;
                     self.edge.traffic.came_in(1, 0);
                     self.link.session.on_packet(&self.edge, &self.link, packet)?;
@@ -296,6 +316,7 @@ impl Connection {
             Stop::Refused(CodecError { reason, detail, .. }) => {
                 self.edge.shared.counters.mqtt_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(client = %self.link.client_id, %reason, "closed: {detail}");
+                self.drains = true;
                 self.say_goodbye(&Close { reason, text: detail.into_owned() });
             }
         }

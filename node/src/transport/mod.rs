@@ -136,6 +136,25 @@ impl Transport {
         }
     }
 
+    /// After the goodbye: throws away what the client still sends, until it has closed, too. A socket that is closed with bytes
+    /// unread is reset, and the client loses what it has not read yet, which is why it was closed.
+    pub(crate) fn poll_drain(&mut self, task: &mut Context<'_>, buffer: &mut [u8]) -> Poll<()> {
+        if let Self::Tcp(stream) = self
+            && ready!(Pin::new(stream).poll_shutdown(task)).is_err()
+        {
+            return Poll::Ready(());
+        }
+        let mut read = ReadBuf::new(buffer);
+        match ready!(Pin::new(&mut *self).poll_read(task, &mut read)) {
+            Ok(()) if !read.filled().is_empty() => {
+                // One read a turn: the others on the loop do not wait for a client that goes on and on.
+                task.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
     /// Writes `last` and closes, as far as the client lets it within [`GOODBYE`].
     pub(crate) async fn close_with(mut self, mut last: Vec<u8>) {
         let close = poll_fn(|task| {

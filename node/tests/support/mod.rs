@@ -11,6 +11,7 @@ pub(crate) mod driver;
 pub(crate) mod http;
 pub(crate) mod jwt;
 pub(crate) mod mosquitto;
+pub(crate) mod memory;
 pub(crate) mod mqtt;
 pub(crate) mod node;
 pub(crate) mod published;

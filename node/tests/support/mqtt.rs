@@ -3,7 +3,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -99,6 +99,11 @@ impl Raw {
         self.stream.write_all(bytes)
     }
 
+    /// Nothing more will be sent; what the node sends still comes.
+    pub(crate) fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
     /// The next packet; `None` when the node has closed the connection.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Option<Packet> {
@@ -143,6 +148,18 @@ impl Raw {
         }
         self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         self.take()
+    }
+
+    /// Has the node closed the connection, or is it about to? Does not wait; what has come is thrown away.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket option");
+        let read = self.stream.read(&mut [0; 16 * 1024]);
+        self.stream.set_nonblocking(false).expect("a socket option");
+        match read {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 
     /// All packets until the node closes the connection.

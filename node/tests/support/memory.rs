@@ -1,0 +1,81 @@
+//! What an attack leaves behind in the node: its memory, and whether it stayed ready throughout.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::Node;
+
+/// The longest that a node may take to let go of what an attack made it hold.
+const RETURN: Duration = Duration::from_secs(60);
+
+/// A node's resident memory at one time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    kib: u64,
+}
+
+impl Memory {
+    /// Once it has come to rest: what was closed a moment ago is being let go of.
+    #[track_caller]
+    pub(crate) fn of(node: &Node) -> Self {
+        let mut last = resident_kib(node);
+        let mut still_since = Instant::now();
+        let deadline = Instant::now() + RETURN;
+        while still_since.elapsed() < Duration::from_secs(2) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = resident_kib(node);
+            if now.abs_diff(last) > 64 {
+                (last, still_since) = (now, Instant::now());
+            }
+        }
+        Self { kib: last }
+    }
+
+    /// The node's memory comes back to within 10 % of this.
+    #[track_caller]
+    pub(crate) fn returns(self, node: &Node, after: &str) {
+        let (most, deadline) = (self.kib + self.kib / 10, Instant::now() + RETURN);
+        let mut now = resident_kib(node);
+        let peak = now;
+        while now > most && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+            now = resident_kib(node);
+        }
+        println!("memory: {} KiB before, {peak} KiB right after {after}, {now} KiB at rest", self.kib);
+        assert!(now <= most, "the node holds {now} KiB after {after}; it held {} KiB before", self.kib);
+    }
+}
+
+/// The node's resident memory.
+#[track_caller]
+pub(crate) fn resident_kib(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("the node runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Does something, and asks all the while whether the node is ready.
+#[track_caller]
+pub(crate) fn while_ready<T>(node: &Node, attack: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let response = node.get("/readyz");
+                assert_eq!(response.status, 200, "not ready during the attack: {}", response.text());
+                slowest = slowest.max(asked.elapsed());
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            slowest
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attack));
+        over.store(true, Ordering::Relaxed);
+        let slowest = watch.join().unwrap_or_else(|failed| std::panic::resume_unwind(failed));
+        println!("ready throughout; the slowest answer took {slowest:?}");
+        done.unwrap_or_else(|failed| std::panic::resume_unwind(failed))
+    })
+}
