@@ -156,7 +156,7 @@ fn a_hundred_thousand_overlapping_subscriptions() {
             publisher.send(&publish(V5, &topic, 1, id, &[], b"boom"));
             publisher.expect(0x40);
         }
-        println!("20 messages over {} filters: {:?}", clients * EACH, started.elapsed());
+        eprintln!("20 messages over {} filters: {:?}", clients * EACH, started.elapsed());
         for subscriber in &mut subscribers {
             for _ in 0..20 {
                 assert!(subscriber.expect(0x30).body.ends_with(b"boom"), "each message once");
@@ -206,7 +206,7 @@ fn a_thousand_takeovers_a_second() {
                 .collect();
             closed = threads.into_iter().map(|thread| thread.join().expect("a client")).sum();
         });
-        println!("{times} takeovers in {:?}", started.elapsed());
+        eprintln!("{times} takeovers in {:?}", started.elapsed());
         assert_eq!(closed, times - 4, "each was closed by the next one");
     };
     let house = House::new();
@@ -263,7 +263,7 @@ fn a_subscriber_that_never_reads() {
             assert!(listener.expect(0x30).body.ends_with(&payload), "who reads gets all of it");
         }
         let grown = resident_kib(node).saturating_sub(before);
-        println!("{messages} messages of 4 KiB past 20 that do not read: {:?}, {grown} KiB more", started.elapsed());
+        eprintln!("{messages} messages of 4 KiB past 20 that do not read: {:?}, {grown} KiB more", started.elapsed());
         // 256 KiB that wait to be written and 1,000 messages that wait for a PUBACK (shared by all that wait for them).
         assert!(grown < 20 * 2 * 256 + 1_032 * 4 * 2 + 16 * 1024, "{grown} KiB for 20 that do not read");
         deaf.clear();
@@ -296,7 +296,7 @@ fn a_client_that_asks_and_never_reads() {
             }
         }
         let grown = resident_kib(node).saturating_sub(before);
-        println!("20 clients that read no answer: {grown} KiB more");
+        eprintln!("20 clients that read no answer: {grown} KiB more");
         assert!(grown < 64 * 1024, "{grown} KiB of answers that nobody reads");
     };
     attack(&House::new(), |node| asks(node, 1_000), |node| asks(node, 8_000));
@@ -322,7 +322,7 @@ fn a_megabyte_of_user_properties() {
             publisher.send(&publish(V5, "devices/properties/metrics", 1, id, &many, br#"{"t":1}"#));
             assert_eq!(publisher.expect(0x40).puback(), (id, 0));
         }
-        println!("{} messages with 200,000 user properties: {:?}", 2 * times, started.elapsed());
+        eprintln!("{} messages with 200,000 user properties: {:?}", 2 * times, started.elapsed());
         publisher.send(&publish(V5, "devices/properties/metrics", 1, 1, &few, br#"{"t":2}"#));
         assert_eq!(publisher.expect(0x40).puback(), (1, 0));
         for number in 0..times {

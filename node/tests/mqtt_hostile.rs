@@ -20,6 +20,7 @@ use support::{
 };
 
 #[path = "../src/mqtt/codec_tests/pack.rs"]
+#[expect(dead_code, reason = "it packs nothing here")]
 mod pack;
 
 /// Packets a version.
@@ -38,7 +39,7 @@ fn mutated_packets_of_5() {
 }
 
 fn attack(version: Version, seed: u64) {
-    println!("seed {seed:#x}");
+    eprintln!("seed {seed:#x}");
     let house = House::new();
     let node = house.start();
     let mut bystander = Raw::connect(node.mqtt, V5, "bystander");
@@ -46,7 +47,7 @@ fn attack(version: Version, seed: u64) {
     rain(&node, version, seed ^ 0xFFFF, PACKETS / 10);
     let before = Memory::of(&node);
     let counts = while_ready(&node, || rain(&node, version, seed, PACKETS));
-    println!("{counts:?}");
+    eprintln!("{counts:?}");
     before.returns(&node, "the packets");
     assert!(counts.sent >= PACKETS && counts.closed > 1_000 && counts.answered > 10_000, "{counts:?}");
     bystander.send(&packet(0xC0, b""));

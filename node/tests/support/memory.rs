@@ -43,7 +43,7 @@ impl Memory {
             std::thread::sleep(Duration::from_millis(100));
             now = resident_kib(node);
         }
-        println!("memory: {} KiB before, {peak} KiB right after {after}, {now} KiB at rest", self.kib);
+        eprintln!("memory: {} KiB before, {peak} KiB right after {after}, {now} KiB at rest", self.kib);
         assert!(now <= most, "the node holds {now} KiB after {after}; it held {} KiB before", self.kib);
     }
 }
@@ -75,7 +75,7 @@ pub(crate) fn while_ready<T>(node: &Node, attack: impl FnOnce() -> T) -> T {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attack));
         over.store(true, Ordering::Relaxed);
         let slowest = watch.join().unwrap_or_else(|failed| std::panic::resume_unwind(failed));
-        println!("ready throughout; the slowest answer took {slowest:?}");
+        eprintln!("ready throughout; the slowest answer took {slowest:?}");
         done.unwrap_or_else(|failed| std::panic::resume_unwind(failed))
     })
 }
