@@ -43,7 +43,7 @@ pub(crate) enum TopicError {
 pub(crate) struct Filter<'a> {
     /// The group of a shared subscription.
     pub(crate) group: Option<&'a str>,
-    /// The filter itself, without `$share/{group}/`: what [`matches`] and the trie take.
+    /// The filter itself, without `$share/{group}/`: what [`matches()`] and the trie take.
     pub(crate) filter: &'a str,
 }
 

@@ -1,5 +1,5 @@
 //! A WebSocket as a stream of bytes: what the binary frames carry, in both directions. It lies on TCP or on TLS, answers pings
-//! and the goodbye, and knows nothing of MQTT; the handshake is [`crate::http::upgrade`]'s.
+//! and the goodbye, and knows nothing of MQTT; the handshake is `http::upgrade`'s.
 
 use std::{
     io,
