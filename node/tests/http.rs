@@ -305,8 +305,9 @@ fn health_overview_and_description_are_there() {
                 .replace("{position}", "1")
                 .replace("{request}", "c-1");
             let response = node.get(&path);
-            // Nothing is parked here and no command was sent, which the routes themselves say.
-            let says_so = ["unknown-parked", "unknown-command"].iter().any(|kind| response.text().contains(kind));
+            // Nothing is parked here, no command was sent, no shadow made, which the routes themselves say.
+            let says_so =
+                ["unknown-parked", "unknown-command", "no-shadow"].iter().any(|kind| response.text().contains(kind));
             let is_served = response.status != 404 || says_so;
             assert!(is_served && response.status != 405, "{method} {path} is described, but not served");
         }
