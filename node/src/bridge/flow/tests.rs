@@ -1,3 +1,5 @@
+//! Messages of a broker on their way through the flow, without a socket and without a node.
+
 use tidegate_actors::reading::Reading;
 
 use super::*;
