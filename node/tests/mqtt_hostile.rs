@@ -1,4 +1,4 @@
-//! 100,000 mutated packets a version, sent to a running node: whatever comes, it answers or closes, stays ready, and gives its
+//! 100,000 mutated and random packets a version, sent to a running node: whatever comes, it answers or closes, stays ready, and gives its
 //! memory back. What the codec makes of such bytes is checked in its own tests and by the fuzz targets; this is about the rest.
 
 mod support;
@@ -29,12 +29,12 @@ const PACKETS: u32 = 100_000;
 const CLIENTS: u64 = 4;
 
 #[test]
-fn mutated_packets_of_3_1_1() {
+fn mutated_and_random_packets_of_3_1_1() {
     attack(V3, 0x686F_7374_0003);
 }
 
 #[test]
-fn mutated_packets_of_5() {
+fn mutated_and_random_packets_of_5() {
     attack(V5, 0x686F_7374_0005);
 }
 
@@ -49,7 +49,7 @@ fn attack(version: Version, seed: u64) {
     let counts = while_ready(&node, || rain(&node, version, seed, PACKETS));
     eprintln!("{counts:?}");
     before.returns(&node, "the packets");
-    assert!(counts.sent >= PACKETS && counts.closed > 1_000 && counts.answered > 10_000, "{counts:?}");
+    assert!(counts.sent >= PACKETS && counts.closed > 1_000 && counts.answered > 5_000, "{counts:?}");
     bystander.send(&packet(0xC0, b""));
     bystander.expect(0xD0);
     node.settled_ledger();
@@ -162,6 +162,11 @@ impl Attacker<'_> {
 
     /// A packet whose length is right, so that the PINGREQ behind it is one.
     fn packet(&mut self) -> Vec<u8> {
+        if self.dice.between(0, 9) == 0 {
+            let length = self.dice.between(0, 200);
+            let body: Vec<u8> = (0..length).map(|_| self.dice.next() as u8).collect();
+            return packet(self.dice.next() as u8, &body);
+        }
         let at = self.dice.between(0, self.seeds.len() as u64 - 1) as usize;
         let mut bytes = self.seeds[at].clone();
         if self.dice.between(0, 3) > 0 {

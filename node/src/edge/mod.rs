@@ -44,6 +44,7 @@ use crate::{
     listeners::Door,
     mqtt::{
         announcements::Announcements,
+        changed::Changed,
         connections::Connections,
         drops::Drops,
         outgoing::QueueLimit,
@@ -293,6 +294,8 @@ pub(crate) struct EdgeLoop {
     pub(crate) buffer: Cell<Vec<u8>>,
     /// What this loop has to tell the others about its subscriptions, in order.
     pub(crate) announcements: Announcements,
+    /// Sessions that are to be kept at the end of the turn.
+    pub(crate) changed: Changed,
     /// MQTT clients that have not connected yet.
     pub(crate) lobby: Rc<Lobby>,
     /// Log lines about those that were turned away, and about handshakes.
@@ -337,6 +340,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         shadows: RefCell::default(),
         buffer: Cell::new(vec![0; READ_BUFFER]),
         announcements: Announcements::default(),
+        changed: Changed::default(),
         doors: RefCell::default(),
         accepting: RefCell::default(),
     });
@@ -457,6 +461,7 @@ impl Edge for EdgeLoop {
     fn on_turn_end(&self) {
         crate::mqtt::router::forward(self);
         crate::mqtt::retaining::keep_noted(self);
+        crate::mqtt::changed::keep_all(self);
         self.traffic.settle(&self.shared.counters);
         receipt::answer_complete(self);
         self.connections.borrow_mut().wake_dirty();

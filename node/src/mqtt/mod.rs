@@ -7,7 +7,7 @@
 //! `later` is the way back to a connection when another loop decides on them.
 //!
 //! A session's way out: `delivery`, with `outgoing` (what is under way and what waits) and `aliases`. The exchanges of QoS 2 with
-//! the client as sender are in `incoming`, PUBLISHes that wait for the disk first in `deferred`. What of a session is durable is in `keeping`, its form in `stored`, its way back at boot in `restore`; `receipt` tells a publisher
+//! the client as sender are in `incoming`, PUBLISHes that wait for the disk first in `deferred`. What of a session is durable is in `keeping` (after SUBSCRIBEs: `changed`), its form in `stored`, its way back at boot in `restore`; `receipt` tells a publisher
 //! when every stored session has its message. `wills` makes a message of a will, `drops` counts what subscribers did not get.
 //!
 //! Who gets a message: `route` (its way) by `router` (who has subscribed), with `filters` (the index), `shared` (which member of a group) and `announcements` (what loops tell
@@ -24,6 +24,7 @@
 pub(crate) mod aliases;
 pub(crate) mod announcements;
 pub(crate) mod answers;
+pub(crate) mod changed;
 pub(crate) mod codec;
 pub(crate) mod connect;
 pub(crate) mod connection;

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use tidegate_actors::{ids::DeviceId, limits};
 
 use super::{
-    announcements,
+    announcements, changed,
     connections::Link,
     deferred::{Deferred, Name, Owned},
     encode,
@@ -438,11 +438,7 @@ impl Session {
             codes.push(ReasonCode(granted.qos as u8));
         }
         let stored = self.is_stored() && codes.iter().any(|code| !code.is_error());
-        if stored && keeping::session(edge, self).is_err() {
-            tracing::warn!(client = %link.client_id, "a session is too large to be stored (limit record_bytes)");
-        }
-        let link = Rc::clone(link);
-        let edge_then = Rc::clone(edge);
+        let (session, link, edge_then) = (Rc::clone(self), Rc::clone(link), Rc::clone(edge));
         announcements::announce(edge, new, move || {
             let edge = Rc::clone(&edge_then);
             let answer = move || {
@@ -454,7 +450,7 @@ impl Session {
                     commands::listens(&edge, &link.session);
                 }
             };
-            if stored { keeping::when_durable(&edge_then, answer) } else { answer() }
+            if stored { changed::answer_when_kept(&edge_then, &session, answer) } else { answer() }
         });
     }
 
@@ -502,13 +498,7 @@ impl Session {
             encode::unsuback(&mut link.out.borrow_mut(), &link.peer, packet_id, &codes, "");
             link.wake();
         };
-        if self.is_stored() {
-            // It has become smaller.
-            let _ = keeping::session(edge, self);
-            keeping::when_durable(edge, answer);
-        } else {
-            answer();
-        }
+        if self.is_stored() { changed::answer_when_kept(edge, self, answer) } else { answer() }
     }
 }
 
