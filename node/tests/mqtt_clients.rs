@@ -1,20 +1,15 @@
-//! One scenario, driven by the client libraries and tools that people use: mosquitto's, paho-mqtt, MQTT.js, rumqttc.
+//! One scenario, driven by the client libraries that people use: paho-mqtt, MQTT.js, rumqttc. mosquitto's tools are in
+//! `mqtt_tools.rs`; docs/mqtt.md has the table of what is tested with which client.
 
 mod support;
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-};
-
 use serde_json::{Value, json};
 use support::{
-    House, Node, PATIENCE,
+    House, Node,
     driver::{Client, Library},
     eventually,
     mqtt::Version::{self, V3, V5},
+    tools::Tools,
     websocket::Viewer,
 };
 
@@ -64,6 +59,7 @@ fn scenario(library: Library, version: Version) {
     world.a_stored_session_waits();
     world.the_last_message_is_retained();
     world.a_group_shares_its_messages();
+    world.mosquitto_rr_is_answered();
     if version == V5 {
         world.own_messages_do_not_come_back_with_no_local();
         world.subscription_identifiers_come_with_the_message();
@@ -252,6 +248,27 @@ impl World<'_> {
         assert_eq!(topics, (0..10).map(|n| format!("jobs/{n}")).collect::<Vec<_>>());
     }
 
+    fn mosquitto_rr_is_answered(&self) {
+        let mut answers = self.client("answers");
+        assert_eq!(answers.subscribe("ask/+", 2), 2);
+        let tools = Tools::new(self.node.mqtt, self.version);
+        for qos in 0..=2 {
+            let mut arguments = vec!["-e", "answers/1", "-W", "20"];
+            if self.version == V5 {
+                arguments.extend(["-D", "publish", "correlation-data", "27"]);
+            }
+            let asker = tools.ask(qos, "asks", "ask/1", "how much?", &arguments);
+            let request = answers.expect_message("ask/1", "how much?", u64::from(qos));
+            let mut answer = json!({"topic": "answers/1", "payload": "21.5"});
+            if self.version == V5 {
+                assert_eq!(request.reply_to, Some(("answers/1".to_owned(), "27".to_owned())));
+                answer["correlation"] = json!("27");
+            }
+            assert_eq!(answers.publish_with(answer), 0);
+            assert_eq!(asker.answer(), "21.5");
+        }
+    }
+
     fn own_messages_do_not_come_back_with_no_local(&self) {
         let mut own = self.client("no-local");
         assert_eq!(own.subscribe_with(json!({"filter": "local/#", "qos": 1, "noLocal": true})), 1);
@@ -293,131 +310,57 @@ impl World<'_> {
     }
 }
 
-// ---- mosquitto's command line tools: every call is a connection of its own
+// ---- over a kill -9
 
 #[test]
-fn mosquitto_v3() {
-    mosquitto(V3);
+fn paho_sessions_are_kept() {
+    a_stored_session_waits_over_a_kill(Library::Paho);
 }
 
 #[test]
-fn mosquitto_v5() {
-    mosquitto(V5);
+fn mqttjs_sessions_are_kept() {
+    a_stored_session_waits_over_a_kill(Library::MqttJs);
 }
 
-fn mosquitto(version: Version) {
-    let house = House::new().handler("10-double.js", DOUBLE);
-    let node = house.start();
-    let tools = Mosquitto { to: node.mqtt, version };
-    let mut viewer = Viewer::open(node.http, "?deviceId=d1");
-    viewer.snapshot();
-    let states = tools.subscribe("states", "devices/+/state", &[]);
-    let all = tools.subscribe("all", "plant/#", &[]);
-
-    tools.publish("d1", "devices/d1/metrics", r#"{"t":21}"#, &[]);
-    node.device_with("d1", "doubled", &json!(42));
-    viewer.until("the handler's result", |message| message["state"]["doubled"] == 42);
-    let line = states.line();
-    let payload = line.strip_prefix("devices/d1/state 0 ").unwrap_or_else(|| panic!("{line}"));
-    assert_eq!(serde_json::from_str::<Value>(payload).expect("JSON")["state"], json!({"t":21,"doubled":42}));
-
-    tools.publish("d1", "v1/devices/me/telemetry", r#"{"t":4}"#, &[]);
-    node.device_with("d1", "doubled", &json!(8));
-    for n in 0..20 {
-        tools.publish("gateway", &format!("devices/many-{n}/metrics"), &json!({"t": n}).to_string(), &[]);
-    }
-    for n in 0..20 {
-        node.device_with(&format!("many-{n}"), "doubled", &json!(2 * n));
-    }
-    tools.publish("p", "plant/1/temp", "one", &[]);
-    assert_eq!(all.line(), "plant/1/temp 1 one");
-
-    let wills = tools.subscribe("heir", "wills/+", &[]);
-    let with_will = ["--will-topic", "wills/broken", "--will-payload", "gone", "--will-qos", "1"];
-    drop(tools.subscribe("broken", "nothing", &with_will));
-    assert_eq!(wills.line(), "wills/broken 1 gone");
-
-    if version == V5 {
-        for round in 0..3 {
-            let payload = json!({"t": round}).to_string();
-            tools.publish(
-                "d2",
-                "devices/d2/metrics",
-                &payload,
-                &["-D", "publish", "user-property", "ack", "processed"],
-            );
-            assert_eq!(node.device("d2").expect("known")["state"]["doubled"], 2 * round);
-        }
-    }
-    node.settled_ledger();
-    node.assert_alive();
+#[test]
+fn rumqttc_sessions_are_kept() {
+    a_stored_session_waits_over_a_kill(Library::Rumqttc);
 }
 
-struct Mosquitto {
-    to: SocketAddr,
-    version: Version,
-}
+fn a_stored_session_waits_over_a_kill(library: Library) {
+    for version in [V3, V5] {
+        let house = House::new();
+        let mut node = house.start();
+        let (mut away, present) = Client::resume(library, node.mqtt, version, "away");
+        assert!(!present, "the first of its kind");
+        assert_eq!(away.subscribe("kept/+", 2), 2);
+        away.leave();
+        let mut publisher = Client::connect(library, node.mqtt, version, "publisher");
+        assert_eq!(publisher.publish("kept/1", "one"), 0);
+        publisher.publish_once("kept/2", "two");
+        let retained = json!({"topic": "kept/3", "payload": "three", "retain": true});
+        assert_eq!(publisher.publish_with(retained), 0);
 
-/// A running `mosquitto_sub`, killed when dropped.
-struct Subscriber {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Mosquitto {
-    fn command(&self, program: &str, id: &str) -> Command {
-        // Its output reaches the test line by line only through stdbuf.
-        let mut command = Command::new("stdbuf");
-        let version = if self.version == V5 { "5" } else { "mqttv311" };
-        let (host, port) = (self.to.ip().to_string(), self.to.port().to_string());
-        command.args(["-oL", program, "-V", version, "-h", &host, "-p", &port, "-i", id, "-q", "1"]);
-        command
-    }
-
-    /// Publishes at QoS 1; the tool ends well only when the PUBACK has come.
-    #[track_caller]
-    fn publish(&self, id: &str, topic: &str, payload: &str, more: &[&str]) {
-        let mut command = self.command("mosquitto_pub", id);
-        let output = command.args(["-t", topic, "-m", payload]).args(more).output();
-        let output = output.unwrap_or_else(|error| panic!("{error}; install mosquitto-clients and coreutils"));
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Subscribes at QoS 1 and waits for the SUBACK.
-    #[track_caller]
-    fn subscribe(&self, id: &str, filter: &str, more: &[&str]) -> Subscriber {
-        let mut command = self.command("mosquitto_sub", id);
-        command.args(["-t", filter, "-F", "%t %q %p", "-d"]).args(more).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{error}; install mosquitto-clients"));
-        let stdout = child.stdout.take().expect("stdout is a pipe");
-        let (say, lines) = mpsc::channel();
-        let (subscribe, subscribed) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line.starts_with("Subscribed (") {
-                    let _ = subscribe.send(());
-                } else if !line.starts_with("Client ") && say.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        subscribed.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no SUBACK: {command:?}"));
-        Subscriber { child, lines }
-    }
-}
-
-impl Subscriber {
-    /// The next message: topic, QoS and payload.
-    #[track_caller]
-    fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a message")
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        node.kill9();
+        publisher.lost();
+        node = house.start();
+        let (mut back, present) = Client::resume(library, node.mqtt, version, "away");
+        assert!(present, "{library:?} {version:?}");
+        // paho and MQTT.js hand a message with QoS 2 on at its PUBREL.
+        let mut waited: Vec<_> =
+            (0..3).map(|_| back.message()).map(|seen| (seen.topic, seen.payload, seen.qos)).collect();
+        waited.sort();
+        let sent = [("kept/1", "one", 1), ("kept/2", "two", 2), ("kept/3", "three", 1)];
+        assert_eq!(waited, sent.map(|(topic, payload, qos)| (topic.to_owned(), payload.to_owned(), qos)));
+        // The subscription is there as well, and whoever comes now finds what is retained.
+        let mut publisher = Client::connect(library, node.mqtt, version, "publisher");
+        publisher.publish_once("kept/4", "four");
+        back.expect_message("kept/4", "four", 2);
+        assert!(back.is_quiet(), "each message once");
+        let mut late = Client::connect(library, node.mqtt, version, "late");
+        late.subscribe("kept/#", 1);
+        assert!(late.expect_message("kept/3", "three", 1).retain);
+        node.settled_ledger();
     }
 }
 

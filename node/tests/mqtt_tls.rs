@@ -16,7 +16,7 @@ use serde_json::json;
 use support::{
     House, Node, PATIENCE,
     authority::{Authority, Files},
-    driver::{Client, Library, Over},
+    driver::{Client, LIBRARIES, Library, Over, tunnel},
     eventually,
     mqtt::{
         Connect, Raw,
@@ -107,7 +107,7 @@ fn libraries_connect_over_tls_and_live_on_their_devices_loops() {
     let world = World::new();
     let node = world.house.start();
     let (at, ca) = (node.door("mqtts"), world.authority.ca());
-    for (library, version) in [(Library::Paho, V3), (Library::Paho, V5), (Library::MqttJs, V3), (Library::MqttJs, V5)] {
+    for (library, version) in LIBRARIES {
         // Several, so that some are accepted on another loop than the one that owns them.
         let mut clients: Vec<_> = (0..6)
             .map(|n| {
@@ -136,6 +136,28 @@ fn libraries_connect_over_tls_and_live_on_their_devices_loops() {
         clients.into_iter().for_each(Client::leave);
     }
     node.settled_ledger();
+}
+
+#[test]
+fn libraries_show_their_certificates() {
+    let world = World::new().asks_clients();
+    let files = world.authority.client("device", 10, "device", None, None);
+    let node = world.house.start();
+    let (at, ca) = (node.door("mqtts"), world.authority.ca());
+    for (library, version) in LIBRARIES {
+        let connect = |id| Client::connect_over(library, at, version, id, None, World::over(&ca, Some(&files)));
+        let (mut device, mut other) = (connect("device"), connect("other"));
+        assert_eq!(other.subscribe("secret/+", 2), 2);
+        assert_eq!(device.publish("secret/1", "one"), 0);
+        other.expect_message("secret/1", "one", 1);
+        device.publish_once("secret/2", "two");
+        other.expect_message("secret/2", "two", 2);
+        device.tell("secret/3", "three");
+        other.expect_message("secret/3", "three", 0);
+        // Who shows none is not heard: its handshake fails.
+        Client::unheard_over(library, at, version, "bare", World::over(&ca, None));
+    }
+    node.logged(&["TLS handshake failed", "no certificate"]);
 }
 
 #[test]
@@ -365,25 +387,6 @@ fn files_that_cannot_be_used_refuse_the_start() {
     );
 }
 
-/// A TLS client of the test's own, as small as can be.
-fn rustls_client(ca: &Path, to: std::net::SocketAddr) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("a CA");
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = to.ip().into();
-    let client =
-        rustls::ClientConnection::new(std::sync::Arc::new(config), rustls::pki_types::ServerName::IpAddress(name));
-    let socket = TcpStream::connect(to).expect("the node accepts");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    rustls::StreamOwned::new(client.expect("a client"), socket)
-}
-
 #[test]
 fn an_idle_tls_connection_costs_little_and_gives_it_back() {
     const CONNECTIONS: usize = 1_000;
@@ -391,7 +394,7 @@ fn an_idle_tls_connection_costs_little_and_gives_it_back() {
     let node = world.house.start();
     let (at, ca) = (node.door("mqtts"), world.authority.ca());
     let connect = |n: usize| {
-        let mut client = rustls_client(&ca, at);
+        let mut client = tunnel::tls(at, &ca, None);
         client.write_all(&Connect::new(V5, &format!("idle-{n}")).bytes()).expect("it is written");
         let mut connack = [0; 4];
         client.read_exact(&mut connack).expect("a CONNACK");

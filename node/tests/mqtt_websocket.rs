@@ -12,7 +12,7 @@ use serde_json::json;
 use support::{
     House, Node, PATIENCE,
     authority::Authority,
-    driver::{Client, Library, Over},
+    driver::{Client, LIBRARIES, Over},
     http,
     mqtt::{
         self, Connect,
@@ -104,10 +104,8 @@ fn clients_connect_over_every_door() {
         ("wss", "wss", "/mqtt"),
         ("https", "wss", "/mqtt"),
     ] {
-        let over = Over { transport, path, ca: Some(&ca), own: None };
-        for (library, version) in
-            [(Library::Paho, V3), (Library::Paho, V5), (Library::MqttJs, V3), (Library::MqttJs, V5)]
-        {
+        let over = Over { transport, path, ca: Some(&ca), own: None, login: None };
+        for (library, version) in LIBRARIES {
             let name = |n: usize| format!("{door}-{}-{library:?}-{version:?}-{n}", path.len());
             let mut clients: Vec<_> =
                 (0..3).map(|n| Client::connect_over(library, node.door(door), version, &name(n), None, over)).collect();

@@ -10,7 +10,7 @@ const emit = (event, fields) => process.stdout.write(`${JSON.stringify({ event, 
 let client;
 
 const commands = {
-  connect({ host, port, id, version, will, willPayload, stored, transport, path, ca, cert, key }) {
+  connect({ host, port, id, version, will, willPayload, stored, transport, path, ca, cert, key, user, password }) {
     let lostCode = null;
     const file = (name) => (name === undefined ? undefined : fs.readFileSync(name));
     client = mqtt.connect({
@@ -22,13 +22,15 @@ const commands = {
       host,
       port,
       clientId: id,
+      username: user,
+      password,
       protocolVersion: version,
       clean: !stored,
       properties: stored && version === 5 ? { sessionExpiryInterval: 7200 } : undefined,
       reconnectPeriod: 0,
       will: will === undefined ? undefined : { topic: will, payload: Buffer.from(willPayload), qos: 1, retain: false },
     });
-    client.on('connect', (connack) => emit('connected', { code: connack.reasonCode ?? connack.returnCode }));
+    client.on('connect', (connack) => emit('connected', { code: connack.reasonCode ?? connack.returnCode, present: connack.sessionPresent }));
     client.on('disconnect', (packet) => { lostCode = packet.reasonCode; });
     client.on('close', () => emit('lost', { code: lostCode }));
     client.on('error', (error) => {
@@ -37,7 +39,17 @@ const commands = {
     });
     client.on('message', (topic, payload, packet) => {
       const ids = [packet.properties?.subscriptionIdentifier ?? []].flat();
-      emit('message', { topic, payload: payload.toString(), qos: packet.qos, retain: packet.retain, ids: ids.sort((a, b) => a - b) });
+      const replyTo = packet.properties?.responseTopic;
+      const correlation = packet.properties?.correlationData?.toString();
+      emit('message', {
+        topic,
+        payload: payload.toString(),
+        qos: packet.qos,
+        retain: packet.retain,
+        ids: ids.sort((a, b) => a - b),
+        replyTo,
+        correlation,
+      });
     });
   },
 
@@ -53,8 +65,10 @@ const commands = {
     client.unsubscribe(filter, () => emit('unsuback', {}));
   },
 
-  publish({ topic, payload, qos, ack, retain }) {
-    const properties = ack === undefined ? undefined : { userProperties: { ack } };
+  publish({ topic, payload, qos, ack, retain, correlation }) {
+    const properties = {};
+    if (ack !== undefined) properties.userProperties = { ack };
+    if (correlation !== undefined) properties.correlationData = Buffer.from(correlation);
     client.publish(topic, payload, { qos, properties, retain: retain ?? false }, (error, packet) => {
       emit('puback', { code: error?.code ?? packet?.reasonCode ?? 0 });
     });

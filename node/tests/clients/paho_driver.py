@@ -36,7 +36,11 @@ def connect(command):
         client.ws_set_options(path=command["path"])
     if transport in ("tls", "wss"):
         client.tls_set(ca_certs=command["ca"], certfile=command.get("cert"), keyfile=command.get("key"))
-    client.on_connect = lambda client, data, flags, code, properties: emit("connected", code=code.value)
+    if "user" in command:
+        client.username_pw_set(command["user"], command["password"])
+    client.on_connect = lambda client, data, flags, code, properties: emit(
+        "connected", code=code.value, present=flags.session_present
+    )
     client.on_disconnect = lambda client, data, flags, code, properties: emit("lost", code=code.value)
     client.on_publish = lambda client, data, mid, code, properties: emit("puback", code=code.value)
     client.on_subscribe = lambda client, data, mid, codes, properties: emit("suback", codes=[c.value for c in codes])
@@ -44,6 +48,10 @@ def connect(command):
 
     def on_message(client, data, message):
         properties = message.properties.json() if is_v5 and message.properties else {}
+        reply = {}
+        if "ResponseTopic" in properties:
+            correlation = message.properties.CorrelationData.decode()
+            reply = {"replyTo": properties["ResponseTopic"], "correlation": correlation}
         emit(
             "message",
             topic=message.topic,
@@ -51,6 +59,7 @@ def connect(command):
             qos=message.qos,
             retain=message.retain,
             ids=sorted(properties.get("SubscriptionIdentifier", [])),
+            **reply,
         )
 
     client.on_message = on_message
@@ -82,6 +91,8 @@ def publish(client, is_v5, command):
         properties = Properties(PacketTypes.PUBLISH)
         if "ack" in command:
             properties.UserProperty = ("ack", command["ack"])
+        if "correlation" in command:
+            properties.CorrelationData = command["correlation"].encode()
     retain = command.get("retain", False)
     client.publish(command["topic"], command["payload"], qos=command["qos"], retain=retain, properties=properties)
 

@@ -1,12 +1,12 @@
 //! Client libraries as the tests drive them: commands go in as JSON values, events come out as JSON values, so that one
 //! scenario runs through every library. A client of another language is a process of its own (`tests/clients`).
 //!
-//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?, transport?, path?, ca?, cert?, key?}` (`stored`: a session that
-//! outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
-//! `unsubscribe {filter}`, `publish {topic, payload, qos, retain?, ack?, key?}` (MQTT 5's user properties `ack` and, of rumqttc only,
-//! `idempotency-key`), `disconnect`.
-//! Events: `connected {code}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
-//! `message {topic, payload, qos, retain, ids}`, `lost {code}`.
+//! Commands: `connect {host, port, id, version, will?, willPayload?, stored?, transport?, path?, ca?, cert?, key?, user?, password?}`
+//! (`stored`: a session that outlives the connection), `subscribe {filter, qos, noLocal?, subscriptionId?}`,
+//! `unsubscribe {filter}`, `publish {topic, payload, qos, retain?, ack?, key?, correlation?}` (MQTT 5's user properties `ack` and, of rumqttc only,
+//! `idempotency-key`; its correlation data), `disconnect`.
+//! Events: `connected {code, present}`, `suback {codes}`, `unsuback`, `puback {code, reason?}` (the reason string: rumqttc only),
+//! `message {topic, payload, qos, retain, ids, replyTo?, correlation?}`, `lost {code}`.
 
 use std::{
     collections::VecDeque,
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use super::{PATIENCE, mqtt::Version};
 
 mod rumqtt;
+pub(crate) mod tunnel;
 
 /// A client library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,17 @@ pub(crate) enum Library {
     Rumqttc,
 }
 
-/// What a client connects over, and as whom. rumqttc has TCP only.
+/// Every library in both versions.
+pub(crate) const LIBRARIES: [(Library, Version); 6] = [
+    (Library::Paho, Version::V3),
+    (Library::Paho, Version::V5),
+    (Library::MqttJs, Version::V3),
+    (Library::MqttJs, Version::V5),
+    (Library::Rumqttc, Version::V3),
+    (Library::Rumqttc, Version::V5),
+];
+
+/// What a client connects over, and as whom. For rumqttc a [`tunnel`] speaks TLS and WebSocket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Over<'a> {
     /// `tcp`, `tls`, `ws` or `wss`; empty: `tcp`.
@@ -44,6 +55,8 @@ pub(crate) struct Over<'a> {
     pub(crate) ca: Option<&'a Path>,
     /// The files of its certificate and key.
     pub(crate) own: Option<(&'a Path, &'a Path)>,
+    /// User name and password.
+    pub(crate) login: Option<(&'a str, &'a str)>,
 }
 
 /// What runs the client.
@@ -70,6 +83,8 @@ pub(crate) struct Message {
     pub(crate) retain: bool,
     /// MQTT 5's subscription identifiers, sorted.
     pub(crate) ids: Vec<u64>,
+    /// MQTT 5's response topic and correlation data.
+    pub(crate) reply_to: Option<(String, String)>,
 }
 
 impl Client {
@@ -82,11 +97,19 @@ impl Client {
     /// Connects a client with a session that outlives the connection.
     #[track_caller]
     pub(crate) fn connect_stored(library: Library, to: SocketAddr, version: Version, id: &str) -> Self {
+        Self::resume(library, to, version, id).0
+    }
+
+    /// As [`Client::connect_stored`]; also whether the CONNACK says that there was a session.
+    #[track_caller]
+    pub(crate) fn resume(library: Library, to: SocketAddr, version: Version, id: &str) -> (Self, bool) {
         let (mut client, mut command) = Self::start(library, to, version, id, None, Over::default());
         command["stored"] = json!(true);
         client.command(&command);
-        assert_eq!(client.expect("connected")["code"], 0, "{}", client.name);
-        client
+        let connected = client.expect("connected");
+        assert_eq!(connected["code"], 0, "{}", client.name);
+        let present = connected["present"].as_bool().unwrap_or_else(|| panic!("{}: {connected}", client.name));
+        (client, present)
     }
 
     /// Connects a client with a will (topic and payload, QoS 1).
@@ -134,6 +157,19 @@ impl Client {
         code
     }
 
+    /// A client that does not come so far as to be refused: its connection ends without a CONNACK. Some libraries say so, the
+    /// others' process ends.
+    #[track_caller]
+    pub(crate) fn unheard_over(library: Library, to: SocketAddr, version: Version, id: &str, over: Over<'_>) {
+        let (mut client, command) = Self::start(library, to, version, id, None, over);
+        client.command(&command);
+        match client.events.recv_timeout(PATIENCE) {
+            Ok(event) => assert_eq!(event["event"], "lost", "{}: {event}", client.name),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{}: its connection does not end", client.name),
+        }
+    }
+
     #[track_caller]
     fn start(
         library: Library,
@@ -162,6 +198,9 @@ impl Client {
         }
         if let Some((cert, key)) = over.own {
             (command["cert"], command["key"]) = (json!(cert), json!(key));
+        }
+        if let Some((user, password)) = over.login {
+            (command["user"], command["password"]) = (json!(user), json!(password));
         }
         (client, command)
     }
@@ -248,6 +287,7 @@ impl Client {
             qos: message["qos"].as_u64().unwrap_or_else(|| panic!("{message}")),
             retain: message["retain"] == true,
             ids: ids.unwrap_or_default(),
+            reply_to: message["replyTo"].as_str().map(|topic| (topic.to_owned(), text("correlation"))),
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod published;
 pub(crate) mod raw;
 pub(crate) mod small_disk;
 pub(crate) mod sse;
+pub(crate) mod tools;
 pub(crate) mod websocket;
 
 use std::time::{Duration, Instant};

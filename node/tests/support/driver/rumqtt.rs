@@ -9,6 +9,11 @@ use rumqttc::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::tunnel;
+
+/// Of a packet: the library's own limit is 10 KiB.
+const MOST_BYTES: u32 = 1 << 20;
+
 /// A running client.
 pub(crate) struct Thread {
     commands: Option<UnboundedSender<Value>>,
@@ -21,7 +26,11 @@ impl Thread {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let Some(connect) = received.recv().await else { return };
+                let Some(mut connect) = received.recv().await else { return };
+                if !matches!(text(&connect, "transport"), "" | "tcp") {
+                    let mouth = tunnel::open(&connect);
+                    (connect["host"], connect["port"]) = (json!(mouth.ip().to_string()), json!(mouth.port()));
+                }
                 if connect["version"] == 5 {
                     Five::run(&connect, received, say).await;
                 } else {
@@ -60,11 +69,15 @@ impl Four {
     async fn run(connect: &Value, mut commands: UnboundedReceiver<Value>, say: mpsc::Sender<Value>) {
         let mut options = v4::MqttOptions::new(text(connect, "id"), text(connect, "host"), port(connect));
         options.set_keep_alive(Duration::from_secs(60));
+        options.set_max_packet_size(MOST_BYTES as usize, MOST_BYTES as usize);
         if connect["will"].is_string() {
             let (topic, payload) = (text(connect, "will"), text(connect, "willPayload"));
             options.set_last_will(v4::LastWill::new(topic, payload, v4::QoS::AtLeastOnce, false));
         }
         options.set_clean_session(connect["stored"] != true);
+        if connect["user"].is_string() {
+            options.set_credentials(text(connect, "user"), text(connect, "password"));
+        }
         let (client, mut events) = v4::AsyncClient::new(options, 100);
         loop {
             tokio::select! {
@@ -76,6 +89,9 @@ impl Four {
                     let event = match event {
                         Ok(v4::Event::Incoming(packet)) => Self::event(&packet),
                         Ok(v4::Event::Outgoing(_)) => None,
+                        Err(v4::ConnectionError::ConnectionRefused(code)) => {
+                            Some(json!({"event": "lost", "code": code as u8}))
+                        }
                         Err(_) => Some(json!({"event": "lost", "code": null})),
                     };
                     let Some(event) = event else { continue };
@@ -106,7 +122,9 @@ impl Four {
 
     fn event(packet: &v4::Packet) -> Option<Value> {
         Some(match packet {
-            v4::Packet::ConnAck(ack) => json!({"event": "connected", "code": ack.code as u8}),
+            v4::Packet::ConnAck(ack) => {
+                json!({"event": "connected", "code": ack.code as u8, "present": ack.session_present})
+            }
             v4::Packet::SubAck(ack) => {
                 let codes = ack.return_codes.iter().map(|code| match code {
                     v4::SubscribeReasonCode::Success(qos) => *qos as u8,
@@ -129,12 +147,16 @@ impl Five {
     async fn run(connect: &Value, mut commands: UnboundedReceiver<Value>, say: mpsc::Sender<Value>) {
         let mut options = v5::MqttOptions::new(text(connect, "id"), text(connect, "host"), port(connect));
         options.set_keep_alive(Duration::from_secs(60));
+        options.set_max_packet_size(Some(MOST_BYTES));
         if connect["will"].is_string() {
             let (topic, payload) = (text(connect, "will").to_owned(), text(connect, "willPayload").to_owned());
             options.set_last_will(packets::LastWill::new(topic, payload, v5::mqttbytes::QoS::AtLeastOnce, false, None));
         }
         if connect["stored"] == true {
             options.set_clean_start(false).set_session_expiry_interval(Some(7_200));
+        }
+        if connect["user"].is_string() {
+            options.set_credentials(text(connect, "user"), text(connect, "password"));
         }
         let (client, mut events) = v5::AsyncClient::new(options, 100);
         let mut code = None;
@@ -154,6 +176,9 @@ impl Five {
                         Ok(v5::Event::Outgoing(_)) => None,
                         Err(v5::ConnectionError::MqttState(v5::StateError::ServerDisconnect { reason_code, .. })) => {
                             Some(json!({"event": "lost", "code": reason_code as u8}))
+                        }
+                        Err(v5::ConnectionError::ConnectionRefused(code)) => {
+                            Some(json!({"event": "lost", "code": connack_code(code)}))
                         }
                         Err(_) => Some(json!({"event": "lost", "code": code})),
                     };
@@ -191,7 +216,8 @@ impl Five {
                 let user_properties = named
                     .filter_map(|(member, name)| Some((name.to_owned(), command[member].as_str()?.to_owned())))
                     .collect();
-                let properties = packets::PublishProperties { user_properties, ..Default::default() };
+                let correlation_data = command["correlation"].as_str().map(|data| data.to_owned().into());
+                let properties = packets::PublishProperties { user_properties, correlation_data, ..Default::default() };
                 let payload = text(command, "payload").to_owned();
                 client.try_publish_with_properties(text(command, "topic"), qos, retain, payload, properties)
             }
@@ -202,10 +228,14 @@ impl Five {
 
     fn event(packet: &packets::Packet) -> Option<Value> {
         Some(match packet {
-            packets::Packet::ConnAck(ack) => json!({"event": "connected", "code": ack.code as u8}),
+            packets::Packet::ConnAck(ack) => {
+                json!({"event": "connected", "code": ack.code as u8, "present": ack.session_present})
+            }
             packets::Packet::SubAck(ack) => {
                 let codes = ack.return_codes.iter().map(|code| match code {
                     packets::SubscribeReasonCode::Success(qos) => *qos as u8,
+                    packets::SubscribeReasonCode::NotAuthorized => 0x87,
+                    packets::SubscribeReasonCode::QuotaExceeded => 0x97,
                     _ => 0x80,
                 });
                 json!({"event": "suback", "codes": codes.collect::<Vec<_>>()})
@@ -219,8 +249,12 @@ impl Five {
             packets::Packet::Publish(publish) => {
                 let mut ids = publish.properties.as_ref().map_or_else(Vec::new, |p| p.subscription_identifiers.clone());
                 ids.sort_unstable();
+                let properties = publish.properties.as_ref();
+                let correlation = properties.and_then(|properties| properties.correlation_data.as_deref());
                 json!({"event": "message", "topic": String::from_utf8_lossy(&publish.topic),
-                    "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "retain": publish.retain, "ids": ids})
+                    "payload": String::from_utf8_lossy(&publish.payload), "qos": publish.qos as u8, "retain": publish.retain, "ids": ids,
+                    "replyTo": properties.and_then(|properties| properties.response_topic.as_deref()),
+                    "correlation": correlation.map(String::from_utf8_lossy)})
             }
             _ => return None,
         })
@@ -233,9 +267,20 @@ fn puback_code(reason: packets::PubAckReason) -> u8 {
         packets::PubAckReason::Success => 0x00,
         packets::PubAckReason::NoMatchingSubscribers => 0x10,
         packets::PubAckReason::ImplementationSpecificError => 0x83,
+        packets::PubAckReason::NotAuthorized => 0x87,
         packets::PubAckReason::TopicNameInvalid => 0x90,
         packets::PubAckReason::QuotaExceeded => 0x97,
         packets::PubAckReason::PayloadFormatInvalid => 0x99,
+        _ => 0x80,
+    }
+}
+
+/// The reason codes of section 3.2.2.2 that the tests meet.
+fn connack_code(code: packets::ConnectReturnCode) -> u8 {
+    match code {
+        packets::ConnectReturnCode::ClientIdentifierNotValid => 0x85,
+        packets::ConnectReturnCode::BadUserNamePassword => 0x86,
+        packets::ConnectReturnCode::NotAuthorized => 0x87,
         _ => 0x80,
     }
 }
