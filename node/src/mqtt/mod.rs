@@ -67,4 +67,4 @@ pub(crate) mod wills;
 pub(crate) mod wire;
 
 #[cfg(test)]
-mod codec_tests;
+pub(crate) mod codec_tests;

@@ -7,7 +7,7 @@ mod corpus;
 mod differential;
 mod encoders;
 mod invariants;
-mod pack;
+pub(crate) mod pack;
 mod random;
 mod round_trip;
 mod targets;
