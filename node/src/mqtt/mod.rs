@@ -67,4 +67,4 @@ pub(crate) mod wills;
 pub(crate) mod wire;
 
 #[cfg(test)]
-pub(crate) mod codec_tests;
+mod codec_tests;

@@ -7,7 +7,7 @@ mod corpus;
 mod differential;
 mod encoders;
 mod invariants;
-pub(crate) mod pack;
+mod pack;
 mod random;
 mod round_trip;
 mod targets;
