@@ -26,6 +26,7 @@ use std::{
 use flume::RecvTimeoutError;
 
 use crate::{
+    background,
     blocking::message,
     crash_point::CrashPoint,
     dirty::DirtyStates,
@@ -140,14 +141,17 @@ impl Checkpointer {
         let (queue, batches) = flume::bounded(limits::CHECKPOINT_QUEUE);
         let worker = Worker::new(store, journal, config, shared.clone());
         let told = shared.clone();
-        let work = move || match catch_unwind(AssertUnwindSafe(|| worker.run(&batches))) {
-            Ok(result) => result,
-            Err(panic) => {
-                let reason = format!("the checkpoint thread panicked: {}", message(&*panic));
-                tracing::error!(reason, "there are no checkpoints any more; the journal keeps it all");
-                let mut status = lock(&told.status);
-                (status.healthy, status.reason) = (false, Some(reason));
-                Ok(())
+        let work = move || {
+            background::yield_to_others();
+            match catch_unwind(AssertUnwindSafe(|| worker.run(&batches))) {
+                Ok(result) => result,
+                Err(panic) => {
+                    let reason = format!("the checkpoint thread panicked: {}", message(&*panic));
+                    tracing::error!(reason, "there are no checkpoints any more; the journal keeps it all");
+                    let mut status = lock(&told.status);
+                    (status.healthy, status.reason) = (false, Some(reason));
+                    Ok(())
+                }
             }
         };
         let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(work)?;

@@ -7,6 +7,7 @@
 //!
 //! This crate opens no socket and names no JavaScript engine: the edge is `node`, the engine is `scripts`.
 
+mod background;
 pub mod blocking;
 pub mod checkpoint;
 #[cfg(test)]

@@ -141,6 +141,9 @@ pub const MQTT_RECEIVE_MAXIMUM: u16 = 1_024;
 pub const MQTT_QUEUE: usize = 1_000;
 /// Bytes of the messages that wait in one session; more: the newest is dropped, counted.
 pub const MQTT_QUEUE_BYTES: usize = 1024 * 1024;
+/// Names of messages with QoS 2 that are over which a stored session remembers; the oldest one goes. At least as many as can be
+/// under way from one publisher: what it sends again after a crash is known by them.
+pub const MQTT_REMEMBERED: usize = 1_024;
 /// Topic aliases of one client; a higher one: closed with 0x94.
 pub const MQTT_TOPIC_ALIASES: u16 = 32;
 /// Bytes of the topics that one client's aliases stand for; more: closed with 0x97.

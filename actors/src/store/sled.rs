@@ -27,6 +27,7 @@ use super::{
     record,
 };
 use crate::{
+    background,
     blocking::message,
     crash_point::CrashPoint,
     ids::Position,
@@ -390,13 +391,14 @@ fn open_guarded(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Store
 }
 
 fn open_once(dir: &Path, config: SledConfig) -> Result<(Opened, Found), Failure> {
-    let db = sled::Config::new()
+    let settings = sled::Config::new()
         .path(dir)
         .mode(sled::Mode::LowSpace)
         .cache_capacity(config.cache_bytes.max(CACHE_BYTES_LEAST))
         // Its garbage collection runs in this thread only.
-        .flush_every_ms(Some(500))
-        .open()?;
+        .flush_every_ms(Some(500));
+    // Its own threads inherit their priority from the one that opens it.
+    let db = background::run(|| settings.open())?;
     let states = db.open_tree("states")?;
     let parked = db.open_tree("parked")?;
     let kept = db.open_tree("kept")?;

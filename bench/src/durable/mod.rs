@@ -18,7 +18,7 @@ use self::disk::probe;
 use self::journal::Cost;
 use self::node::{Ingest, Node};
 use self::report::Report;
-use self::sled::{Rate, Sled};
+use self::sled::{Rate, Sled, Way};
 use crate::peers::say;
 use crate::scenario::latencies;
 use crate::server;
@@ -59,6 +59,8 @@ struct Round {
 struct Batches {
     size: usize,
     sled: Rate,
+    /// The same, entry by entry.
+    inserts: Rate,
     /// Readings a second of the journal.
     journal: f64,
 }
@@ -108,8 +110,9 @@ fn round(plan: &Plan, node: &Node, sled: &mut Sled, dir: &std::path::Path, rate:
     let own = (flat.records_per_commit.round() as usize).max(1);
     let batches = BATCHES.into_iter().chain([own]).map(|size| {
         let folder = server::folder(dir)?;
-        let sled = sled.run(size, plan.window)?;
-        Ok(Batches { size, sled, journal: journal::one_by_one(folder.path(), size, plan.window / 4)? })
+        let inserts = sled.run(size, Way::Inserts, plan.window / 2)?;
+        let sled = sled.run(size, Way::Batch, plan.window)?;
+        Ok(Batches { size, sled, inserts, journal: journal::one_by_one(folder.path(), size, plan.window / 4)? })
     });
     let batches = batches.collect::<Result<_>>()?;
     let paced = PACES.into_iter().map(|pace| paced(plan, node, dir, pace)).collect::<Result<_>>()?;

@@ -51,11 +51,11 @@ impl Report<'_> {
     fn rates(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "| durable, flat out | readings/s | CPU µs a reading | node ÷ sled | goal | journal alone, same batches | journal ÷ sled |"
+            "| durable, flat out | readings/s | CPU µs a reading | node ÷ sled | goal | journal alone, same batches | journal ÷ sled | sled by single sorted inserts | node ÷ that |"
         );
-        let _ = writeln!(out, "|---|---:|---:|---:|---|---:|---:|");
+        let _ = writeln!(out, "|---|---:|---:|---:|---|---:|---:|---:|---:|");
         let (rate, cpu) = (self.over(|r| r.flat.per_second), self.over(|r| r.flat.thread_us.values().sum()));
-        let _ = writeln!(out, "| the node, MQTT QoS 1 | {rate} | {cpu} | | | | |");
+        let _ = writeln!(out, "| the node, MQTT QoS 1 | {rate} | {cpu} | | | | | | |");
         let sizes = self.rounds.first().map_or(0, |round| round.batches.len());
         for index in 0..sizes {
             let size = self.median(|r| r.batches[index].size as f64);
@@ -64,11 +64,13 @@ impl Report<'_> {
                 (self.over(|r| r.batches[index].sled.per_second), self.over(|r| r.batches[index].sled.cpu_us));
             let node = |r: &Round| r.flat.per_second / r.batches[index].sled.per_second;
             let journal = |r: &Round| r.batches[index].journal / r.batches[index].sled.per_second;
+            let inserts = self.over(|r| r.batches[index].inserts.per_second);
+            let by_inserts = self.over(|r| r.flat.per_second / r.batches[index].inserts.per_second);
             let goal = judged(self.median(node) >= RATIO_GOAL, &format!("≥ {RATIO_GOAL}"));
             let (node, journal, alone) = (self.over(node), self.over(journal), self.over(|r| r.batches[index].journal));
             let _ = writeln!(
                 out,
-                "| sled alone, batches of {name}{size:.0} | {rate} | {cpu} | {node} | {goal} | {alone} | {journal} |"
+                "| sled alone, batches of {name}{size:.0} | {rate} | {cpu} | {node} | {goal} | {alone} | {journal} | {inserts} | {by_inserts} |"
             );
         }
         let _ = writeln!(out);

@@ -3,8 +3,12 @@
 //! It knows JSON and the shapes, and neither MQTT nor HTTP: both edges call it.
 
 mod ack;
+#[cfg(test)]
+mod corpus;
 mod error;
 mod idempotency;
+#[cfg(test)]
+mod invariants;
 mod object;
 mod scalar;
 mod shape;

@@ -68,26 +68,36 @@ pub(crate) fn parse_object(payload: &[u8]) -> Result<Object<'_>, IngestError> {
 }
 
 pub(super) fn syntax_error(text: &str, error: &serde_json::Error) -> IngestError {
-    let offset = offset_of(text, error.line(), error.column());
     let trimmed = text.trim_start();
     if trimmed.is_empty() {
         return IngestError::new(RejectReason::BadJson, "the payload is empty; a reading is a JSON object").at(0);
     }
-    if !trimmed.starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok() {
-        let found = match trimmed.as_bytes()[0] {
-            b'[' => "an array",
-            b'"' => "a string",
-            b't' | b'f' => "a boolean",
-            b'n' => "null",
-            _ => "a number",
-        };
-        let detail = format!("a reading is a JSON object like {{\"temperature\":21.5}}, this is {found}");
-        return IngestError::new(RejectReason::BadShape, detail).at(text.len() - trimmed.len());
+    if trimmed.starts_with('{') {
+        return not_json(text, error);
     }
+    // It may be wrong as an object only. Serde's words for that would quote all of it, so they are not used.
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => {
+            let found = match trimmed.as_bytes()[0] {
+                b'[' => "an array",
+                b'"' => "a string",
+                b't' | b'f' => "a boolean",
+                b'n' => "null",
+                _ => "a number",
+            };
+            let detail = format!("a reading is a JSON object like {{\"temperature\":21.5}}, this is {found}");
+            IngestError::new(RejectReason::BadShape, detail).at(text.len() - trimmed.len())
+        }
+        Err(error) => not_json(text, &error),
+    }
+}
+
+fn not_json(text: &str, error: &serde_json::Error) -> IngestError {
     let message = error.to_string();
     let what = message.split(" at line ").next().unwrap_or(&message);
     let (line, column) = (error.line(), error.column());
-    IngestError::new(RejectReason::BadJson, format!("not JSON: {what} at line {line}, column {column}")).at(offset)
+    let detail = format!("not JSON: {what} at line {line}, column {column}");
+    IngestError::new(RejectReason::BadJson, detail).at(offset_of(text, line, column))
 }
 
 /// The byte offset of a line and column (from 1) of serde_json, which counts the byte at fault as read.
@@ -282,6 +292,7 @@ mod tests {
     fn errors_say_what_where_and_which_limit() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100));
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(limits::READING_BYTES));
+        let long = format!("\"{}\" x", "x".repeat(5_000));
         for (payload, reason, offset, words) in [
             ("", RejectReason::BadJson, Some(0), "empty"),
             ("{\"t\":}", RejectReason::BadJson, Some(5), "line 1, column 6"),
@@ -295,10 +306,11 @@ mod tests {
             ("{\"ts\":-1}", RejectReason::BadTime, Some(6), "year 9999"),
             (&deep, RejectReason::TooDeep, Some(5 + 63), "64 levels"),
             (&large, RejectReason::TooLarge, None, "at most 262144"),
+            (&long, RejectReason::BadJson, Some(5_003), "not JSON: trailing characters"),
         ] {
             let error = parse_object(payload.as_bytes()).unwrap_err();
             assert_eq!((error.reason, error.offset), (reason, offset), "{payload:.60}: {error}");
-            assert!(error.detail.contains(words), "{payload:.60}: {error}");
+            assert!(error.detail.contains(words) && error.detail.len() < 200, "{payload:.60}: {error}");
         }
         assert_eq!(parse_object(b"{\"a\":\"\xff\"}").unwrap_err().offset, Some(6));
     }

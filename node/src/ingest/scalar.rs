@@ -10,10 +10,7 @@ use super::{IngestError, Parsed, check_depth};
 /// # Errors
 /// It is empty, not UTF-8, too large or too deep, or the field is one that means something else.
 pub(crate) fn scalar(field: &str, payload: &[u8]) -> Result<Parsed, IngestError> {
-    if payload.len() > limits::READING_BYTES {
-        let detail = format!("the reading has {} bytes, at most {} are allowed", payload.len(), limits::READING_BYTES);
-        return Err(IngestError::new(RejectReason::TooLarge, detail).limit("reading_bytes", limits::READING_BYTES));
-    }
+    check_size(payload)?;
     if matches!(field, "ts" | "deviceId" | "") {
         let detail = format!("a value cannot be the field {field:?}: it has a meaning of its own");
         return Err(IngestError::new(RejectReason::BadShape, detail));
@@ -38,7 +35,18 @@ pub(crate) fn scalar(field: &str, payload: &[u8]) -> Result<Parsed, IngestError>
         let _ = serde_json::to_writer(&mut fields, text);
     }
     fields.push(b'}');
+    // A reading is the value and the field around it: without this, one at the limit could be stored and never be read back.
+    check_size(&fields)?;
+    check_depth(&fields).map_err(|error| IngestError { offset: None, ..error })?;
     Ok(Parsed { device_id: None, ts: None, fields: fields.into() })
+}
+
+fn check_size(reading: &[u8]) -> Result<(), IngestError> {
+    if reading.len() <= limits::READING_BYTES {
+        return Ok(());
+    }
+    let detail = format!("the reading has {} bytes, at most {} are allowed", reading.len(), limits::READING_BYTES);
+    Err(IngestError::new(RejectReason::TooLarge, detail).limit("reading_bytes", limits::READING_BYTES))
 }
 
 #[cfg(test)]
@@ -71,6 +79,9 @@ mod tests {
     fn what_is_no_value_is_refused() {
         let deep = "[".repeat(limits::JSON_DEPTH + 1);
         let large = "1".repeat(limits::READING_BYTES + 1);
+        // Within the limits, but for the field around it.
+        let nested = format!("{}{}", "[".repeat(limits::JSON_DEPTH), "]".repeat(limits::JSON_DEPTH));
+        let filling = "1".repeat(limits::READING_BYTES);
         for (field, payload, reason) in [
             ("t", &b""[..], RejectReason::BadShape),
             ("t", b"  ", RejectReason::BadShape),
@@ -79,6 +90,8 @@ mod tests {
             ("", b"1", RejectReason::BadShape),
             ("t", deep.as_bytes(), RejectReason::TooDeep),
             ("t", large.as_bytes(), RejectReason::TooLarge),
+            ("t", nested.as_bytes(), RejectReason::TooDeep),
+            ("t", filling.as_bytes(), RejectReason::TooLarge),
         ] {
             assert_eq!(scalar(field, payload).unwrap_err().reason, reason);
         }

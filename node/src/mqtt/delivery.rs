@@ -246,7 +246,8 @@ impl Session {
         let mut slot = self.outgoing.borrow_mut();
         let Some(outgoing) = slot.as_deref_mut() else { return };
         let Some(seq) = outgoing.find(id).filter(|sent| sent.phase != Phase::Held).map(|sent| sent.seq) else { return };
-        let parcel = outgoing.finish(seq).and_then(|finished| finished.parcel);
+        let Some(finished) = outgoing.finish(seq) else { return };
+        let (origin, parcel) = (finished.origin, finished.parcel);
         let is_empty = outgoing.len() == 0;
         drop(slot);
         let command = parcel.as_ref().and_then(|parcel| parcel.message.command.as_deref());
@@ -255,10 +256,24 @@ impl Session {
             commands::acknowledged(&crate::edge::here(), command);
         }
         if self.is_stored() && command.is_none() {
-            keeping::forget_message(edge, self, seq, true);
+            self.is_over(edge, seq, origin);
         }
         if !is_empty {
             self.pump(edge, link);
+        }
+    }
+
+    /// A stored session forgets a message. What has a name (it was published with QoS 2) may come again after a crash, if its
+    /// publisher's exchange is not over: the name stays for a while.
+    fn is_over(&self, edge: &EdgeLoop, seq: u64, origin: u64) {
+        if origin == 0 {
+            keeping::forget_message(edge, self, seq, true);
+            return;
+        }
+        keeping::done(edge, self, seq, origin);
+        let forgotten = self.outgoing.borrow_mut().get_or_insert_default().remember(seq, origin);
+        if let Some(seq) = forgotten {
+            keeping::forget_done(edge, self, seq);
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     outgoing::Parcel,
     session::Session,
-    stored::{self, Incoming, Progress},
+    stored::{self, Incoming, Progress, Stage},
 };
 use crate::edge::EdgeLoop;
 
@@ -69,11 +69,23 @@ pub(crate) fn message(
 /// Keeps how far a message has come: its packet id, and whether the client has it (PUBREC), for then it is itself forgotten.
 pub(crate) fn progress(edge: &EdgeLoop, session: &Session, seq: u64, progress: Progress) {
     let released = progress.released;
-    let progress = stored::encode_progress(progress);
-    let _ = put(edge, stored::progress_key(&session.client_id, seq), Some(progress));
+    let stage = stored::encode_stage(Stage::UnderWay(progress));
+    let _ = put(edge, stored::progress_key(&session.client_id, seq), Some(stage));
     if released {
         forget_pair(edge, stored::message_key(&session.client_id, seq));
     }
+}
+
+/// A message with QoS 2 is over; its name is remembered until [`forget_done`].
+pub(crate) fn done(edge: &EdgeLoop, session: &Session, seq: u64, origin: u64) {
+    let stage = stored::encode_stage(Stage::Done { origin });
+    let _ = put(edge, stored::progress_key(&session.client_id, seq), Some(stage));
+    forget_pair(edge, stored::message_key(&session.client_id, seq));
+}
+
+/// Forgets the name of a message that is over.
+pub(crate) fn forget_done(edge: &EdgeLoop, session: &Session, seq: u64) {
+    forget_pair(edge, stored::progress_key(&session.client_id, seq));
 }
 
 /// A message is over.

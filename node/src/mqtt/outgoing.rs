@@ -1,5 +1,5 @@
 //! The messages with QoS 1 and 2 that a session has for its client: those under way with their packet ids, and those that wait
-//! behind them, in order ([MQTT-4.6.0-6]).
+//! behind them, in order ([MQTT-4.6.0-6]); and the names of the last ones with QoS 2 that are over.
 //!
 //! This is the bookkeeping alone; [`super::delivery`] writes and stores what follows from it.
 
@@ -10,6 +10,7 @@ use std::{
 };
 
 use smallvec::SmallVec;
+use tidegate_actors::limits;
 
 use super::{packet::QoS, router::Message, session::SessionKey, stored::Progress};
 use crate::edge::EdgeLoop;
@@ -67,6 +68,9 @@ pub(crate) struct Outgoing {
     current: usize,
     waiting: VecDeque<(u64, Parcel)>,
     waiting_bytes: usize,
+    /// Number and name of messages that are over and may come again after a crash: their publisher's exchange can end after
+    /// the client's. Oldest first, at most [`limits::MQTT_REMEMBERED`].
+    done: VecDeque<(u64, u64)>,
 }
 
 /// How much may wait in one session.
@@ -200,7 +204,16 @@ impl Outgoing {
     /// Has the session this message already?
     pub(crate) fn has_origin(&self, origin: u64) -> bool {
         let mut waiting = self.waiting.iter().map(|(_, parcel)| parcel.message.origin);
-        waiting.any(|of| of == origin) || self.inflight.iter().any(|sent| sent.origin == origin)
+        waiting.any(|of| of == origin)
+            || self.inflight.iter().any(|sent| sent.origin == origin)
+            || self.done.iter().any(|(_, of)| *of == origin)
+    }
+
+    /// Remembers the name of a message that is over. Returns the number of the one that is forgotten for it.
+    pub(crate) fn remember(&mut self, seq: u64, origin: u64) -> Option<u64> {
+        let forgotten = if self.done.len() >= limits::MQTT_REMEMBERED { self.done.pop_front() } else { None };
+        self.done.push_back((seq, origin));
+        forgotten.map(|(seq, _)| seq)
     }
 
     /// The session is over. Returns how many messages are lost, and those that another member of their shared subscription may
@@ -219,7 +232,14 @@ impl Outgoing {
 
     /// The numbers of all messages.
     pub(crate) fn seqs(&self) -> impl Iterator<Item = u64> {
-        self.inflight.iter().map(|sent| sent.seq).chain(self.waiting.iter().map(|(seq, _)| *seq))
+        let done = self.done.iter().map(|(seq, _)| *seq);
+        done.chain(self.inflight.iter().map(|sent| sent.seq)).chain(self.waiting.iter().map(|(seq, _)| *seq))
+    }
+
+    /// Puts the name of a message back that is over. Returns the number of the one that is forgotten for it.
+    pub(crate) fn restore_done(&mut self, seq: u64, origin: u64) -> Option<u64> {
+        self.next_seq = self.next_seq.max(seq);
+        self.remember(seq, origin)
     }
 
     /// Puts a message back that was stored, or how far it has come, which may follow the message itself; by rising numbers.
@@ -322,6 +342,20 @@ mod tests {
         assert_eq!(inflight, [(4, one, Phase::Released, false), (5, two, Phase::Sent, true), last]);
         assert_eq!((outgoing.waiting.len(), outgoing.waiting_bytes, outgoing.next_seq()), (1, 8, 10));
         assert_eq!(outgoing.take_id().get(), 3, "1 and 2 are in use");
+    }
+
+    #[test]
+    fn the_names_of_the_last_messages_that_are_over_are_remembered() {
+        let mut outgoing = Outgoing::default();
+        let most = limits::MQTT_REMEMBERED as u64;
+        for seq in 1..=most {
+            assert_eq!(outgoing.restore_done(seq, 1_000 + seq), None);
+        }
+        assert_eq!(outgoing.next_seq(), most + 1);
+        assert!(outgoing.has_origin(1_001) && !outgoing.has_origin(1));
+        assert_eq!(outgoing.remember(most + 1, 7), Some(1), "the oldest one goes");
+        assert!(outgoing.has_origin(7) && !outgoing.has_origin(1_001));
+        assert_eq!((outgoing.seqs().min(), outgoing.seqs().count() as u64, outgoing.len()), (Some(2), most, 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     router,
     session::Session,
     sessions,
-    stored::{self, Progress, StoredSession, Unreadable},
+    stored::{self, Progress, Stage, StoredSession, Unreadable},
 };
 use crate::edge::{EdgeLoop, Shared};
 
@@ -136,7 +136,15 @@ fn take_one(edge: &Rc<EdgeLoop>, key: &Bytes, value: &[u8], changes: &mut Vec<Ch
     }
     let (_, seq, is_progress) = stored::parse_message_key(key).ok_or_else(bad_key)?;
     if is_progress {
-        restore_message(&session, seq, Some(stored::decode_progress(value)?), None);
+        match stored::decode_stage(value)? {
+            Stage::UnderWay(progress) => restore_message(&session, seq, Some(progress), None),
+            Stage::Done { origin } => {
+                let forgotten = session.outgoing.borrow_mut().get_or_insert_default().restore_done(seq, origin);
+                if let Some(seq) = forgotten {
+                    keeping::forget_done(edge, &session, seq);
+                }
+            }
+        }
     } else {
         let now = (edge.handle.services().clock.now(), edge.uptime_ms());
         let (parcel, id) = stored::decode_message(value, now)?;

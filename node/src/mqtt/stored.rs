@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `s` client id | the session: its owner, expiry, subscriptions, will |
 //! | `q` length of the client id (u16) · client id · number (u64) | a message for the client |
-//! | the same and a byte 1 | how far that message has come |
+//! | the same and a byte 1 | how far that message has come, or that it is over and was with QoS 2: its name |
 //! | `i` length of the client id (u16) · client id · packet id (u16) | an exchange of QoS 2 with the client as sender |
 //! | `r` topic | the topic's retained message |
 //!
@@ -52,6 +52,16 @@ pub(crate) struct Progress {
     pub(crate) released: bool,
     /// The message's name.
     pub(crate) origin: u64,
+}
+
+/// What the second pair of a message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    UnderWay(Progress),
+    /// Its exchange of QoS 2 is over. Should its publisher send it again after a crash, it is known by its name.
+    Done {
+        origin: u64,
+    },
 }
 
 /// An exchange of QoS 2 with the client as sender.
@@ -125,6 +135,7 @@ struct MessageV1<'a> {
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum ProgressPair {
     V1 { id: u16, released: bool, origin: u64 },
+    Done { origin: u64 },
 }
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
@@ -330,14 +341,21 @@ pub(crate) fn decode_message(bytes: &[u8], now: Now) -> Result<(Parcel, Option<N
     Ok((parcel, NonZeroU16::new(stored.id)))
 }
 
-pub(crate) fn encode_progress(progress: Progress) -> Bytes {
-    encode(ProgressPair::V1 { id: progress.id.get(), released: progress.released, origin: progress.origin })
+pub(crate) fn encode_stage(stage: Stage) -> Bytes {
+    encode(match stage {
+        Stage::UnderWay(Progress { id, released, origin }) => ProgressPair::V1 { id: id.get(), released, origin },
+        Stage::Done { origin } => ProgressPair::Done { origin },
+    })
 }
 
-pub(crate) fn decode_progress(bytes: &[u8]) -> Result<Progress, Unreadable> {
-    let ProgressPair::V1 { id, released, origin } = decode(bytes)?;
-    let id = NonZeroU16::new(id).ok_or_else(|| Unreadable("packet id 0".to_owned()))?;
-    Ok(Progress { id, released, origin })
+pub(crate) fn decode_stage(bytes: &[u8]) -> Result<Stage, Unreadable> {
+    match decode(bytes)? {
+        ProgressPair::V1 { id, released, origin } => {
+            let id = NonZeroU16::new(id).ok_or_else(|| Unreadable("packet id 0".to_owned()))?;
+            Ok(Stage::UnderWay(Progress { id, released, origin }))
+        }
+        ProgressPair::Done { origin } => Ok(Stage::Done { origin }),
+    }
 }
 
 pub(crate) fn encode_incoming(incoming: Incoming) -> Bytes {
@@ -478,8 +496,9 @@ mod tests {
         #[test]
         fn progress_and_exchanges_come_back(id in 1..=u16::MAX, released: bool, origin: u64) {
             let id = NonZeroU16::new(id).expect("not 0");
-            let progress = Progress { id, released, origin };
-            prop_assert_eq!(decode_progress(&encode_progress(progress)), Ok(progress));
+            for stage in [Stage::UnderWay(Progress { id, released, origin }), Stage::Done { origin }] {
+                prop_assert_eq!(decode_stage(&encode_stage(stage)), Ok(stage));
+            }
             let incoming = Incoming { origin, routed: !released, received: released };
             prop_assert_eq!(decode_incoming(&encode_incoming(incoming)), Ok(incoming));
         }
@@ -502,7 +521,8 @@ mod tests {
             let values = [
                 encode_message(&parcel("t".to_owned(), vec![1, 2, 3], (2, 1), true, Some(9)), NonZeroU16::new(5), NOW),
                 session("client", &filters, None, Some("p")),
-                encode_progress(Progress { id: NonZeroU16::MIN, released: true, origin: 3 }),
+                encode_stage(Stage::UnderWay(Progress { id: NonZeroU16::MIN, released: true, origin: 3 })),
+                encode_stage(Stage::Done { origin: 3 }),
                 encode_incoming(Incoming { origin: 1, routed: true, received: false }),
             ];
             for value in values {
@@ -510,7 +530,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
                 for bytes in [&bytes[..], &value[..cut.index(value.len())], &[&value[..], &[0]].concat()] {
-                    let _ = (decode_message(bytes, NOW), decode_session(bytes), decode_progress(bytes), decode_incoming(bytes));
+                    let _ = (decode_message(bytes, NOW), decode_session(bytes), decode_stage(bytes), decode_incoming(bytes));
                     let _ = (parse_message_key(bytes), parse_incoming_key(bytes));
                 }
                 prop_assert!(decode_message(&[&value[..], &[0]].concat(), NOW).is_err());

@@ -17,16 +17,16 @@ fn file(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(format!("{target}.pack"))
 }
 
-/// What each target starts from. A packet's target gets its type's bodies, also of the other version; a stream gets whole
-/// packets, one of them or all, after the byte that says how it is cut.
+/// What each target starts from. A packet's target gets every case's packet, also those of the other version; a stream gets
+/// whole packets, one of them or all, after the byte that says how it is cut.
 fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
     let cases = conformance::cases();
     let mut seeds = BTreeMap::new();
     for (target, version, subject) in SUBJECTS {
         let of_version = |of: Option<Version>| of.is_none_or(|of| of == version);
         let entries: Vec<Vec<u8>> = match subject {
-            Subject::Packet(wanted) => {
-                cases.iter().filter_map(|case| body(wanted, &case.bytes)).filter(|body| body.len() < 2_048).collect()
+            Subject::Packet => {
+                cases.iter().filter_map(|case| one_packet(&case.bytes)).filter(|data| data.len() < 2_048).collect()
             }
             Subject::Stream => {
                 let ours = cases.iter().filter(|case| of_version(case.version) && case.bytes.len() < 2_048);
@@ -43,16 +43,12 @@ fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
     seeds
 }
 
-/// What a target of this packet type takes for the packet: the body; with the flags for PUBLISH, without the protocol's
-/// name and level for CONNECT.
-fn body(wanted: u8, bytes: &[u8]) -> Option<Vec<u8>> {
+/// What the target takes for this packet: without its length, and a CONNECT without the protocol's name and level.
+fn one_packet(bytes: &[u8]) -> Option<Vec<u8>> {
     let Ok(Framing::Complete(frame)) = frame(bytes, MAX) else { return None };
-    let body = bytes.get(frame.body()).filter(|_| frame.kind() == wanted)?;
-    match wanted {
-        kind::PUBLISH => Some([&[frame.first & 0x0F], body].concat()),
-        kind::CONNECT => body.get(7..).map(<[u8]>::to_vec),
-        _ => Some(body.to_vec()),
-    }
+    let body = bytes.get(frame.body())?;
+    let body = if frame.kind() == kind::CONNECT { body.get(7..)? } else { body };
+    Some([&[frame.first], body].concat())
 }
 
 #[test]

@@ -31,17 +31,14 @@ pub(crate) enum Fate {
     Incomplete,
 }
 
-/// The bytes of one packet of this type: `data` is its flags (for PUBLISH, which may choose them) and its body. A CONNECT's
-/// protocol name and level are put in front.
-pub(crate) fn packet_of(version: Version, kind: u8, data: &[u8]) -> Vec<u8> {
-    let (flags, rest) = match (kind, data.split_first()) {
-        (kind::PUBLISH, Some((flags, rest))) => (flags & 0x0F, rest),
-        (kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE, _) => (0b0010, data),
-        _ => (0, data),
-    };
+/// The bytes of one packet: `data` is the first byte, with type and flags, and the body. Its length is put in between, and
+/// a CONNECT's protocol name and level in front of the body: bytes that only the framer or the first check would see are the
+/// stream's.
+pub(crate) fn packet_of(version: Version, data: &[u8]) -> Vec<u8> {
+    let Some((&first, rest)) = data.split_first() else { return Vec::new() };
     let level: &[u8] = if version == Version::V5 { b"\0\x04MQTT\x05" } else { b"\0\x04MQTT\x04" };
-    let head = if kind == kind::CONNECT { level } else { &[] };
-    let mut bytes = vec![kind << 4 | flags];
+    let head = if first >> 4 == kind::CONNECT { level } else { &[] };
+    let mut bytes = vec![first];
     put_varint(&mut bytes, head.len() + rest.len());
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(rest);

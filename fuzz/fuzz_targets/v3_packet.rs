@@ -1,0 +1,3 @@
+#![no_main]
+
+tidegate_fuzz::target!("v3_packet");

@@ -1,3 +1,0 @@
-#![no_main]
-
-tidegate_fuzz::target!("v5_pubcomp");
