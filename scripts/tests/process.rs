@@ -81,7 +81,7 @@ fn a_worker_ends_with_its_node_even_when_a_script_hangs() {
             .expect("a worker");
         if let Some(source) = source {
             // A start frame by hand: the variant's number, then its fields.
-            let start = (0_u32, 128_u64 << 20, vec![("a.js", true)], vec![("a.js", source)]);
+            let start = (0_u32, 128_u64 << 20, 10_000_u64, vec![("a.js", true)], vec![("a.js", source)]);
             let body = bincode::encode_to_vec(start, bincode::config::standard()).expect("a frame");
             ours.write_all(&u32::try_from(body.len()).expect("short").to_le_bytes()).expect("written");
             ours.write_all(&body).expect("written");
