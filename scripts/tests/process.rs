@@ -165,6 +165,29 @@ fn what_scripts_print_is_logged_with_script_and_device_and_broken_ones_with_thei
 }
 
 #[test]
+fn scripts_are_told_when_their_worker_stops() {
+    let lines = Lines::default();
+    tracing::subscriber::set_global_default(lines.clone()).expect("each test has a process of its own");
+    let script = |name: &str| {
+        format!(
+            "process.on('beforeExit', () => {{ if (n++ < 1) setTimeout(() => console.log('{name} more'), 5); }});
+             process.on('exit', (code) => console.log('{name} ends', code));
+             let n = 0;
+             export function onMetric() {{}}"
+        )
+    };
+    let mut rig =
+        Rig::new(&[("10-a.js", &script("a")), ("20-b.js", &script("b")), ("30-c.js", "export function onMetric() {}")]);
+    rig.one("{}");
+    rig.pool.stop();
+    let lines = lines.0.lock().expect("not poisoned");
+    let said = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    for text in ["a more", "a ends 0", "b more", "b ends 0"] {
+        assert_eq!(said(text), 1, "{text}: {lines:#?}");
+    }
+}
+
+#[test]
 fn a_check_reports_every_handler_with_its_line() {
     let dir = tempfile::tempdir().expect("a directory");
     for (name, text) in [
