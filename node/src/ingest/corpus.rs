@@ -3,6 +3,7 @@
 
 // By its path: the benchmarks compile this folder without the codec.
 #[path = "../mqtt/codec_tests/pack.rs"]
+#[allow(clippy::duplicate_mod, reason = "the codec's tests have it as a module of their own")]
 mod pack;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
