@@ -101,6 +101,14 @@ pub const SCRIPT_CALL_CPU: Duration = Duration::from_millis(50);
 pub const SCRIPT_CALL_WALL: Duration = Duration::from_millis(500);
 /// Largest JSON that goes into or comes out of a handler, in bytes.
 pub const SCRIPT_VALUE_BYTES: usize = 1024 * 1024;
+/// Time for which a handler may wait for its promise; more: the reading is parked (`deadline`).
+pub const SCRIPT_ASYNC_WALL: Duration = Duration::from_secs(10);
+/// Runs of one worker that wait in a handler; more: the worker gets no further runs until one of them is done.
+pub const SCRIPT_WAITING: usize = 1_024;
+/// Timers and immediates of one call that wait; more: the reading is parked (`threw`).
+pub const SCRIPT_TIMERS: usize = 256;
+/// Callbacks of one call (ticks, promise jobs, timers, immediates); more: the reading is parked (`deadline`).
+pub const SCRIPT_JOBS: usize = 10_000;
 /// Heap of one script worker, in bytes.
 pub const SCRIPT_HEAP_BYTES: u64 = 128 * 1024 * 1024;
 /// Failures in a row after which a script's breaker opens.

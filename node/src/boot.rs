@@ -448,6 +448,7 @@ fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<dyn ScriptEngin
     }
     let limits = ScriptLimits {
         call_wall: config.scripts.call_wall,
+        async_wall: config.scripts.async_wall,
         heap_bytes: config.scripts.heap_bytes,
         breaker_failures: config.scripts.breaker_failures,
         breaker_open: config.scripts.breaker_open,

@@ -1,4 +1,4 @@
-//! The node's side of a batch: runs under way, which of their readings a frame takes, and what the answers make of their state.
+//! The node's side of a worker's runs: which of their readings a frame takes, and what the answers make of their state.
 //!
 //! Pure but for the breakers and the counts: it knows no process and no socket. The state (`previous`, `ctx.state`) is threaded
 //! here too, by the same rule as in the worker, so that a run whose worker died goes on from its last answer.
@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use tidegate_actors::{
     ids::LoopId,
+    limits,
     script::{OutcomeSink, ParkReason, ScriptCommand, ScriptError, ScriptOutcome, ScriptRun, Verdict},
 };
 
@@ -25,113 +26,119 @@ use crate::{
 /// Payload bytes after which a frame takes no further reading.
 const FRAME_TARGET_BYTES: usize = 1024 * 1024;
 
-/// Runs on their way through a worker.
+/// Runs on their way through a worker. It stays open: runs come in while others wait in their handlers.
 pub(crate) struct Batch {
-    runs: Vec<ScriptRun>,
-    todo: VecDeque<Entry>,
-    /// How many entries at the front the last frame has taken.
-    framed: usize,
+    /// By the number that a frame and its answers name them by.
+    open: Vec<Option<Open>>,
+    free: Vec<u32>,
+    /// Runs of which nothing is at the worker, in the order of their coming.
+    ready: VecDeque<u32>,
+    /// Runs so far.
+    taken: u64,
+    /// Readings that were at a worker when it died.
+    suspects: usize,
     scripts: Arc<Scripts>,
     outbox: Outbox,
 }
 
-/// One reading that has no outcome yet.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    run: usize,
-    call: usize,
-    fate: Fate,
+/// A run that is not done.
+struct Open {
+    run: ScriptRun,
+    taken: u64,
+    /// Its first reading that has no outcome.
+    next: usize,
+    /// What was decided on that one and those behind it that are at the worker.
+    fates: VecDeque<Fate>,
+    /// How many of its next readings were at a worker when it died.
+    suspects: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    Undecided,
     /// It goes to the worker; for these scripts it is the probe of their breaker.
-    Goes {
-        probes: u64,
-    },
+    Goes { probes: u64 },
     /// This script's breaker is open.
-    Refused {
-        script: usize,
-    },
+    Refused { script: usize },
 }
 
 impl Batch {
-    pub(crate) fn new(runs: Vec<ScriptRun>, scripts: Arc<Scripts>) -> Self {
-        let calls = |(run, it): (usize, &ScriptRun)| {
-            (0..it.calls.len()).map(move |call| Entry { run, call, fate: Fate::Undecided }).collect::<Vec<_>>()
-        };
-        let todo = runs.iter().enumerate().flat_map(calls).collect();
-        Self { runs, todo, framed: 0, scripts, outbox: Outbox::default() }
+    pub(crate) fn new(scripts: Arc<Scripts>) -> Self {
+        let (open, free, ready) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { open, free, ready, taken: 0, suspects: 0, scripts, outbox: Outbox::default() }
+    }
+
+    /// Takes a run in.
+    pub(crate) fn take(&mut self, run: ScriptRun) {
+        self.taken += 1;
+        let open = Open { run, taken: self.taken, next: 0, fates: VecDeque::new(), suspects: 0 };
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.open.push(None);
+            // Far below 2^32: see `limits::SCRIPT_WAITING`.
+            u32::try_from(self.open.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(slot) = self.open.get_mut(number as usize) {
+            *slot = Some(open);
+            self.ready.push_back(number);
+        }
     }
 
     /// Has every reading its outcome?
     pub(crate) fn is_done(&self) -> bool {
-        self.todo.is_empty()
+        self.open.len() == self.free.len()
     }
 
-    /// Has every reading of the last frame its outcome?
-    pub(crate) fn is_answered(&self) -> bool {
-        self.framed == 0
+    /// Is there room for one more run, and nothing that has to go first?
+    pub(crate) fn has_room(&self) -> bool {
+        self.ready.is_empty() && self.suspects == 0 && self.open.len() - self.free.len() < limits::SCRIPT_WAITING
     }
 
-    /// Decides on the next readings, at most `readings` of them, and makes their frame. `None`: none of them goes to a worker;
-    /// what was refused has its outcome.
+    /// Are there readings left that were at a worker when it died?
+    pub(crate) fn has_suspects(&self) -> bool {
+        self.suspects > 0
+    }
+
+    /// Decides on the next readings of runs that are not at the worker, at most `readings` of them, and makes their frame. `None`:
+    /// none of them goes to a worker; what was refused has its outcome.
     pub(crate) fn next_frame(&mut self, readings: usize, trace: bool, now: Instant) -> Option<frame::Batch<'_>> {
         let (mut bytes, mut going) = (0, 0);
-        self.framed = 0;
-        while self.framed < self.todo.len() && going < readings && bytes < FRAME_TARGET_BYTES {
-            let entry = self.todo[self.framed];
-            let fate = match entry.fate {
-                Fate::Undecided => self.decide(entry, now),
-                decided => decided,
-            };
-            self.todo[self.framed].fate = fate;
-            if let Fate::Goes { .. } = fate {
-                going += 1;
-                bytes += self.runs[entry.run].calls[entry.call].reading.payload.len();
+        let mut framed = Vec::new();
+        while going < readings && bytes < FRAME_TARGET_BYTES {
+            let Some(number) = self.ready.pop_front() else { break };
+            let Some(open) = self.open.get_mut(number as usize).and_then(Option::as_mut) else { continue };
+            for call in &open.run.calls[open.next..] {
+                if going >= readings || bytes >= FRAME_TARGET_BYTES {
+                    break;
+                }
+                let fate = decide(&self.scripts, call.route.0, now);
+                if let Fate::Goes { .. } = fate {
+                    going += 1;
+                    bytes += call.reading.payload.len();
+                }
+                open.fates.push_back(fate);
             }
-            self.framed += 1;
+            if open.fates.iter().any(|fate| matches!(fate, Fate::Goes { .. })) {
+                framed.push(number);
+            }
+            self.settle_refused(number);
         }
-        self.settle_refused();
-        if going == 0 {
+        if framed.is_empty() {
             return None;
         }
-        let mut runs: Vec<frame::Run<'_>> = Vec::new();
-        let mut current = None;
-        for entry in self.todo.iter().take(self.framed) {
-            if let Fate::Refused { .. } = entry.fate {
-                continue;
-            }
-            let run = &self.runs[entry.run];
-            if current != Some(entry.run) {
-                current = Some(entry.run);
-                runs.push(self.wire_run(run));
-            }
-            if let Some(wire) = runs.last_mut() {
-                let call = &run.calls[entry.call];
-                wire.calls.push(frame::Call {
-                    position: call.position.0,
-                    route: call.route.0,
-                    channel: call.reading.channel as u8,
-                    device_time: call.reading.device_time,
-                    received: call.reading.received,
-                    payload: &call.reading.payload,
-                });
-            }
-        }
-        Some(frame::Batch { trace, runs })
+        let runs = framed.into_iter().filter_map(|number| {
+            let open = self.open.get(number as usize)?.as_ref()?;
+            Some(wire_run(&self.scripts, number, open))
+        });
+        Some(frame::Batch { trace, runs: runs.collect() })
     }
 
-    /// Takes the answer to the next reading of the frame.
+    /// Takes the answer to the next reading of a run.
     ///
     /// # Errors
     /// An answer too many, or a script that there is not: the worker is not to be trusted.
     pub(crate) fn answer(&mut self, outcome: Outcome, now: Instant) -> Result<(), &'static str> {
-        let Some(entry) = self.todo.front().copied().filter(|_| self.framed > 0) else {
-            return Err("an answer too many");
-        };
-        let Fate::Goes { probes } = entry.fate else { return Err("an answer to a reading that was refused") };
+        let number = outcome.run;
+        let fate = self.open(number).and_then(|open| open.fates.front());
+        let Some(Fate::Goes { probes }) = fate.copied() else { return Err("an answer too many") };
         let Some(verdict) = self.verdict(outcome.verdict) else { return Err("a script that there is not") };
         let mut script_state = smallvec::SmallVec::new();
         for (script, json) in outcome.states {
@@ -139,48 +146,65 @@ impl Batch {
             script_state.push((script.name.clone(), Bytes::from(json)));
         }
         let emits = outcome.emits.into_iter().map(|(name, json)| (name.into(), json.into())).collect();
-        self.tell_breakers(entry, &verdict, probes, now);
+        self.tell_breakers(number, &verdict, probes, now);
         let commands = outcome.commands.into_iter().map(|command| ScriptCommand {
             device: command.device.into(),
             name: command.name.into(),
             params: command.params.into(),
         });
         let commands = commands.collect();
-        self.settle(entry, verdict, script_state, emits, commands);
-        self.settle_refused();
+        self.settle(number, verdict, script_state, emits, commands);
+        self.settle_refused(number);
         Ok(())
     }
 
-    /// Parks the next reading: its worker died of it.
-    pub(crate) fn park_front(&mut self, script: Option<u8>, reason: ParkReason, message: &str, now: Instant) {
-        let Some(entry) = self.todo.front().copied() else { return };
-        let route = self.runs[entry.run].calls[entry.call].route.0;
+    /// Parks the next reading of a run: its worker died of it. `calling`: what the worker said last that it runs.
+    pub(crate) fn park(&mut self, calling: Option<(u32, u8)>, reason: ParkReason, message: &str, now: Instant) {
+        let at_worker = |open: &Option<Open>| open.as_ref().is_some_and(|open| !open.fates.is_empty());
+        let said = calling.filter(|(run, _)| self.open.get(*run as usize).is_some_and(at_worker));
+        let first = || {
+            let mut numbers = (0_u32..).zip(&self.open);
+            numbers.find(|(_, open)| at_worker(open)).map(|(number, _)| number)
+        };
+        let Some(number) = said.map(|(run, _)| run).or_else(first) else { return };
+        let Some(open) = self.open(number) else { return };
+        let route = open.run.calls[open.next].route.0;
+        let probes = if let Some(Fate::Goes { probes }) = open.fates.front() { *probes } else { 0 };
         let first = u8::try_from(route.trailing_zeros()).unwrap_or(0);
-        let script = script.filter(|script| route >> script & 1 == 1).unwrap_or(first);
+        let script = said.map_or(first, |(_, script)| script);
+        let script = if route >> script & 1 == 1 { script } else { first };
         if let Some(script) = self.scripts.get(script.into()) {
             // No answer counted this call.
             script.stats.calls.fetch_add(1, Ordering::Relaxed);
         }
         let fault = Fault { reason: reason as u8, message: message.to_owned(), file: None, line: 0, column: 0 };
         let Some(verdict) = self.verdict(WireVerdict::Parked(script, fault)) else { return };
-        let probes = if let Fate::Goes { probes } = entry.fate { probes } else { 0 };
-        self.framed = self.framed.max(1);
-        self.tell_breakers(entry, &verdict, probes, now);
-        self.settle(entry, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
-        self.settle_refused();
+        self.tell_breakers(number, &verdict, probes, now);
+        self.settle(number, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
+        self.settle_refused(number);
     }
 
-    /// The worker died with readings under way: whether they may go again is decided anew, since the breakers may have opened.
-    pub(crate) fn redecide(&mut self, now: Instant) {
-        self.framed = 0;
-        for entry in &mut self.todo {
-            if let Fate::Goes { probes } = entry.fate {
-                for (_, script) in self.scripts.of(probes) {
-                    script.breaker.tell(Finding::NotCalled, true, now);
-                }
-                entry.fate = Fate::Undecided;
+    /// The worker is gone with readings under way: whether they may go again is decided anew, since the breakers may have opened.
+    /// `died`: of one of them.
+    pub(crate) fn redecide(&mut self, died: bool, now: Instant) {
+        let mut numbers = Vec::new();
+        for (number, open) in (0_u32..).zip(&mut self.open) {
+            let Some(open) = open else { continue };
+            if died && open.fates.len() > open.suspects {
+                self.suspects += open.fates.len() - open.suspects;
+                open.suspects = open.fates.len();
             }
+            for fate in open.fates.drain(..) {
+                if let Fate::Goes { probes } = fate {
+                    for (_, script) in self.scripts.of(probes) {
+                        script.breaker.tell(Finding::NotCalled, true, now);
+                    }
+                }
+            }
+            numbers.push((open.taken, number));
         }
+        numbers.sort_unstable();
+        self.ready = numbers.into_iter().map(|(_, number)| number).collect();
     }
 
     /// Hands the outcomes so far to the loops.
@@ -188,28 +212,10 @@ impl Batch {
         self.outbox.deliver(sink);
     }
 
-    /// May the breakers of a reading's scripts let it through?
-    fn decide(&self, entry: Entry, now: Instant) -> Fate {
-        let route = self.runs[entry.run].calls[entry.call].route.0;
-        let mut probes = 0;
-        for (number, script) in self.scripts.of(route) {
-            match script.breaker.admit(now) {
-                Admission::Yes => {}
-                Admission::Probe => probes |= 1 << number,
-                Admission::No => {
-                    for (_, script) in self.scripts.of(probes) {
-                        script.breaker.tell(Finding::NotCalled, true, now);
-                    }
-                    return Fate::Refused { script: number };
-                }
-            }
-        }
-        Fate::Goes { probes }
-    }
-
     /// The scripts before the one that ended the chain were well, those after it were not called.
-    fn tell_breakers(&self, entry: Entry, verdict: &Verdict, probes: u64, now: Instant) {
-        let route = self.runs[entry.run].calls[entry.call].route.0;
+    fn tell_breakers(&self, number: u32, verdict: &Verdict, probes: u64, now: Instant) {
+        let Some(open) = self.open(number) else { return };
+        let route = open.run.calls[open.next].route.0;
         let mut ended = false;
         for (number, script) in self.scripts.of(route) {
             let probe = probes >> number & 1 == 1;
@@ -243,18 +249,24 @@ impl Batch {
         })
     }
 
+    /// Gives the next reading of a run its outcome.
     fn settle(
         &mut self,
-        entry: Entry,
+        number: u32,
         verdict: Verdict,
         script_state: smallvec::SmallVec<[(Box<str>, Bytes); 1]>,
         emits: Vec<(Box<str>, Bytes)>,
         commands: Vec<ScriptCommand>,
     ) {
-        self.todo.pop_front();
-        self.framed = self.framed.saturating_sub(1);
-        let run = &mut self.runs[entry.run];
-        let call = &run.calls[entry.call];
+        let Some(open) = self.open.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        open.fates.pop_front();
+        if open.suspects > 0 {
+            open.suspects -= 1;
+            self.suspects -= 1;
+        }
+        let run = &mut open.run;
+        let call = &run.calls[open.next];
+        open.next += 1;
         let time = call.reading.effective_time();
         if keeps(run.previous.as_ref().map(|(_, time)| *time), time) {
             match &verdict {
@@ -271,13 +283,18 @@ impl Batch {
         }
         let (device, position) = (run.device.clone(), call.position);
         self.outbox.push(run.owner, ScriptOutcome { device, position, verdict, script_state, emits, commands });
+        let (is_done, is_back) = (open.next == run.calls.len(), open.fates.is_empty());
+        if is_done {
+            self.open[number as usize] = None;
+            self.free.push(number);
+        } else if is_back {
+            self.ready.push_back(number);
+        }
     }
 
-    /// Gives refused readings at the front their outcome: in order, so not before those in front of them.
-    fn settle_refused(&mut self) {
-        while let Some(entry) = self.todo.front().copied()
-            && let Fate::Refused { script } = entry.fate
-        {
+    /// Gives refused readings at the front of a run their outcome: in order, so not before those in front of them.
+    fn settle_refused(&mut self, number: u32) {
+        while let Some(Fate::Refused { script }) = self.open(number).and_then(|open| open.fates.front()).copied() {
             let Some(script) = self.scripts.get(script) else { return };
             script.stats.parked.fetch_add(1, Ordering::Relaxed);
             let message = format!("the breaker of {} is open after too many failures in a row", script.name);
@@ -286,21 +303,55 @@ impl Batch {
                 reason: ParkReason::BreakerOpen,
                 message: message.into(),
             };
-            self.settle(entry, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
+            self.settle(number, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
         }
     }
 
-    fn wire_run<'a>(&self, run: &'a ScriptRun) -> frame::Run<'a> {
-        let states = run.script_state.iter().filter_map(|(name, json)| {
-            let number = self.scripts.number(name)?;
-            Some((u8::try_from(number).ok()?, &**json))
-        });
-        frame::Run {
-            device: run.device.as_str(),
-            previous: run.previous.as_ref().map(|(json, time)| (&**json, *time)),
-            states: states.collect(),
-            calls: Vec::new(),
+    fn open(&self, number: u32) -> Option<&Open> {
+        self.open.get(number as usize)?.as_ref()
+    }
+}
+
+/// May the breakers of a reading's scripts let it through?
+fn decide(scripts: &Scripts, route: u64, now: Instant) -> Fate {
+    let mut probes = 0;
+    for (number, script) in scripts.of(route) {
+        match script.breaker.admit(now) {
+            Admission::Yes => {}
+            Admission::Probe => probes |= 1 << number,
+            Admission::No => {
+                for (_, script) in scripts.of(probes) {
+                    script.breaker.tell(Finding::NotCalled, true, now);
+                }
+                return Fate::Refused { script: number };
+            }
         }
+    }
+    Fate::Goes { probes }
+}
+
+/// The readings of a run that go to the worker.
+fn wire_run<'a>(scripts: &Scripts, id: u32, open: &'a Open) -> frame::Run<'a> {
+    let Open { run, next, fates, .. } = open;
+    let states = run.script_state.iter().filter_map(|(name, json)| {
+        let number = scripts.number(name)?;
+        Some((u8::try_from(number).ok()?, &**json))
+    });
+    let going = run.calls[*next..].iter().zip(fates).filter(|(_, fate)| matches!(fate, Fate::Goes { .. }));
+    let calls = going.map(|(call, _)| frame::Call {
+        position: call.position.0,
+        route: call.route.0,
+        channel: call.reading.channel as u8,
+        device_time: call.reading.device_time,
+        received: call.reading.received,
+        payload: &call.reading.payload,
+    });
+    frame::Run {
+        id,
+        device: run.device.as_str(),
+        previous: run.previous.as_ref().map(|(json, time)| (&**json, *time)),
+        states: states.collect(),
+        calls: calls.collect(),
     }
 }
 

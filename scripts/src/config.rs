@@ -58,6 +58,8 @@ impl Default for WorkerCommand {
 pub struct ScriptLimits {
     /// Time without an answer after which a worker is killed.
     pub call_wall: Duration,
+    /// Time for which a call may wait for its promise.
+    pub async_wall: Duration,
     /// Heap of one worker, in bytes.
     pub heap_bytes: u64,
     /// Failures in a row that open a script's breaker.
@@ -76,6 +78,7 @@ impl Default for ScriptLimits {
     fn default() -> Self {
         Self {
             call_wall: limits::SCRIPT_CALL_WALL,
+            async_wall: limits::SCRIPT_ASYNC_WALL,
             heap_bytes: limits::SCRIPT_HEAP_BYTES,
             breaker_failures: limits::SCRIPT_BREAKER_FAILURES,
             breaker_open: limits::SCRIPT_BREAKER_OPEN,

@@ -1,7 +1,7 @@
 //! What goes over the socket between the node and a worker process: length-prefixed frames of bincode, with a limit on both.
 //!
-//! The node asks ([`ToWorker`], borrowed on the worker's side), the worker answers ([`FromWorker`]). One batch is under way at a
-//! time; its answers come in the order of its calls, so they carry no ids.
+//! The node asks ([`ToWorker`], borrowed on the worker's side), the worker answers ([`FromWorker`]). A run's answers come in the order
+//! of its calls and name the run: those of other runs may come between them, since a run that waits lets others pass.
 
 use std::io::{self, Read, Write};
 
@@ -23,6 +23,8 @@ pub(crate) enum ToWorker<'a> {
     Start(Start<'a>),
     /// Readings to work on.
     Batch(Batch<'a>),
+    /// The worker is not needed any more: it tells its scripts, and ends.
+    Stop,
 }
 
 /// What a worker works with.
@@ -30,6 +32,8 @@ pub(crate) enum ToWorker<'a> {
 pub(crate) struct Start<'a> {
     /// Bytes of memory beyond what the process has when it starts.
     pub(crate) heap_bytes: u64,
+    /// How long a call may wait for its promise, in milliseconds.
+    pub(crate) async_wall_ms: u64,
     /// The handler files by name order; `false`: known to be broken, do not load.
     pub(crate) scripts: Vec<(&'a str, bool)>,
     /// Every file that may be imported, the handlers among them: path below the handlers' directory, and source.
@@ -48,6 +52,8 @@ pub(crate) struct Batch<'a> {
 /// Readings of one device.
 #[derive(Debug, Encode, BorrowDecode)]
 pub(crate) struct Run<'a> {
+    /// What its answers are named by.
+    pub(crate) id: u32,
     pub(crate) device: &'a str,
     /// The state before, as JSON, and its effective time.
     pub(crate) previous: Option<(&'a [u8], i64)>,
@@ -74,11 +80,12 @@ pub(crate) enum FromWorker {
     Loading(u8),
     /// Everything is loaded, or known to be broken.
     Loaded(Vec<Loaded>),
-    /// It is about to call this script (only when asked to trace).
-    Calling(u8),
-    /// Answers to the next calls of the batch.
+    /// It is about to run this script for this run (only when asked to trace).
+    Calling { run: u32, script: u8 },
+    /// Answers, for each run in the order of its calls. Empty: a sign of life.
     Results(Results),
-    /// The batch is done; `retire`: the worker has grown too large or is no longer sound, and ends by itself.
+    /// The batch is through: what has no answer yet waits, and there is room for another. `retire`: the worker has grown too large
+    /// or is no longer sound, and ends by itself.
     Done { retire: bool },
 }
 
@@ -107,6 +114,8 @@ pub(crate) struct Results {
 /// What came of one call.
 #[derive(Debug, Encode, Decode)]
 pub(crate) struct Outcome {
+    /// The run of the call.
+    pub(crate) run: u32,
     pub(crate) verdict: WireVerdict,
     /// `ctx.state` that changed, by script number, as JSON.
     pub(crate) states: Vec<(u8, Vec<u8>)>,
@@ -236,7 +245,8 @@ mod tests {
     #[test]
     fn a_frame_comes_back_as_it_was() {
         let call = Call { position: 7, route: 1, channel: 0, device_time: None, received: -3, payload: b"{}" };
-        let run = Run { device: "d1", previous: Some((b"{\"a\":1}", 5)), states: vec![(0, b"{}")], calls: vec![call] };
+        let run =
+            Run { id: 3, device: "d1", previous: Some((b"{\"a\":1}", 5)), states: vec![(0, b"{}")], calls: vec![call] };
         let (mut wire, mut buffer) = (Vec::new(), Vec::new());
         let sent = ToWorker::Batch(Batch { trace: true, runs: vec![run] });
         send(&mut wire, &sent, &mut buffer).expect("a small frame");

@@ -23,6 +23,7 @@ mod matching;
 mod pool;
 mod precheck;
 mod process;
+mod queue;
 mod scripts;
 mod source;
 mod stats;

@@ -53,7 +53,7 @@ pub(crate) fn first_load(
             return Ok(FirstLoad { scripts: report(sources, broken, Vec::new()), process: None });
         }
         let mut process = Process::spawn(command).map_err(|error| LoadError::Worker(error.to_string()))?;
-        match process.load(sources, &skip, limits.heap_bytes, limits.load_wall) {
+        match process.load(sources, &skip, limits) {
             Ok(loaded) => {
                 let scripts = report(sources, broken, loaded);
                 let any = scripts.iter().any(|(_, loaded)| loaded.is_ok());

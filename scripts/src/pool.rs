@@ -19,6 +19,7 @@ use crate::{
     load::{LoadError, excerpt_of, first_load},
     logs::Logs,
     process::resident_bytes,
+    queue::{RunSender, queue},
     scripts::Scripts,
     source::SourceSet,
     supervisor::{Shared, Supervisor, WorkerGauge},
@@ -29,7 +30,7 @@ use crate::{
 /// The handlers are read and loaded once, when the pool starts; [`ScriptEngine::generation`] stays 1.
 pub struct WorkerPool {
     scripts: Arc<Scripts>,
-    queue: Sender<ScriptRun>,
+    queue: RunSender,
     /// Dropped to stop the workers.
     stop: Mutex<Option<Sender<()>>>,
     gauges: Vec<Arc<WorkerGauge>>,
@@ -61,7 +62,7 @@ impl WorkerPool {
         let skip = loaded.scripts.iter().map(|(_, result)| result.is_err()).collect();
         let workers = if loaded.process.is_some() { workers.max(1) } else { 0 };
         let scripts = Arc::new(Scripts::new(loaded.scripts, &limits));
-        let (queue, runs) = flume::bounded(limits.queue.max(1));
+        let (queue, runs) = queue(limits.queue.max(1)).map_err(|error| LoadError::Worker(error.to_string()))?;
         let (stop, stopped) = flume::bounded(0);
         let logs = Logs::new(sources.handlers.len());
         let shared =
@@ -105,9 +106,7 @@ impl ScriptEngine for WorkerPool {
     fn try_submit(&self, runs: Vec<ScriptRun>) -> Result<(), Vec<ScriptRun>> {
         let mut runs = runs.into_iter();
         while let Some(run) = runs.next() {
-            if let Err(flume::TrySendError::Full(run) | flume::TrySendError::Disconnected(run)) =
-                self.queue.try_send(run)
-            {
+            if let Err(run) = self.queue.try_send(run) {
                 return Err(std::iter::once(run).chain(runs).collect());
             }
         }

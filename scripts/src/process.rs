@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             net::UnixStream,
             process::{CommandExt, ExitStatusExt},
@@ -16,11 +16,11 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tidegate_actors::limits;
+use tidegate_actors::limits::SCRIPTS;
 
 use crate::{
-    config::WorkerCommand,
-    frame::{self, FromWorker, Loaded, Start, ToWorker, clip},
+    config::{ScriptLimits, WorkerCommand},
+    frame::{self, FromWorker, Loaded, LogLine, Start, ToWorker, clip},
     source::SourceSet,
 };
 
@@ -123,18 +123,18 @@ impl Process {
         &mut self,
         sources: &SourceSet,
         skip: &[bool],
-        heap_bytes: u64,
-        patience: Duration,
+        limits: &ScriptLimits,
     ) -> Result<Vec<Loaded>, (Option<u8>, Failure)> {
-        let loadable = sources.handlers.iter().zip(skip).take(limits::SCRIPTS);
+        let loadable = sources.handlers.iter().zip(skip).take(SCRIPTS);
         let scripts: Vec<_> = loadable.map(|(handler, skip)| (handler.name.as_str(), !skip)).collect();
         let files = sources.files.iter().map(|(path, source)| (path.as_str(), source.as_str())).collect();
         let expected = scripts.len();
-        let start = ToWorker::Start(Start { heap_bytes, scripts, files });
+        let async_wall_ms = u64::try_from(limits.async_wall.as_millis()).unwrap_or(u64::MAX);
+        let start = ToWorker::Start(Start { heap_bytes: limits.heap_bytes, async_wall_ms, scripts, files });
         frame::send(&mut self.socket, &start, &mut self.buffer).map_err(|error| (None, error.into()))?;
         let mut loading = None;
         loop {
-            match self.hear(patience) {
+            match self.hear(limits.load_wall) {
                 Ok(FromWorker::Loading(script)) => loading = Some(script),
                 Ok(FromWorker::Loaded(loaded)) if loaded.len() == expected => return Ok(loaded),
                 Ok(_) => return Err((loading, nonsense("an answer out of place").into())),
@@ -156,15 +156,31 @@ impl Process {
     /// # Errors
     /// [`Failure`].
     pub(crate) fn hear(&mut self, patience: Duration) -> Result<FromWorker, Failure> {
-        let started = Instant::now();
+        loop {
+            if let Some(message) = self.hear_or(None, Instant::now(), patience)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// As [`Process::hear`], since a moment and with an ear for a bell. `None`: it rang.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) fn hear_or(
+        &mut self,
+        bell: Option<BorrowedFd<'_>>,
+        since: Instant,
+        patience: Duration,
+    ) -> Result<Option<FromWorker>, Failure> {
         let mut round = 1;
         loop {
-            let left = (patience * round).saturating_sub(started.elapsed());
-            if self.is_readable(left)? {
-                break;
-            }
-            if started.elapsed() < patience * round {
-                continue;
+            let left = (patience * round).saturating_sub(since.elapsed());
+            match self.wait(bell, left)? {
+                Woken::Frame => break,
+                Woken::Bell => return Ok(None),
+                Woken::Late if since.elapsed() < patience * round => continue,
+                Woken::Late => {}
             }
             let used = cpu_time(self.child.id()).saturating_sub(Duration::from_micros(self.cpu_us));
             if round >= STARVED_ROUNDS || used > patience / 2 {
@@ -179,7 +195,7 @@ impl Process {
         if let FromWorker::Results(results) = &message {
             self.cpu_us = results.cpu_us;
         }
-        Ok(message)
+        Ok(Some(message))
     }
 
     /// Kills it, if it still runs, and says how it ended.
@@ -197,11 +213,21 @@ impl Process {
         describe(failure, ended, status, &said)
     }
 
-    /// Closes its socket and waits for it to end; kills it if it does not.
-    pub(crate) fn retire(self, patience: Duration) {
-        let Self { mut child, socket, stderr, .. } = self;
-        drop(socket);
+    /// Tells it to stop and waits for it to end; kills it if it does not. Gives what its scripts printed at last.
+    pub(crate) fn retire(self, patience: Duration) -> Vec<LogLine> {
         let deadline = Instant::now() + patience;
+        let Self { mut child, mut socket, stderr, mut body, mut buffer, .. } = self;
+        let mut logs = Vec::new();
+        // One that has ended already neither reads nor says anything.
+        let _ = socket.set_read_timeout(Some(patience));
+        if frame::send(&mut socket, &ToWorker::Stop, &mut buffer).is_ok() {
+            while Instant::now() < deadline && matches!(frame::receive(&mut socket, &mut body), Ok(true)) {
+                if let Ok(FromWorker::Results(results)) = frame::decode(&body) {
+                    logs.extend(results.logs);
+                }
+            }
+        }
+        drop(socket);
         while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
@@ -210,6 +236,7 @@ impl Process {
         if let Some(stderr) = stderr {
             let _ = stderr.join();
         }
+        logs
     }
 
     /// Its socket closes a moment before the process is gone.
@@ -224,18 +251,33 @@ impl Process {
         }
     }
 
-    fn is_readable(&self, patience: Duration) -> io::Result<bool> {
+    fn wait(&self, bell: Option<BorrowedFd<'_>>, patience: Duration) -> io::Result<Woken> {
         let timeout = Timespec {
             tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: patience.subsec_nanos().into(),
         };
-        let mut sockets = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
-        match poll(&mut sockets, Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
+        let socket = self.socket.as_fd();
+        let mut ears =
+            [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        let mut count = 1;
+        if let Some(bell) = bell {
+            ears[1] = PollFd::from_borrowed_fd(bell, PollFlags::IN);
+            count = 2;
+        }
+        match poll(&mut ears[..count], Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(Woken::Late),
+            Ok(_) if ears[0].revents().is_empty() => Ok(Woken::Bell),
+            Ok(_) => Ok(Woken::Frame),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What a wait ended with.
+enum Woken {
+    Frame,
+    Bell,
+    Late,
 }
 
 /// The resident memory of a process, in bytes; 0 if it is gone.

@@ -14,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flume::{Receiver, RecvTimeoutError, Selector};
-use tidegate_actors::script::{OutcomeSink, ParkReason, ScriptRun};
+use flume::{Receiver, RecvTimeoutError};
+use tidegate_actors::script::{OutcomeSink, ParkReason};
 
 use crate::{
     batch::Batch,
@@ -23,6 +23,7 @@ use crate::{
     frame::FromWorker,
     logs::Logs,
     process::{Death, Failure, Process, broken},
+    queue::{Listener, RunReceiver},
     scripts::Scripts,
     source::SourceSet,
 };
@@ -66,7 +67,7 @@ pub(crate) struct WorkerGauge {
 pub(crate) struct Supervisor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gauge: Arc<WorkerGauge>,
-    pub(crate) queue: Receiver<ScriptRun>,
+    pub(crate) queue: RunReceiver,
     /// Nothing ever comes; it closes when the pool stops.
     pub(crate) stop: Receiver<()>,
     /// A worker that is loaded already.
@@ -85,64 +86,61 @@ impl Supervisor {
         let _ = self.work_until_stopped();
         self.gauge.pid.store(0, Ordering::Relaxed);
         if let Some(process) = self.process.take() {
-            process.retire(Duration::from_secs(1));
+            let last = process.retire(Duration::from_secs(1));
+            self.shared.logs.log(last, &self.shared.scripts, Instant::now());
         }
     }
 
     fn work_until_stopped(&mut self) -> Result<(), Stopped> {
+        let mut batch = Batch::new(Arc::clone(&self.shared.scripts));
         loop {
             // Started before there is work, so that the first reading does not wait for it.
             self.ensure_process()?;
-            let runs = self.take_runs()?;
+            batch.take(self.queue.recv(&self.stop).map_err(|_| Stopped)?);
             self.gauge.busy.store(true, Ordering::Relaxed);
-            let worked = self.work(Batch::new(runs, Arc::clone(&self.shared.scripts)));
+            let worked = self.work(&mut batch);
             self.gauge.busy.store(false, Ordering::Relaxed);
             worked?;
         }
     }
 
-    /// Waits for runs, and takes this worker's share of what is there.
-    fn take_runs(&self) -> Result<Vec<ScriptRun>, Stopped> {
-        let first = Selector::new()
-            .recv(&self.queue, |run| run.map_err(|_| Stopped))
-            .recv(&self.stop, |_| Err(Stopped))
-            .wait()?;
-        if self.stop.is_disconnected() {
-            return Err(Stopped);
-        }
-        let mut readings = first.calls.len();
-        let mut runs = vec![first];
+    /// Takes this worker's share of the runs that are there.
+    fn take_share(&self, batch: &mut Batch) {
+        let (mut runs, mut readings) = (0, 0);
         let share = self.queue.len().div_ceil(self.shared.workers);
-        while runs.len() <= share
+        while runs < share
             && readings < self.shared.limits.batch
-            && let Ok(run) = self.queue.try_recv()
+            && let Some(run) = self.queue.try_recv()
         {
+            runs += 1;
             readings += run.calls.len();
-            runs.push(run);
+            batch.take(run);
         }
-        Ok(runs)
     }
 
-    /// Works a batch to its end, whatever happens to the worker.
-    fn work(&mut self, mut batch: Batch) -> Result<(), Stopped> {
+    /// Works until every run has its outcomes, whatever happens to the worker, and takes in further runs meanwhile.
+    fn work(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
         let shared = Arc::clone(&self.shared);
-        // After a death: one reading a frame, until the batch is done.
-        let mut careful = false;
         let mut outside_kills = 0;
+        let mut talk = Talk::default();
+        self.take_share(batch);
         while !batch.is_done() {
             // What has no outcome yet is in the journal, and is handled when the node starts again.
             if self.stop.is_disconnected() {
                 return Err(Stopped);
             }
             self.ensure_process()?;
-            let Some(process) = &mut self.process else { continue };
-            let readings = if careful { 1 } else { shared.limits.batch };
-            let mut calling = None;
-            let worked = work_frame(process, &mut batch, &shared, &self.stop, readings, careful, &mut calling);
+            // After a death: one reading a frame, until all that were under way have their outcomes.
+            let careful = batch.has_suspects();
+            let worked = self.talk(batch, &mut talk, careful);
             batch.deliver(&*shared.sink);
             match worked {
                 Ok(false) => {}
-                Ok(true) => self.recycle(),
+                Ok(true) => {
+                    self.recycle();
+                    talk = Talk::default();
+                    batch.redecide(false, Instant::now());
+                }
                 Err(Failure::Stopped) => {
                     self.bury(&Failure::Stopped);
                     return Err(Stopped);
@@ -154,16 +152,69 @@ impl Supervisor {
                     }
                     if careful && (!death.from_outside || outside_kills >= OUTSIDE_KILLS) {
                         let (reason, message) = blame(&failure, &death, &shared.limits);
-                        batch.park_front(calling, reason, &message, Instant::now());
+                        batch.park(talk.calling, reason, &message, Instant::now());
                         batch.deliver(&*shared.sink);
                         outside_kills = 0;
                     }
-                    batch.redecide(Instant::now());
-                    careful = true;
+                    talk = Talk::default();
+                    batch.redecide(true, Instant::now());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Gives the worker frames and takes its answers, until all is answered (or all that was under way at the last death, if this
+    /// is done with care). `Ok(true)`: the worker ends now, by its own wish.
+    fn talk(&mut self, batch: &mut Batch, talk: &mut Talk, careful: bool) -> Result<bool, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let patience = shared.limits.call_wall + DEADLINE_GRACE;
+        let mut listener = None;
+        while talk.is_asked || (!batch.is_done() && careful == batch.has_suspects()) {
+            if !talk.is_asked {
+                if batch.has_room() {
+                    self.take_share(batch);
+                }
+                let readings = if careful { 1 } else { shared.limits.batch };
+                if let (Some(frame), Some(process)) =
+                    (batch.next_frame(readings, careful, Instant::now()), &mut self.process)
+                {
+                    process.ask(frame)?;
+                    talk.is_asked = true;
+                    talk.heard = Instant::now();
+                }
+                batch.deliver(&*shared.sink);
+                if batch.is_done() {
+                    return Ok(false);
+                }
+            }
+            if self.stop.is_disconnected()
+                && (!talk.is_asked || talk.stopping.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE)
+            {
+                return Err(Failure::Stopped);
+            }
+            // All that is there waits: runs that come now may go along.
+            let may_take = !talk.is_asked && batch.has_room();
+            if may_take && listener.is_none() {
+                listener = Some(self.queue.listen());
+                if !self.queue.is_empty() {
+                    continue;
+                }
+            }
+            let bell = listener.as_ref().filter(|_| may_take);
+            let Some(process) = &mut self.process else { return Ok(false) };
+            let Some(message) = process.hear_or(bell.map(Listener::bell), talk.heard, patience)? else {
+                if let Some(listener) = &listener {
+                    listener.heard();
+                }
+                continue;
+            };
+            talk.heard = Instant::now();
+            if let Some(retire) = take_message(message, batch, talk, &shared)? {
+                return Ok(retire);
+            }
+        }
+        Ok(false)
     }
 
     /// Starts a worker if there is none that lives.
@@ -224,7 +275,8 @@ impl Supervisor {
     fn recycle(&mut self) {
         if let Some(process) = self.process.take() {
             tracing::info!(worker = process.pid(), "a script worker retires");
-            process.retire(Duration::from_millis(500));
+            let last = process.retire(Duration::from_millis(500));
+            self.shared.logs.log(last, &self.shared.scripts, Instant::now());
         }
         if let Ok(process) = start(&self.shared) {
             self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
@@ -236,53 +288,60 @@ impl Supervisor {
 /// Starts a worker and loads what loaded before.
 fn start(shared: &Shared) -> Result<Process, String> {
     let mut process = Process::spawn(&shared.command).map_err(|error| error.to_string())?;
-    match process.load(&shared.sources, &shared.skip, shared.limits.heap_bytes, shared.limits.load_wall) {
+    match process.load(&shared.sources, &shared.skip, &shared.limits) {
         Ok(_) => Ok(process),
         Err((_, failure)) => Err(process.bury(&failure).message),
     }
 }
 
-/// One frame and its answers. `Ok(true)`: the worker ends now, by its own wish.
-fn work_frame(
-    process: &mut Process,
-    batch: &mut Batch,
-    shared: &Shared,
-    stop: &Receiver<()>,
-    readings: usize,
-    trace: bool,
-    calling: &mut Option<u8>,
-) -> Result<bool, Failure> {
-    let Some(frame) = batch.next_frame(readings, trace, Instant::now()) else { return Ok(false) };
-    process.ask(frame)?;
-    let patience = shared.limits.call_wall + DEADLINE_GRACE;
-    let mut answered = false;
-    let mut stopping: Option<Instant> = None;
-    loop {
-        if stop.is_disconnected() && stopping.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
-            return Err(Failure::Stopped);
-        }
-        match process.hear(patience)? {
-            FromWorker::Calling(script) => *calling = Some(script),
-            FromWorker::Results(results) => {
-                let now = Instant::now();
-                for (script, nanos) in results.timings {
-                    if let Some(script) = shared.scripts.get(script.into()) {
-                        script.stats.called(nanos);
-                    }
-                }
-                shared.logs.log(results.logs, &shared.scripts, now);
-                answered |= !results.outcomes.is_empty();
-                for outcome in results.outcomes {
-                    batch.answer(outcome, now).map_err(broken)?;
-                }
-                batch.deliver(&*shared.sink);
-            }
-            // One that retires may leave answers out, but not all of them: that would never end.
-            FromWorker::Done { retire } if batch.is_answered() || (retire && answered) => return Ok(retire),
-            FromWorker::Done { .. } => return Err(broken("answers are missing")),
-            FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
-        }
+/// What was said between the node and one worker.
+struct Talk {
+    /// A frame is under way that is not through.
+    is_asked: bool,
+    /// It has answered something.
+    has_answered: bool,
+    /// What it said last that it runs: run and script.
+    calling: Option<(u32, u8)>,
+    heard: Instant,
+    stopping: Option<Instant>,
+}
+
+impl Default for Talk {
+    fn default() -> Self {
+        Self { is_asked: false, has_answered: false, calling: None, heard: Instant::now(), stopping: None }
     }
+}
+
+/// Takes in what a worker says. `Some(true)`: it ends now.
+fn take_message(
+    message: FromWorker,
+    batch: &mut Batch,
+    talk: &mut Talk,
+    shared: &Shared,
+) -> Result<Option<bool>, Failure> {
+    match message {
+        FromWorker::Calling { run, script } => talk.calling = Some((run, script)),
+        FromWorker::Results(results) => {
+            let now = Instant::now();
+            for (script, nanos) in results.timings {
+                if let Some(script) = shared.scripts.get(script.into()) {
+                    script.stats.called(nanos);
+                }
+            }
+            shared.logs.log(results.logs, &shared.scripts, now);
+            talk.has_answered |= !results.outcomes.is_empty();
+            for outcome in results.outcomes {
+                batch.answer(outcome, now).map_err(broken)?;
+            }
+            batch.deliver(&*shared.sink);
+        }
+        FromWorker::Done { retire: false } => talk.is_asked = false,
+        // One that retires may leave answers out, but not all of them: that would never end.
+        FromWorker::Done { retire: true } if talk.has_answered => return Ok(Some(true)),
+        FromWorker::Done { .. } => return Err(broken("answers are missing")),
+        FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
+    }
+    Ok(None)
 }
 
 /// What a death says of the reading that the worker died of.

@@ -81,7 +81,7 @@ fn a_worker_ends_with_its_node_even_when_a_script_hangs() {
             .expect("a worker");
         if let Some(source) = source {
             // A start frame by hand: the variant's number, then its fields.
-            let start = (0_u32, 128_u64 << 20, vec![("a.js", true)], vec![("a.js", source)]);
+            let start = (0_u32, 128_u64 << 20, 10_000_u64, vec![("a.js", true)], vec![("a.js", source)]);
             let body = bincode::encode_to_vec(start, bincode::config::standard()).expect("a frame");
             ours.write_all(&u32::try_from(body.len()).expect("short").to_le_bytes()).expect("written");
             ours.write_all(&body).expect("written");
@@ -162,6 +162,29 @@ fn what_scripts_print_is_logged_with_script_and_device_and_broken_ones_with_thei
         assert!(has(wanted), "{wanted}: {lines:#?}");
     }
     assert!(!has("line 20"), "{lines:#?}");
+}
+
+#[test]
+fn scripts_are_told_when_their_worker_stops() {
+    let lines = Lines::default();
+    tracing::subscriber::set_global_default(lines.clone()).expect("each test has a process of its own");
+    let script = |name: &str| {
+        format!(
+            "process.on('beforeExit', () => {{ if (n++ < 1) setTimeout(() => console.log('{name} more'), 5); }});
+             process.on('exit', (code) => console.log('{name} ends', code));
+             let n = 0;
+             export function onMetric() {{}}"
+        )
+    };
+    let mut rig =
+        Rig::new(&[("10-a.js", &script("a")), ("20-b.js", &script("b")), ("30-c.js", "export function onMetric() {}")]);
+    rig.one("{}");
+    rig.pool.stop();
+    let lines = lines.0.lock().expect("not poisoned");
+    let said = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    for text in ["a more", "a ends 0", "b more", "b ends 0"] {
+        assert_eq!(said(text), 1, "{text}: {lines:#?}");
+    }
 }
 
 #[test]

@@ -375,6 +375,9 @@ section! {
         /// Wall time of one call of a handler.
         "call_wall_ms" call_wall: Duration = limits::SCRIPT_CALL_WALL, Rule::Millis(1, 60_000),
             "The worker is killed and its reading parked (`deadline`).";
+        /// Time for which a handler may wait for its promise, by its own clock; twice as long on the wall.
+        "async_wall_ms" async_wall: Duration = limits::SCRIPT_ASYNC_WALL, Rule::Millis(1, 600_000),
+            "Its reading is parked (`deadline`).";
         /// Heap of one worker.
         "heap_bytes" heap_bytes: u64 = limits::SCRIPT_HEAP_BYTES, Rule::Size(16 * MIB, 64 * GIB),
             "The worker is ended and its reading parked (`memory`).";

@@ -1,22 +1,24 @@
 //! One Boa context with the handlers loaded in it, and one call of one handler.
 //!
-//! After any error of the engine itself (a limit, a caught panic) the context is not trusted any more: it is dropped and built
-//! anew, with the handlers loaded again, before the next call.
+//! After any error of the engine itself (a limit, a caught panic) the context is not trusted any more: as soon as no call waits in
+//! it, it is dropped and built anew, with the handlers loaded again, before the next call.
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use boa_engine::{
-    Context, JsObject, JsResult, JsValue, Module,
-    builtins::promise::PromiseState,
-    object::builtins::{JsFunction, JsPromise},
+    Context, JsObject, JsResult, JsValue, Module, builtins::promise::PromiseState, object::builtins::JsFunction,
     vm::RuntimeLimits,
 };
 use hashbrown::HashMap;
-use tidegate_actors::script::ParkReason;
+use tidegate_actors::{limits, script::ParkReason};
 
 use super::{
+    event_loop::{CallId, EventLoop, Failed, Standing},
     fault::{self, fault},
-    hooks::{Hooks, JOBS, Jobs},
+    hooks::Hooks,
     host::{Bridge, Host, ScriptClock, ctx_object},
     json_out,
     loader::{Loader, entry},
@@ -32,6 +34,13 @@ const RECURSION: usize = 512;
 const STACK_SLOTS: usize = 1_000_000;
 /// Lines of a recorded stack trace.
 const BACKTRACE: usize = 10;
+/// Errors of the engine in one context, beyond which it is dropped although calls wait in it. (Each leaves some of the engine's
+/// stack behind; a few hundred would fill it.)
+const ERRORS: u32 = 8;
+/// What the listeners of `beforeExit` may wait for.
+const EXIT_WAIT: Duration = Duration::from_millis(200);
+/// What an `await` at the top of a file may wait for.
+const LOAD_WAIT: Duration = Duration::from_secs(2);
 /// One `ArrayBuffer` may have this part of the heap.
 const BUFFER_PART: u64 = 4;
 
@@ -48,8 +57,17 @@ pub(super) struct Engine {
     sources: Sources,
     memory: Rc<Memory>,
     heap_bytes: u64,
+    /// How long a call may wait for its promise.
+    pub(super) async_wall: Duration,
     pub(super) host: Rc<Host>,
     live: Option<Live>,
+}
+
+/// How far a call has come.
+pub(super) enum Called {
+    Done(JsValue),
+    /// It may go on at this moment.
+    Waits(CallId, Instant),
 }
 
 /// What lives and dies with a context.
@@ -58,13 +76,15 @@ struct Live {
     handlers: Vec<Result<JsFunction, Fault>>,
     ctx: JsValue,
     bridge: Bridge,
-    jobs: Rc<Jobs>,
+    events: Rc<EventLoop>,
+    /// Errors of the engine so far; each may have left something behind in it.
+    errors: u32,
     context: Context,
 }
 
 impl Engine {
-    pub(super) fn new(sources: Sources, memory: Rc<Memory>, heap_bytes: u64) -> Self {
-        Self { sources, memory, heap_bytes, host: Rc::default(), live: None }
+    pub(super) fn new(sources: Sources, memory: Rc<Memory>, heap_bytes: u64, async_wall: Duration) -> Self {
+        Self { sources, memory, heap_bytes, async_wall, host: Rc::default(), live: None }
     }
 
     /// Loads every script in a new context; `loading` is told before each.
@@ -125,17 +145,75 @@ impl Engine {
             .map_err(|error| fault(ParkReason::Threw, format!("the metric does not read: {error}")))
     }
 
-    /// Calls a handler and waits until its promise, if it returns one, is settled.
+    /// Calls a handler and lets it run as far as it goes without waiting.
     ///
     /// # Errors
-    /// The handler's failure; after one of the engine's, the context is gone.
-    pub(super) fn call(&mut self, script: u8, metric: JsValue) -> Result<JsValue, Fault> {
+    /// The handler's failure; after one of the engine's, the context is gone as soon as no other call waits in it.
+    pub(super) fn call(&mut self, script: u8, metric: JsValue) -> Result<Called, Fault> {
         let live = self.live.as_mut().ok_or_else(not_loaded)?;
-        match live.call(script, metric, &self.host) {
-            Ok(value) => Ok(value),
+        let called = live.call(script, metric, &self.host, self.async_wall);
+        self.judge(called)
+    }
+
+    /// Goes on with a call that waits.
+    ///
+    /// # Errors
+    /// As [`Engine::call`].
+    pub(super) fn go_on(&mut self, id: CallId) -> Result<Called, Fault> {
+        let live = self.live.as_mut().ok_or_else(not_loaded)?;
+        let called = live.go_on(id, &self.host, self.async_wall);
+        self.judge(called)
+    }
+
+    /// Ends a call that waits.
+    pub(super) fn give_up(&mut self, id: CallId) {
+        if let Some(live) = &self.live {
+            live.events.enter(id);
+        }
+        self.end_call();
+    }
+
+    /// The call under way is over and its result has been taken in.
+    pub(super) fn end_call(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        live.events.end();
+        if live.events.has_left() && live.events.sweep(&mut live.context).is_err() {
+            live.errors += 1;
+        }
+        if live.errors > 0 && (live.errors >= ERRORS || !live.events.has_waiting()) {
+            self.drop_context();
+        }
+    }
+
+    /// Tells the scripts that their context goes.
+    pub(super) fn exit(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        for script in 0..u8::try_from(live.handlers.len()).unwrap_or(u8::MAX) {
+            self.host.begin_reading();
+            self.host.script.set(script);
+            if live.events.exit(EXIT_WAIT, &mut live.context).is_err() {
+                // An error of the engine: the context goes anyway.
+                live.events.end();
+                return;
+            }
+        }
+    }
+
+    /// The calls that callbacks ran for, beside the one that was asked for.
+    pub(super) fn take_entered(&self) -> Vec<CallId> {
+        self.live.as_ref().map(|live| live.events.take_entered()).unwrap_or_default()
+    }
+
+    fn judge(&mut self, called: Result<Called, Failure>) -> Result<Called, Fault> {
+        match called {
+            Ok(called) => Ok(called),
             Err(Failure::Script(fault)) => Err(fault),
             Err(Failure::Engine(fault)) => {
-                self.drop_context();
+                if let Some(live) = &mut self.live {
+                    let broken = fault.reason == ParkReason::Crashed as u8;
+                    live.errors += if broken { ERRORS } else { 1 };
+                }
+                self.end_call();
                 Err(fault)
             }
         }
@@ -177,11 +255,16 @@ impl Engine {
     }
 
     fn new_context(&self) -> JsResult<Live> {
-        let jobs = Rc::new(Jobs::default());
-        let hooks = Hooks { memory: Rc::clone(&self.memory), buffer_bytes: self.heap_bytes / BUFFER_PART };
+        let events = Rc::new(EventLoop::new(Rc::clone(&self.host)));
+        let hooks = Hooks {
+            memory: Rc::clone(&self.memory),
+            host: Rc::clone(&self.host),
+            events: Rc::clone(&events),
+            buffer_bytes: self.heap_bytes / BUFFER_PART,
+        };
         let mut context = Context::builder()
             .host_hooks(Rc::new(hooks))
-            .job_executor(Rc::clone(&jobs))
+            .job_executor(Rc::clone(&events))
             .module_loader(Rc::new(Loader::new(Rc::clone(&self.sources.files))))
             .clock(Rc::new(ScriptClock(Rc::clone(&self.host))))
             .build()?;
@@ -194,7 +277,7 @@ impl Engine {
         self.host.install(&mut context)?;
         let ctx = ctx_object(&mut context)?.into();
         let bridge = self.host.bridge();
-        Ok(Live { handlers: Vec::new(), ctx, bridge, jobs, context })
+        Ok(Live { handlers: Vec::new(), ctx, bridge, events, errors: 0, context })
     }
 }
 
@@ -208,17 +291,23 @@ impl Live {
     /// Loads one handler file: its function, and its `match` as JSON.
     fn load_one(&mut self, name: &str, host: &Rc<Host>) -> Result<(JsFunction, Option<Vec<u8>>), Fault> {
         host.begin_reading();
-        self.jobs.reset();
-        let context = &mut self.context;
+        self.events.begin();
+        let loaded = self.load_module(name, host);
+        self.events.end();
+        loaded
+    }
+
+    fn load_module(&mut self, name: &str, host: &Rc<Host>) -> Result<(JsFunction, Option<Vec<u8>>), Fault> {
+        let Self { events, bridge, context, .. } = self;
         let loader = context.downcast_module_loader::<Loader>().ok_or_else(not_loaded)?;
         let broken = |error: &boa_engine::JsError, stack_of: &JsFunction, context: &mut Context| {
             with_syntax_place(fault::engine(error, stack_of, context), name)
         };
-        let module = loader.module(name, context).map_err(|error| broken(&error, &self.bridge.stack_of, context))?;
-        match evaluate(&module, context).map_err(|error| broken(&error, &self.bridge.stack_of, context))? {
+        let module = loader.module(name, context).map_err(|error| broken(&error, &bridge.stack_of, context))?;
+        match evaluate(&module, events, context).map_err(|error| broken(&error, &bridge.stack_of, context))? {
             PromiseState::Fulfilled(_) => {}
             PromiseState::Rejected(reason) => {
-                let thrown = fault::thrown(&reason, &self.bridge.stack_of, context);
+                let thrown = fault::thrown(&reason, &bridge.stack_of, context);
                 return Err(with_syntax_place(thrown, name));
             }
             PromiseState::Pending => return Err(fault(ParkReason::Deadline, "it does not finish loading")),
@@ -227,8 +316,8 @@ impl Live {
         let mut exports = Vec::new();
         for names in ["onMetric, match", "onMetric"] {
             let entry =
-                entry(name, names, context).map_err(|error| fault::engine(&error, &self.bridge.stack_of, context))?;
-            if let Ok(PromiseState::Fulfilled(_)) = evaluate(&entry, context) {
+                entry(name, names, context).map_err(|error| fault::engine(&error, &bridge.stack_of, context))?;
+            if let Ok(PromiseState::Fulfilled(_)) = evaluate(&entry, events, context) {
                 exports = host.take_exports();
                 break;
             }
@@ -242,60 +331,81 @@ impl Live {
         Ok((handler, written.then_some(json)))
     }
 
-    fn call(&mut self, script: u8, metric: JsValue, host: &Host) -> Result<JsValue, Failure> {
-        let Self { handlers, ctx, bridge, jobs, context } = self;
+    fn call(&mut self, script: u8, metric: JsValue, host: &Host, allowed: Duration) -> Result<Called, Failure> {
+        let Self { handlers, ctx, bridge, events, context, .. } = self;
         let handler = match handlers.get(usize::from(script)) {
             Some(Ok(handler)) => handler.clone(),
             Some(Err(broken)) => return Err(Failure::Script(broken.clone())),
             None => return Err(Failure::Script(not_loaded())),
         };
-        let failed = |error: &boa_engine::JsError, context: &mut Context| {
-            Failure::Engine(fault::engine(error, &bridge.stack_of, context))
-        };
+        events.begin();
         let arguments = [handler.into(), metric, ctx.clone()];
-        let mut value =
-            bridge.call.call(&JsValue::undefined(), &arguments, context).map_err(|error| failed(&error, context))?;
+        let value = bridge.call.call(&JsValue::undefined(), &arguments, context);
+        let value = value.map_err(|error| Failure::Engine(fault::engine(&error, &bridge.stack_of, context)))?;
         if let Some(thrown) = host.thrown.borrow_mut().take() {
-            jobs.reset();
             return Err(Failure::Script(fault::thrown(&thrown, &bridge.stack_of, context)));
         }
-        if !jobs.is_idle() {
-            let ran = context.run_jobs();
-            let ran_away = jobs.ran_away();
-            jobs.reset();
-            ran.map_err(|error| failed(&error, context))?;
-            if ran_away {
-                let message = format!("it queued more than {JOBS} promise jobs in one call");
-                return Err(Failure::Engine(fault(ParkReason::Deadline, message)));
+        if events.is_untouched() && !value.as_object().is_some_and(|object| is_promise(&object)) {
+            return finished(value, host);
+        }
+        let stands = events.returned(value, allowed, context);
+        self.conclude(stands, host, allowed)
+    }
+
+    fn go_on(&mut self, id: CallId, host: &Host, allowed: Duration) -> Result<Called, Failure> {
+        let stands = self.events.go_on(id, allowed, &mut self.context);
+        self.conclude(stands, host, allowed)
+    }
+
+    /// What a call's standing means.
+    fn conclude(&mut self, stands: JsResult<Standing>, host: &Host, allowed: Duration) -> Result<Called, Failure> {
+        let Self { bridge, events, context, .. } = self;
+        let stands = stands.map_err(|error| Failure::Engine(fault::engine(&error, &bridge.stack_of, context)))?;
+        match stands {
+            Standing::Done(value) => finished(value, host),
+            Standing::Waits(at) => Ok(Called::Waits(events.put_aside(), at)),
+            Standing::Rejected(reason) | Standing::Failed(Failed::Threw(reason)) => {
+                Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)))
+            }
+            Standing::Failed(Failed::RanAway) => {
+                let most = limits::SCRIPT_JOBS;
+                let message = format!("it queued more than {most} jobs in one call (limit script_jobs)");
+                Err(Failure::Script(fault(ParkReason::Deadline, message)))
+            }
+            Standing::TooLong => {
+                let message = format!(
+                    "it waits for longer than {} ms (limit script_async_wall, setting scripts.async_wall_ms)",
+                    allowed.as_millis()
+                );
+                Err(Failure::Script(fault(ParkReason::Deadline, message)))
+            }
+            Standing::Stuck => {
+                let message =
+                    "its promise never settles: nothing is left to settle it, or a limit ended what would have";
+                Err(Failure::Engine(fault(ParkReason::Deadline, message)))
             }
         }
-        if let Some(promise) =
-            value.as_object().filter(is_promise).and_then(|object| JsPromise::from_object(object).ok())
-        {
-            value = match promise.state() {
-                PromiseState::Fulfilled(value) => value,
-                PromiseState::Rejected(reason) => {
-                    return Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)));
-                }
-                PromiseState::Pending => {
-                    let message =
-                        "its promise never settles: nothing is left to settle it, or a limit ended what would have";
-                    return Err(Failure::Engine(fault(ParkReason::Deadline, message)));
-                }
-            };
-        }
-        if let Some(message) = host.broken_limit.borrow_mut().take() {
-            return Err(Failure::Script(fault(ParkReason::Threw, message)));
-        }
-        Ok(value)
     }
 }
 
-/// Loads, links and evaluates a module, as far as that goes without waiting.
-fn evaluate(module: &Module, context: &mut Context) -> JsResult<PromiseState> {
+/// A call that ended, if it broke no limit on the way.
+fn finished(value: JsValue, host: &Host) -> Result<Called, Failure> {
+    match host.broken_limit.borrow_mut().take() {
+        Some(message) => Err(Failure::Script(fault(ParkReason::Threw, message))),
+        None => Ok(Called::Done(value)),
+    }
+}
+
+/// Loads, links and evaluates a module, and waits for what is awaited at its top.
+fn evaluate(module: &Module, events: &EventLoop, context: &mut Context) -> JsResult<PromiseState> {
     let promise = module.load_link_evaluate(context);
-    context.run_jobs()?;
-    Ok(promise.state())
+    events.await_settled(promise.clone().into());
+    events.work_off(LOAD_WAIT, context)?;
+    Ok(match events.failure() {
+        Some(Failed::Threw(reason)) => PromiseState::Rejected(reason),
+        Some(Failed::RanAway) => PromiseState::Pending,
+        None => promise.state(),
+    })
 }
 
 fn is_promise(object: &JsObject) -> bool {

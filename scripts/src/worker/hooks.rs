@@ -1,34 +1,38 @@
-//! What the engine asks of its host: no `eval`, small buffers, callbacks through the prelude's `try`, a bounded job queue.
+//! What the engine asks of its host: no `eval`, small buffers, callbacks through the prelude's `try` and for the call that they
+//! belong to.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    pin::pin,
-    rc::Rc,
-    task::{Poll, Waker},
-};
+use std::rc::Rc;
 
 use boa_engine::{
-    Context, JsError, JsNativeError, JsResult, JsString, JsValue,
+    Context, JsError, JsNativeError, JsObject, JsResult, JsString, JsValue,
+    builtins::promise::{OperationType, Promise, PromiseState},
     context::HostHooks,
-    job::{Job, JobCallback, JobExecutor},
-    object::builtins::JsArray,
+    job::JobCallback,
+    object::builtins::{JsArray, JsFunction, JsPromise},
     realm::Realm,
 };
 
-use super::{host::Host, memory::Memory};
-
-/// Jobs (promise reactions) of one call; more: the call has run away.
-pub(super) const JOBS: usize = 10_000;
+use super::{
+    event_loop::{CallId, EventLoop},
+    host::Host,
+    memory::Memory,
+};
 
 /// The engine's questions.
 pub(super) struct Hooks {
     pub(super) memory: Rc<Memory>,
+    pub(super) host: Rc<Host>,
+    pub(super) events: Rc<EventLoop>,
     /// Largest `ArrayBuffer`, in bytes.
     pub(super) buffer_bytes: u64,
 }
 
 impl HostHooks for Hooks {
+    /// A callback belongs to the call that hands it over.
+    fn make_job_callback(&self, callback: JsFunction, _: &mut Context) -> JobCallback {
+        JobCallback::new(callback, self.events.current())
+    }
+
     /// Through the prelude's `try`: an exception that crosses from a JavaScript frame to the host leaks the engine's stack slots.
     fn call_job_callback(
         &self,
@@ -37,13 +41,27 @@ impl HostHooks for Hooks {
         args: &[JsValue],
         context: &mut Context,
     ) -> JsResult<JsValue> {
-        let host = Host::of(context);
+        let owner = job.host_defined().as_any().downcast_ref::<CallId>().copied().unwrap_or(0);
+        if !self.events.enter(owner) {
+            return Ok(JsValue::undefined());
+        }
         let values = JsArray::from_iter(args.iter().cloned(), context);
         let callback: JsValue = job.callback().clone().into();
         let arguments = [callback, this.clone(), values.into()];
-        let result = host.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
-        let thrown = host.thrown.borrow_mut().take();
+        let result = self.host.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
+        let thrown = self.host.thrown.borrow_mut().take();
         thrown.map_or(Ok(result), |thrown| Err(JsError::from_opaque(thrown)))
+    }
+
+    fn promise_rejection_tracker(&self, promise: &JsObject<Promise>, operation: OperationType, _: &mut Context) {
+        let promise = promise.clone().upcast();
+        if let OperationType::Handle = operation {
+            self.events.handled(&promise);
+        } else if let Ok(of) = JsPromise::from_object(promise.clone())
+            && let PromiseState::Rejected(reason) = of.state()
+        {
+            self.events.rejected(promise, reason);
+        }
     }
 
     fn ensure_can_compile_strings(
@@ -66,61 +84,5 @@ impl HostHooks for Hooks {
     fn max_buffer_size(&self, _: &mut Context) -> u64 {
         self.memory.on_buffer();
         self.buffer_bytes
-    }
-}
-
-/// The jobs of the call under way, in order.
-#[derive(Default)]
-pub(super) struct Jobs {
-    queue: RefCell<VecDeque<Job>>,
-    ran: Cell<usize>,
-}
-
-impl Jobs {
-    /// Drops what a call left behind and starts counting anew.
-    pub(super) fn reset(&self) {
-        self.ran.set(0);
-        if !self.queue.borrow().is_empty() {
-            let left = std::mem::take(&mut *self.queue.borrow_mut());
-            drop(left);
-        }
-    }
-
-    /// Has nothing been queued?
-    pub(super) fn is_idle(&self) -> bool {
-        self.queue.borrow().is_empty()
-    }
-
-    /// Did the jobs not come to an end?
-    pub(super) fn ran_away(&self) -> bool {
-        self.ran.get() >= JOBS
-    }
-}
-
-impl JobExecutor for Jobs {
-    fn enqueue_job(self: Rc<Self>, job: Job, _: &mut Context) {
-        self.queue.borrow_mut().push_back(job);
-    }
-
-    fn run_jobs(self: Rc<Self>, context: &mut Context) -> JsResult<()> {
-        while !self.ran_away() {
-            let Some(job) = self.queue.borrow_mut().pop_front() else { break };
-            self.ran.set(self.ran.get() + 1);
-            match job {
-                Job::PromiseJob(job) => job.call(context).map(drop)?,
-                Job::GenericJob(job) => job.call(context).map(drop)?,
-                Job::AsyncJob(job) => {
-                    // Only the module loader makes these, and it is ready at once.
-                    let context = RefCell::new(&mut *context);
-                    let future = pin!(job.call(&context));
-                    if let Poll::Ready(result) = future.poll(&mut std::task::Context::from_waker(Waker::noop())) {
-                        result?;
-                    }
-                }
-                // There are no timers and no finalizers here.
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

@@ -21,7 +21,8 @@ use tidegate_actors::{
 };
 
 use super::{
-    fault,
+    event_loop::CallId,
+    fault, globals,
     json_in::{self, Keys},
     json_out::{self, JsonError, Shapes},
 };
@@ -44,7 +45,9 @@ pub(super) struct Lazy {
 /// What the scripts of one worker share with the host.
 #[derive(Default)]
 pub(super) struct Host {
-    /// The received time of the call's reading: what every clock shows.
+    /// The received time of the call's reading: `ctx.now`.
+    pub(super) received: Cell<i64>,
+    /// What every clock shows: that time, and what the call's timers have waited since.
     pub(super) now: Cell<i64>,
     /// The state of `Math.random`.
     pub(super) random: Cell<u64>,
@@ -60,9 +63,9 @@ pub(super) struct Host {
     /// The reading's place in the journal.
     pub(super) position: Cell<u64>,
     /// Bytes of events and commands.
-    emitted_bytes: Cell<usize>,
+    pub(super) emitted_bytes: Cell<usize>,
     pub(super) logs: RefCell<Vec<LogLine>>,
-    logged: Cell<usize>,
+    pub(super) logged: Cell<usize>,
     /// What a script threw, on its way to the host.
     pub(super) thrown: RefCell<Option<JsValue>>,
     /// A handler's exports, on their way to the host.
@@ -72,6 +75,8 @@ pub(super) struct Host {
     keys: RefCell<Keys>,
     shapes: RefCell<Shapes>,
     bridge: RefCell<Option<Bridge>>,
+    /// Calls so far.
+    calls: Cell<CallId>,
 }
 
 /// The functions of `prelude.js` through which the host calls scripts.
@@ -103,18 +108,22 @@ impl Host {
             .build();
         let prelude = context.eval(boa_engine::Source::from_bytes(include_str!("prelude.js")))?;
         let prelude = callable(&prelude)?;
-        let made = prelude.call(&JsValue::undefined(), &[natives.into()], context)?;
+        let made = prelude.call(&JsValue::undefined(), &[natives.clone().into()], context)?;
         let made =
             made.as_object().ok_or_else(|| JsNativeError::typ().with_message("the prelude returns an object"))?;
         let mut get = |name| callable(&made.get(js_string!(name), context)?);
-        let bridge = Bridge {
-            call: get("call")?,
-            callback: get("callback")?,
-            stringify: get("stringify")?,
-            stack_of: get("stackOf")?,
-        };
+        let (call, callback) = (get("call")?, get("callback")?);
+        let (stringify, stack_of) = (get("stringify")?, get("stackOf")?);
+        globals::install(&natives, context)?;
+        let bridge = Bridge { call, callback, stringify, stack_of };
         *self.bridge.borrow_mut() = Some(bridge);
         Ok(())
+    }
+
+    /// A number for a call.
+    pub(super) fn next_call(&self) -> CallId {
+        self.calls.set(self.calls.get() + 1);
+        self.calls.get()
     }
 
     /// The functions of the prelude.
@@ -268,7 +277,7 @@ impl Host {
     }
 }
 
-/// The clock of scripts: it stands at the call's time.
+/// The clock of scripts: it moves on only with the timers of the call.
 pub(super) struct ScriptClock(pub(super) Rc<Host>);
 
 impl Clock for ScriptClock {
@@ -292,7 +301,7 @@ pub(super) fn ctx_object(context: &mut Context) -> JsResult<JsObject> {
         .function(NativeFunction::from_fn_ptr(ctx_log), js_string!("log"), 1)
         .build();
     let getters: [(&str, boa_engine::native_function::NativeFunctionPointer); 5] = [
-        ("now", |_, _, context| Ok(JsValue::new(Host::of(context).now.get()))),
+        ("now", |_, _, context| Ok(JsValue::new(Host::of(context).received.get()))),
         ("deviceId", |_, _, context| Ok(Host::of(context).device.borrow().clone().into())),
         ("topic", |_, _, context| Ok(Host::of(context).topic.borrow().clone().into())),
         ("previous", |_, _, context| {
@@ -317,7 +326,7 @@ pub(super) fn ctx_object(context: &mut Context) -> JsResult<JsObject> {
     Ok(object)
 }
 
-fn callable(value: &JsValue) -> JsResult<JsFunction> {
+pub(super) fn callable(value: &JsValue) -> JsResult<JsFunction> {
     value.as_function().ok_or_else(|| JsNativeError::typ().with_message("the prelude returns functions").into())
 }
 

@@ -16,7 +16,7 @@ impl Rig {
     fn new() -> Self {
         let sources = Sources { scripts: Vec::new(), files: std::rc::Rc::default() };
         let heap = limits::SCRIPT_HEAP_BYTES;
-        let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap);
+        let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
         assert!(engine.load(|_| {}).is_empty());
         Self(engine)
     }
@@ -151,7 +151,7 @@ fn a_context_that_is_dropped_is_freed() {
         files: std::rc::Rc::new([("a.js".to_owned(), text.to_owned())].into_iter().collect()),
     };
     let heap = limits::SCRIPT_HEAP_BYTES;
-    let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap);
+    let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
     let mut rounds = |rounds: usize| {
         for _ in 0..rounds {
             assert!(engine.needs_load());

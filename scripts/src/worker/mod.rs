@@ -3,8 +3,13 @@
 //! It opens no file, holds no other descriptor and has no environment. It trusts the node and nothing that a script does: what a
 //! script can do to it (hang, eat memory, crash) ends this process, and the node starts another.
 
+mod chain;
+mod cpu;
 mod engine;
+mod event_loop;
 mod fault;
+mod flights;
+mod globals;
 mod hooks;
 mod host;
 mod json_in;
@@ -15,7 +20,7 @@ mod loader;
 mod memory;
 mod work;
 
-use std::{io, os::fd::AsFd, os::unix::net::UnixStream, process::ExitCode, rc::Rc, thread};
+use std::{io, os::fd::AsFd, os::unix::net::UnixStream, process::ExitCode, rc::Rc, thread, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -88,7 +93,7 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     if !frame::receive(&mut socket, &mut body)? {
         return Ok(());
     }
-    let ToWorker::Start(Start { heap_bytes, scripts, files }) = frame::decode(&body)? else {
+    let ToWorker::Start(Start { heap_bytes, async_wall_ms, scripts, files }) = frame::decode(&body)? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame must be the start"));
     };
     let sources = Sources {
@@ -98,7 +103,7 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     // What the process maps by now (its binary, this thread's stack) and the heap on top of it.
     limit(Resource::As, memory::virtual_bytes() + heap_bytes + SLACK_BYTES)?;
     let memory = Rc::new(Memory::new(heap_bytes));
-    let mut engine = Engine::new(sources, Rc::clone(&memory), heap_bytes);
+    let mut engine = Engine::new(sources, Rc::clone(&memory), heap_bytes, Duration::from_millis(async_wall_ms));
     let mut told = Ok(());
     let loaded = engine.load(|script| {
         if told.is_ok() {
@@ -108,15 +113,8 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     told?;
     frame::send(&mut socket, &FromWorker::Loaded(loaded), &mut buffer)?;
     let mut work = Work::new(engine, memory, socket.try_clone()?);
-    while frame::receive(&mut socket, &mut body)? {
-        let ToWorker::Batch(batch) = frame::decode(&body)? else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start"));
-        };
-        if work.batch(&batch)? {
-            // The process ends here. After a panic of the engine it is better not to drop what is left of it.
-            std::mem::forget(work);
-            break;
-        }
-    }
-    Ok(())
+    let served = work.serve();
+    // The process ends here. After a panic of the engine it is better not to drop what is left of it.
+    std::mem::forget(work);
+    served
 }

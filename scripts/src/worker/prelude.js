@@ -3,7 +3,7 @@
 // host (Boa 0.22 leaks its stack slots then), so every call from the host goes through a `try` here.
 (function (native) {
   "use strict";
-  const { fail, parse, random, log } = native;
+  const { fail, parse, random } = native;
   const { stringify } = JSON;
   const { apply } = Reflect;
   const { isArray } = Array;
@@ -38,12 +38,6 @@
     const value = parse(`${text}`);
     return typeof reviver === "function" ? revive({ "": value }, "", reviver) : value;
   }));
-
-  const console = {};
-  for (const level of ["debug", "log", "info", "warn", "error"]) {
-    defineProperty(console, level, hidden((...values) => log(level, ...values)));
-  }
-  defineProperty(globalThis, "console", hidden(console));
 
   return {
     call(handler, metric, ctx) {

@@ -1,5 +1,5 @@
-//! A batch in the worker: its readings one by one through their handlers, the state threaded through each run, the answers
-//! streamed so that the node sees progress.
+//! The worker's readings: each through its handlers, one by one or beside others that wait, the state threaded through each run,
+//! the answers streamed so that the node sees progress.
 
 use std::{
     io,
@@ -9,25 +9,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use boa_engine::{JsString, JsValue};
-use rustix::time::{ClockId, clock_gettime};
+use boa_engine::JsString;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tidegate_actors::{ids::DeviceId, limits, reading::Channel, script::ParkReason};
 
-use super::{engine::Engine, fault::fault, host::Lazy, memory::Memory};
-use crate::{
-    frame::{self, Batch, Call, Fault, FromWorker, LogLine, Outcome, Results, Run, WireVerdict},
-    late::keeps,
+use super::{
+    chain::{Chain, Next, Threaded, go_on, handle},
+    cpu::{CpuClock, process_cpu_us},
+    engine::Engine,
+    event_loop::CallId,
+    fault::fault,
+    flights::{Flight, Flights, Held},
+    memory::Memory,
 };
+use crate::frame::{self, Batch, Call, Fault, FromWorker, Outcome, Results, Run, ToWorker, WireVerdict};
 
 /// Longest time for which finished answers wait for company.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// Bytes of answers that wait for company.
 const FLUSH_BYTES: usize = 64 * 1024;
+/// How often the node hears from a worker whose readings all wait.
+const HEARTBEAT: Duration = Duration::from_millis(100);
 /// A call that came to its end is failed for its CPU time only beyond this many times [`limits::SCRIPT_CALL_CPU`]: near the limit,
 /// whether a reading is kept must not depend on the machine's mood.
 const CPU_FACTOR: u32 = 4;
-/// Room that a result's JSON starts with, in bytes: most fit.
-const JSON_BYTES: usize = 512;
+/// For the same reason a call that waits is failed by its own clock first, and by the wall's only beyond this many times its limit.
+const WALL_FACTOR: u32 = 2;
 /// A call longer than this has its memory looked after at once.
 const SLOW_CALL: Duration = Duration::from_millis(1);
 
@@ -42,21 +49,20 @@ pub(super) struct Work {
     waiting: usize,
     flushed: Instant,
     cpu: CpuClock,
+    /// The readings that wait for a promise or a timer.
+    flights: Flights,
+    /// The node wants to know what runs.
+    trace: bool,
     /// The engine panicked: this process is to end.
     unsound: bool,
+    /// Too large: this process ends once nothing waits any more.
+    retiring: bool,
 }
 
-/// A run's state as it goes through its readings.
-struct Threaded {
-    previous: Option<(Rc<[u8]>, i64)>,
-    /// `ctx.state` by script: its JSON, and the value that a former call of the run left.
-    states: Vec<(u8, ScriptState)>,
-}
-
-#[derive(Clone, Default)]
-struct ScriptState {
-    json: Option<Rc<[u8]>>,
-    value: Option<JsValue>,
+/// How a reading stands.
+enum Progress {
+    Answered(Outcome),
+    Waits(CallId, Instant),
 }
 
 impl Work {
@@ -70,48 +76,127 @@ impl Work {
             waiting: 0,
             flushed: Instant::now(),
             cpu: CpuClock::new(),
+            flights: Flights::default(),
+            trace: false,
             unsound: false,
+            retiring: false,
         }
     }
 
-    /// Works a batch. `Ok(true)`: this process has come to its end.
+    /// Serves the node until it goes, or this process has come to its end.
     ///
     /// # Errors
-    /// The socket's.
-    pub(super) fn batch(&mut self, batch: &Batch<'_>) -> io::Result<bool> {
+    /// The socket's, or a frame that makes no sense.
+    pub(super) fn serve(&mut self) -> io::Result<()> {
+        let mut body = Vec::new();
+        loop {
+            if !self.flights.is_empty() {
+                let is_readable = self.poll()?;
+                if self.turn()? {
+                    return Ok(());
+                }
+                if !is_readable {
+                    continue;
+                }
+            }
+            if !frame::receive(&mut self.socket, &mut body)? {
+                return Ok(());
+            }
+            let ends = match frame::decode(&body)? {
+                ToWorker::Batch(batch) => self.batch(&batch)?,
+                ToWorker::Stop => {
+                    self.engine.exit();
+                    self.flush()?;
+                    true
+                }
+                ToWorker::Start(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start")),
+            };
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The poll phase of all calls that wait: until a frame comes or the next of them may go on.
+    fn poll(&mut self) -> io::Result<bool> {
+        let pause = self.flights.pause(Instant::now()).min(HEARTBEAT);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: pause.subsec_nanos().into() };
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::IN)];
+        let is_readable = match poll(&mut sockets, Some(&timeout)) {
+            Ok(ready) => ready > 0,
+            Err(rustix::io::Errno::INTR) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if self.flushed.elapsed() >= HEARTBEAT {
+            self.flush()?;
+        }
+        Ok(is_readable)
+    }
+
+    /// Goes on with what may go on. `Ok(true)`: this process has come to its end.
+    fn turn(&mut self) -> io::Result<bool> {
+        self.go_on_due()?;
+        if !self.results.outcomes.is_empty() || !self.results.logs.is_empty() {
+            self.flush()?;
+        }
+        let ends = self.unsound || (self.retiring && self.flights.is_empty());
+        if ends {
+            self.say_done(true)?;
+        }
+        Ok(ends)
+    }
+
+    /// Works a batch as far as it goes without waiting. `Ok(true)`: this process has come to its end.
+    fn batch(&mut self, batch: &Batch<'_>) -> io::Result<bool> {
         self.flushed = Instant::now();
+        self.trace = batch.trace;
         for run in &batch.runs {
-            self.run(run, batch.trace)?;
+            self.run(run)?;
+            if !self.flights.is_empty() {
+                self.go_on_due()?;
+            }
             if self.unsound {
                 // The node gives the readings without an answer to another worker.
                 break;
             }
         }
         self.flush()?;
-        let retire = self.unsound || self.memory.is_spent();
-        frame::send(&mut self.socket, &FromWorker::Done { retire }, &mut self.buffer)?;
-        Ok(retire)
+        self.retiring = self.memory.is_spent();
+        let ends = self.unsound || (self.retiring && self.flights.is_empty());
+        if ends || !self.retiring {
+            self.say_done(ends)?;
+        }
+        Ok(ends)
     }
 
-    fn run(&mut self, run: &Run<'_>, trace: bool) -> io::Result<()> {
-        let host = Rc::clone(&self.engine.host);
-        *host.device.borrow_mut() = JsString::from(run.device);
-        let mut threaded = Threaded {
-            previous: run.previous.map(|(json, time)| (Rc::from(json), time)),
-            states: run
-                .states
-                .iter()
-                .map(|(script, json)| (*script, ScriptState { json: Some(Rc::from(*json)), value: None }))
-                .collect(),
-        };
+    fn say_done(&mut self, retire: bool) -> io::Result<()> {
+        if retire && !self.unsound {
+            self.engine.exit();
+            self.flush()?;
+        }
+        frame::send(&mut self.socket, &FromWorker::Done { retire }, &mut self.buffer)
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> io::Result<()> {
+        self.engine.host.device.replace(JsString::from(run.device));
+        let mut threaded = Threaded::new(run);
         let mut topic = None;
-        for call in &run.calls {
+        for (at, call) in run.calls.iter().enumerate() {
             if topic != Some(call.channel) {
                 topic = Some(call.channel);
-                *host.topic.borrow_mut() = topic_of(call.channel, run.device);
+                self.engine.host.topic.replace(topic_of(call.channel, run.device));
             }
-            let outcome = self.reading(call, &mut threaded, trace)?;
-            self.answer(outcome, host.logs.take())?;
+            let mut chain = self.begin(call);
+            match self.advance(run.id, call, &mut threaded, &mut chain)? {
+                Progress::Answered(outcome) => self.answer(run.id, outcome)?,
+                Progress::Waits(id, wake) => {
+                    let rest = run.calls[at + 1..].iter().map(Held::new).collect();
+                    let device = run.device.into();
+                    let flight = Flight { run: run.id, device, threaded, call: Held::new(call), chain, rest };
+                    self.flights.put(id, wake, flight);
+                    return Ok(());
+                }
+            }
             if self.unsound {
                 break;
             }
@@ -119,48 +204,174 @@ impl Work {
         Ok(())
     }
 
-    /// One reading through its handlers.
-    fn reading(&mut self, call: &Call<'_>, threaded: &mut Threaded, trace: bool) -> io::Result<Outcome> {
-        let mut chain = Chain { call, kept: None, states: Vec::new() };
+    /// Begins a reading.
+    fn begin(&mut self, call: &Call<'_>) -> Chain {
         self.engine.host.begin_reading();
         self.engine.host.position.set(call.position);
-        let mut route = call.route;
-        while route != 0 {
-            #[expect(clippy::cast_possible_truncation, reason = "below 64")]
-            let script = route.trailing_zeros() as u8;
-            route &= route - 1;
-            if trace {
-                frame::send(&mut self.socket, &FromWorker::Calling(script), &mut self.buffer)?;
-            }
+        Chain::new(call.route)
+    }
+
+    /// A reading through the handlers that are left to it.
+    fn advance(
+        &mut self,
+        run: u32,
+        call: &Call<'_>,
+        threaded: &mut Threaded,
+        chain: &mut Chain,
+    ) -> io::Result<Progress> {
+        while let Some(script) = chain.script() {
+            self.announce(run, script)?;
             if self.engine.needs_load() {
                 self.engine.load(|_| {});
                 threaded.forget_values();
             }
-            match self.guarded(script, &mut chain, threaded) {
-                Ok(Next::Go) => {}
-                Ok(Next::Drop) => return Ok(chain.dropped(script, threaded, &self.engine)),
-                Err(fault) => {
-                    threaded.forget_values();
-                    return Ok(Outcome {
-                        verdict: WireVerdict::Parked(script, fault),
-                        states: Vec::new(),
-                        emits: Vec::new(),
-                        commands: Vec::new(),
-                    });
+            let next = self.guarded(script, chain, |engine, chain| handle(engine, script, call, chain, threaded));
+            if let Some(progress) = self.conclude(script, next, threaded, chain) {
+                return Ok(progress);
+            }
+        }
+        Ok(Progress::Answered(chain.finished(call, threaded, &self.engine)))
+    }
+
+    /// What a handler's answer means for its reading; `None`: the next handler's turn.
+    fn conclude(
+        &mut self,
+        script: u8,
+        next: Result<Next, Fault>,
+        threaded: &mut Threaded,
+        chain: &mut Chain,
+    ) -> Option<Progress> {
+        if self.engine.needs_load() {
+            self.flights.lose_context();
+        }
+        match next {
+            Ok(Next::Go) => {
+                chain.next_script();
+                None
+            }
+            Ok(Next::Waits(id, wake)) => Some(Progress::Waits(id, wake.min(chain.deadline(self.allowed_wall())))),
+            Ok(Next::Drop) => Some(Progress::Answered(chain.dropped(script, threaded, &self.engine))),
+            Err(fault) => {
+                threaded.forget_values();
+                let verdict = WireVerdict::Parked(script, fault);
+                let (states, emits, commands) = (Vec::new(), Vec::new(), Vec::new());
+                Some(Progress::Answered(Outcome { run: 0, verdict, states, emits, commands }))
+            }
+        }
+    }
+
+    /// Goes on with every reading whose time has come, and with those whose context was lost, from their beginning.
+    fn go_on_due(&mut self) -> io::Result<()> {
+        for id in self.flights.due(Instant::now()) {
+            if let Some(flight) = self.flights.take(id) {
+                self.go_on(id, flight)?;
+            }
+            for other in self.engine.take_entered() {
+                self.flights.look_at(other);
+            }
+            if self.unsound {
+                return Ok(());
+            }
+        }
+        while let Some(mut flight) = self.flights.next_lost() {
+            flight.threaded.forget_values();
+            self.fly(flight, None)?;
+            if self.unsound {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, id: CallId, mut flight: Flight) -> io::Result<()> {
+        let Some(script) = flight.chain.script() else { return Ok(()) };
+        self.announce(flight.run, script)?;
+        let is_late = flight.chain.deadline(self.allowed_wall()) <= Instant::now();
+        let wall = self.engine.async_wall;
+        let Flight { run, call, chain, threaded, .. } = &mut flight;
+        let next = self.guarded(script, chain, |engine, chain| {
+            if is_late {
+                engine.give_up(id);
+                let message = format!(
+                    "it waited {WALL_FACTOR} times the limit script_async_wall of {} ms (setting scripts.async_wall_ms)",
+                    wall.as_millis()
+                );
+                return Err(fault(ParkReason::Deadline, message));
+            }
+            go_on(engine, id, script, chain)
+        });
+        let progress = self.conclude(script, next, threaded, chain);
+        let progress = match progress {
+            Some(progress) => progress,
+            None => self.advance(*run, &call.view(), threaded, chain)?,
+        };
+        self.fly(flight, Some(progress))
+    }
+
+    /// A run that waited, on through its readings until it waits again or is done. `None`: its reading begins anew.
+    fn fly(&mut self, mut flight: Flight, progress: Option<Progress>) -> io::Result<()> {
+        let mut progress = progress;
+        loop {
+            let stands = match progress.take() {
+                Some(stands) => stands,
+                None => {
+                    let Flight { run, device, threaded, call, chain, .. } = &mut flight;
+                    self.engine.host.device.replace(JsString::from(&**device));
+                    self.engine.host.topic.replace(topic_of(call.channel, device));
+                    let (call, since) = (call.view(), chain.since);
+                    *chain = self.begin(&call);
+                    chain.since = since;
+                    self.advance(*run, &call, threaded, chain)?
+                }
+            };
+            match stands {
+                Progress::Waits(id, wake) => {
+                    self.flights.put(id, wake, flight);
+                    return Ok(());
+                }
+                Progress::Answered(outcome) => {
+                    self.answer(flight.run, outcome)?;
+                    let Some(next) = flight.rest.pop_front().filter(|_| !self.unsound) else { return Ok(()) };
+                    flight.call = next;
+                    flight.chain.since = None;
                 }
             }
         }
-        Ok(chain.finished(threaded, &self.engine))
     }
 
-    /// One handler, with the engine's panics caught, its time measured and its memory looked after.
-    fn guarded(&mut self, script: u8, chain: &mut Chain<'_>, threaded: &mut Threaded) -> Result<Next, Fault> {
+    fn allowed_wall(&self) -> Duration {
+        self.engine.async_wall * WALL_FACTOR
+    }
+
+    fn announce(&mut self, run: u32, script: u8) -> io::Result<()> {
+        if !self.trace {
+            return Ok(());
+        }
+        frame::send(&mut self.socket, &FromWorker::Calling { run, script }, &mut self.buffer)
+    }
+
+    /// A piece of a handler's work, with the engine's panics caught, its time measured and its memory looked after.
+    fn guarded(
+        &mut self,
+        script: u8,
+        chain: &mut Chain,
+        work: impl FnOnce(&mut Engine, &mut Chain) -> Result<Next, Fault>,
+    ) -> Result<Next, Fault> {
         let started = Instant::now();
-        let called = catch_unwind(AssertUnwindSafe(|| handle(&mut self.engine, script, chain, threaded)));
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            let next = work(&mut self.engine, chain);
+            if !matches!(next, Ok(Next::Waits(..))) {
+                self.engine.end_call();
+            }
+            next
+        }));
         let took = started.elapsed();
-        let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
-        self.results.timings.push((script, nanos));
-        let spent = self.cpu.of_call(started, took);
+        chain.took += took;
+        chain.spent += self.cpu.of_call(started, took);
+        if !matches!(called, Ok(Ok(Next::Waits(..)))) {
+            let nanos = u32::try_from(chain.took.as_nanos()).unwrap_or(u32::MAX);
+            self.results.timings.push((script, nanos));
+        }
         let result = match called {
             Ok(result) => result,
             Err(panic) => {
@@ -175,10 +386,13 @@ impl Work {
         };
         self.memory.on_call(took > SLOW_CALL);
         let allowed = limits::SCRIPT_CALL_CPU * CPU_FACTOR;
-        if result.is_ok() && spent > allowed {
+        if result.is_ok() && chain.spent > allowed {
+            if let Ok(Next::Waits(id, _)) = result {
+                self.engine.give_up(id);
+            }
             let message = format!(
                 "it took {} ms of CPU time, {CPU_FACTOR} times the limit script_call_cpu of {} ms or more",
-                spent.as_millis(),
+                chain.spent.as_millis(),
                 limits::SCRIPT_CALL_CPU.as_millis()
             );
             return Err(fault(ParkReason::Deadline, message));
@@ -186,9 +400,10 @@ impl Work {
         result
     }
 
-    fn answer(&mut self, outcome: Outcome, logs: Vec<LogLine>) -> io::Result<()> {
+    fn answer(&mut self, run: u32, outcome: Outcome) -> io::Result<()> {
+        let logs = self.engine.host.logs.take();
         self.waiting += 16 + outcome.bytes() + logs.iter().map(|line| line.text.len()).sum::<usize>();
-        self.results.outcomes.push(outcome);
+        self.results.outcomes.push(Outcome { run, ..outcome });
         self.results.logs.extend(logs);
         if self.waiting > FLUSH_BYTES || self.flushed.elapsed() > FLUSH_AFTER { self.flush() } else { Ok(()) }
     }
@@ -197,123 +412,10 @@ impl Work {
         self.waiting = 0;
         self.flushed = Instant::now();
         let mut results = std::mem::take(&mut self.results);
+        results.logs.extend(self.engine.host.logs.take());
         results.cpu_us = process_cpu_us();
         frame::send(&mut self.socket, &FromWorker::Results(results), &mut self.buffer)
     }
-}
-
-/// What a handler said of a reading.
-enum Next {
-    Go,
-    Drop,
-}
-
-/// A reading on its way through its handlers.
-struct Chain<'a> {
-    call: &'a Call<'a>,
-    /// The last handler's result, if any gave one.
-    kept: Option<Rc<[u8]>>,
-    states: Vec<(u8, ScriptState)>,
-}
-
-impl Chain<'_> {
-    fn effective_time(&self) -> i64 {
-        self.call.device_time.unwrap_or(self.call.received)
-    }
-
-    /// Every handler had its turn: the state goes on by the late rule, `ctx.state` in any case.
-    fn finished(self, threaded: &mut Threaded, engine: &Engine) -> Outcome {
-        let time = self.effective_time();
-        let kept = self.kept.clone();
-        if keeps(threaded.previous.as_ref().map(|(_, time)| *time), time) {
-            threaded.previous = Some((kept.clone().unwrap_or_else(|| Rc::from(self.call.payload)), time));
-        }
-        let verdict = kept.map_or(WireVerdict::Unchanged, |json| WireVerdict::Keep(json.to_vec()));
-        self.outcome(verdict, threaded, engine)
-    }
-
-    fn dropped(self, script: u8, threaded: &mut Threaded, engine: &Engine) -> Outcome {
-        self.outcome(WireVerdict::Dropped(script), threaded, engine)
-    }
-
-    fn outcome(self, verdict: WireVerdict, threaded: &mut Threaded, engine: &Engine) -> Outcome {
-        let mut states = Vec::new();
-        for (script, state) in self.states {
-            let changed = threaded.json(script) != state.json;
-            if changed && let Some(json) = &state.json {
-                states.push((script, json.to_vec()));
-            }
-            threaded.set(script, state);
-        }
-        Outcome { verdict, states, emits: engine.host.emits.take(), commands: engine.host.commands.take() }
-    }
-}
-
-impl Threaded {
-    fn get(&self, script: u8) -> ScriptState {
-        self.states.iter().find(|(of, _)| *of == script).map(|(_, state)| state.clone()).unwrap_or_default()
-    }
-
-    fn json(&self, script: u8) -> Option<Rc<[u8]>> {
-        self.get(script).json
-    }
-
-    fn set(&mut self, script: u8, state: ScriptState) {
-        match self.states.iter_mut().find(|(of, _)| *of == script) {
-            Some((_, old)) => *old = state,
-            None => self.states.push((script, state)),
-        }
-    }
-
-    /// A failed call may have changed the values, or their context is gone: read them from JSON again.
-    fn forget_values(&mut self) {
-        for (_, state) in &mut self.states {
-            state.value = None;
-        }
-    }
-}
-
-/// Calls one handler on the chain's reading and takes in what it returns.
-fn handle(engine: &mut Engine, script: u8, chain: &mut Chain<'_>, threaded: &Threaded) -> Result<Next, Fault> {
-    let call = chain.call;
-    let host = Rc::clone(&engine.host);
-    let ScriptState { json, value } = threaded.get(script);
-    host.script.set(script);
-    host.now.set(call.received);
-    host.random.set(call.position.wrapping_mul(64).wrapping_add(u64::from(script)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    *host.previous.borrow_mut() =
-        Lazy { json: threaded.previous.as_ref().map(|(json, _)| Rc::clone(json)), value: None };
-    *host.state.borrow_mut() = Lazy { json: json.clone(), value };
-
-    let time = chain.effective_time();
-    let metric = engine.metric(chain.kept.as_deref().unwrap_or(call.payload), time)?;
-    let result = engine.call(script, metric)?;
-
-    let next = if result.is_undefined() {
-        Next::Go
-    } else if result.is_null() {
-        Next::Drop
-    } else {
-        let mut out = Vec::with_capacity(JSON_BYTES);
-        if !engine.json(&result, true, &mut out)? || out.first() != Some(&b'{') {
-            return Err(fault(ParkReason::BadResult, format!("it returned {}, not an object", result.type_of())));
-        }
-        chain.kept = Some(out.into());
-        Next::Go
-    };
-    // Only a state that the handler asked for can have changed.
-    let touched = host.state.borrow_mut().value.take();
-    if let Some(value) = touched {
-        let mut out = Vec::with_capacity(JSON_BYTES);
-        if !engine.json(&value, false, &mut out)? || out.first() != Some(&b'{') {
-            return Err(fault(ParkReason::BadResult, "ctx.state is not an object"));
-        }
-        // A state that was never written is worth nothing until something is in it.
-        let same = json.as_deref().unwrap_or(b"{}") == out.as_slice();
-        let json = if same { json } else { Some(out.into()) };
-        chain.states.push((script, ScriptState { json, value: Some(value) }));
-    }
-    Ok(next)
 }
 
 fn topic_of(channel: u8, device: &str) -> JsString {
@@ -331,44 +433,4 @@ impl Outcome {
         let commands: usize = self.commands.iter().map(|command| command.name.len() + command.params.len()).sum();
         kept + states + emits + commands
     }
-}
-
-/// The CPU time of calls, without asking the kernel at each: only after one that was long on the wall.
-struct CpuClock {
-    sampled: Instant,
-    cpu: Duration,
-}
-
-impl CpuClock {
-    /// Calls shorter than this, on the wall, cannot be over their CPU limit.
-    const SHORT: Duration = limits::SCRIPT_CALL_CPU;
-
-    fn new() -> Self {
-        Self { sampled: Instant::now(), cpu: thread_cpu() }
-    }
-
-    /// A lower bound of a call's CPU time: all since the last sample, less the wall time before the call began.
-    fn of_call(&mut self, started: Instant, took: Duration) -> Duration {
-        if took < Self::SHORT {
-            return Duration::ZERO;
-        }
-        let cpu = thread_cpu();
-        let before = started.saturating_duration_since(self.sampled);
-        let spent = (cpu - self.cpu).saturating_sub(before).min(took);
-        (self.sampled, self.cpu) = (Instant::now(), cpu);
-        spent
-    }
-}
-
-fn thread_cpu() -> Duration {
-    since_zero(ClockId::ThreadCPUTime)
-}
-
-fn process_cpu_us() -> u64 {
-    u64::try_from(since_zero(ClockId::ProcessCPUTime).as_micros()).unwrap_or(u64::MAX)
-}
-
-fn since_zero(clock: ClockId) -> Duration {
-    let time = clock_gettime(clock);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -1,0 +1,158 @@
+//! The runs that wait for the workers: one bounded queue for all of them, and a bell for a worker's thread that has to listen to
+//! its process at the same time.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering, fence},
+    },
+};
+
+use flume::{Receiver, Selector, Sender, TrySendError};
+use rustix::event::{EventfdFlags, eventfd};
+use tidegate_actors::script::ScriptRun;
+
+/// The pool's end.
+#[derive(Debug)]
+pub(crate) struct RunSender {
+    runs: Sender<ScriptRun>,
+    bell: Arc<Bell>,
+}
+
+/// A worker's end. All workers take from the same queue.
+#[derive(Debug, Clone)]
+pub(crate) struct RunReceiver {
+    runs: Receiver<ScriptRun>,
+    bell: Arc<Bell>,
+}
+
+/// The queue is closed, or the pool stops.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+/// Rung for each run as long as somebody listens.
+#[derive(Debug)]
+struct Bell {
+    event: OwnedFd,
+    listeners: AtomicUsize,
+}
+
+/// Somebody who listens to the bell.
+#[derive(Debug)]
+pub(crate) struct Listener<'a>(&'a Bell);
+
+/// A queue of at most `limit` runs.
+///
+/// # Errors
+/// The system has no descriptor left.
+pub(crate) fn queue(limit: usize) -> io::Result<(RunSender, RunReceiver)> {
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let bell = Arc::new(Bell { event, listeners: AtomicUsize::new(0) });
+    let (sender, receiver) = flume::bounded(limit);
+    Ok((RunSender { runs: sender, bell: Arc::clone(&bell) }, RunReceiver { runs: receiver, bell }))
+}
+
+impl RunSender {
+    /// Queues a run, or gives it back if there is no room.
+    pub(crate) fn try_send(&self, run: ScriptRun) -> Result<(), ScriptRun> {
+        match self.runs.try_send(run) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(run) | TrySendError::Disconnected(run)) => Err(run),
+        }
+    }
+}
+
+impl RunReceiver {
+    /// Waits for a run until `stop` closes.
+    pub(crate) fn recv(&self, stop: &Receiver<()>) -> Result<ScriptRun, Closed> {
+        Selector::new().recv(&self.runs, |run| run.map_err(|_| Closed)).recv(stop, |_| Err(Closed)).wait()
+    }
+
+    /// Takes a run that is there.
+    pub(crate) fn try_recv(&self) -> Option<ScriptRun> {
+        self.runs.try_recv().ok()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// From now on the bell rings for each run. What was queued before has to be looked for once.
+    pub(crate) fn listen(&self) -> Listener<'_> {
+        self.bell.listeners.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        Listener(&self.bell)
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.listeners.load(Ordering::SeqCst) > 0 {
+            // It can only be full, and then it rings already.
+            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Listener<'_> {
+    /// Readable once the bell has rung.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+
+    /// Silences the bell until the next run.
+    pub(crate) fn heard(&self) {
+        // Another listener may have been faster.
+        let _ = rustix::io::read(&self.0.event, &mut [0_u8; 8]);
+    }
+}
+
+impl Drop for Listener<'_> {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use tidegate_actors::ids::{DeviceId, LoopId};
+
+    use super::*;
+
+    fn run() -> ScriptRun {
+        let device = DeviceId::new("d").expect("an id");
+        ScriptRun { owner: LoopId(0), device, previous: None, script_state: Vec::new(), calls: Vec::new() }
+    }
+
+    fn rings(listener: &Listener<'_>) -> bool {
+        let bell = listener.bell();
+        let mut fds = [PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("polled") > 0
+    }
+
+    #[test]
+    fn the_bell_rings_for_a_run_only_while_somebody_listens() {
+        let (sender, receiver) = queue(2).expect("a queue");
+        sender.try_send(run()).expect("room");
+        let listener = receiver.listen();
+        assert!(!rings(&listener) && receiver.try_recv().is_some());
+        sender.try_send(run()).expect("room");
+        assert!(rings(&listener));
+        listener.heard();
+        assert!(!rings(&listener) && receiver.len() == 1);
+        drop(listener);
+        sender.try_send(run()).expect("room");
+        assert!(!rings(&receiver.listen()) && sender.try_send(run()).is_err(), "full");
+    }
+}

@@ -1,0 +1,214 @@
+//! One reading on its way through its handlers, and what a run's readings hand on to each other.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use boa_engine::JsValue;
+use tidegate_actors::script::ParkReason;
+
+use super::{
+    engine::{Called, Engine},
+    event_loop::CallId,
+    fault::fault,
+    host::Lazy,
+};
+use crate::{
+    frame::{Call, Fault, Outcome, Run, WireVerdict},
+    late::keeps,
+};
+
+/// Room that a result's JSON starts with, in bytes: most fit.
+const JSON_BYTES: usize = 512;
+
+/// A run's state as it goes through its readings.
+pub(super) struct Threaded {
+    previous: Option<(Rc<[u8]>, i64)>,
+    /// `ctx.state` by script: its JSON, and the value that a former call of the run left.
+    states: Vec<(u8, ScriptState)>,
+}
+
+#[derive(Clone, Default)]
+struct ScriptState {
+    json: Option<Rc<[u8]>>,
+    value: Option<JsValue>,
+}
+
+impl Threaded {
+    pub(super) fn new(run: &Run<'_>) -> Self {
+        let state = |(script, json): &(u8, &[u8])| (*script, ScriptState { json: Some(Rc::from(*json)), value: None });
+        Self {
+            previous: run.previous.map(|(json, time)| (Rc::from(json), time)),
+            states: run.states.iter().map(state).collect(),
+        }
+    }
+
+    fn get(&self, script: u8) -> ScriptState {
+        self.states.iter().find(|(of, _)| *of == script).map(|(_, state)| state.clone()).unwrap_or_default()
+    }
+
+    fn json(&self, script: u8) -> Option<Rc<[u8]>> {
+        self.get(script).json
+    }
+
+    fn set(&mut self, script: u8, state: ScriptState) {
+        match self.states.iter_mut().find(|(of, _)| *of == script) {
+            Some((_, old)) => *old = state,
+            None => self.states.push((script, state)),
+        }
+    }
+
+    /// A failed call may have changed the values, or their context is gone: read them from JSON again.
+    pub(super) fn forget_values(&mut self) {
+        for (_, state) in &mut self.states {
+            state.value = None;
+        }
+    }
+}
+
+/// What a handler said of a reading.
+pub(super) enum Next {
+    Go,
+    Drop,
+    /// It waits, and this call may go on at this moment.
+    Waits(CallId, Instant),
+}
+
+/// A reading on its way through its handlers.
+#[derive(Default)]
+pub(super) struct Chain {
+    /// The handlers that are left, the one under way among them.
+    route: u64,
+    /// The last handler's result, if any gave one.
+    kept: Option<Rc<[u8]>>,
+    states: Vec<(u8, ScriptState)>,
+    /// Time that the handler under way has run, and CPU time that it is sure to have used.
+    pub(super) took: Duration,
+    pub(super) spent: Duration,
+    /// When the handler under way first waited.
+    pub(super) since: Option<Instant>,
+}
+
+impl Chain {
+    pub(super) fn new(route: u64) -> Self {
+        Self { route, ..Self::default() }
+    }
+
+    /// The handler whose turn it is.
+    pub(super) fn script(&self) -> Option<u8> {
+        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+        (self.route != 0).then(|| self.route.trailing_zeros() as u8)
+    }
+
+    /// The next handler's turn.
+    pub(super) fn next_script(&mut self) {
+        self.route &= self.route - 1;
+        (self.took, self.spent, self.since) = (Duration::ZERO, Duration::ZERO, None);
+    }
+
+    /// Until when the handler under way may wait.
+    pub(super) fn deadline(&mut self, allowed: Duration) -> Instant {
+        *self.since.get_or_insert_with(Instant::now) + allowed
+    }
+
+    /// Every handler had its turn: the state goes on by the late rule, `ctx.state` in any case.
+    pub(super) fn finished(&mut self, call: &Call<'_>, threaded: &mut Threaded, engine: &Engine) -> Outcome {
+        let time = effective_time(call);
+        let kept = self.kept.clone();
+        if keeps(threaded.previous.as_ref().map(|(_, time)| *time), time) {
+            threaded.previous = Some((kept.clone().unwrap_or_else(|| Rc::from(call.payload)), time));
+        }
+        let verdict = kept.map_or(WireVerdict::Unchanged, |json| WireVerdict::Keep(json.to_vec()));
+        self.outcome(verdict, threaded, engine)
+    }
+
+    /// A handler dropped it.
+    pub(super) fn dropped(&mut self, script: u8, threaded: &mut Threaded, engine: &Engine) -> Outcome {
+        self.outcome(WireVerdict::Dropped(script), threaded, engine)
+    }
+
+    fn outcome(&mut self, verdict: WireVerdict, threaded: &mut Threaded, engine: &Engine) -> Outcome {
+        let mut states = Vec::new();
+        for (script, state) in self.states.drain(..) {
+            let changed = threaded.json(script) != state.json;
+            if changed && let Some(json) = &state.json {
+                states.push((script, json.to_vec()));
+            }
+            threaded.set(script, state);
+        }
+        Outcome { run: 0, verdict, states, emits: engine.host.emits.take(), commands: engine.host.commands.take() }
+    }
+}
+
+fn effective_time(call: &Call<'_>) -> i64 {
+    call.device_time.unwrap_or(call.received)
+}
+
+/// Calls one handler on the chain's reading and takes in what it returns.
+///
+/// # Errors
+/// The handler's failure.
+pub(super) fn handle(
+    engine: &mut Engine,
+    script: u8,
+    call: &Call<'_>,
+    chain: &mut Chain,
+    threaded: &Threaded,
+) -> Result<Next, Fault> {
+    let host = Rc::clone(&engine.host);
+    let ScriptState { json, value } = threaded.get(script);
+    host.script.set(script);
+    host.received.set(call.received);
+    host.now.set(call.received);
+    host.random.set(call.position.wrapping_mul(64).wrapping_add(u64::from(script)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    *host.previous.borrow_mut() =
+        Lazy { json: threaded.previous.as_ref().map(|(json, _)| Rc::clone(json)), value: None };
+    *host.state.borrow_mut() = Lazy { json, value };
+
+    let metric = engine.metric(chain.kept.as_deref().unwrap_or(call.payload), effective_time(call))?;
+    let called = engine.call(script, metric)?;
+    take_in(engine, script, called, chain)
+}
+
+/// Goes on with a handler that waits, and takes in what it returns.
+///
+/// # Errors
+/// The handler's failure.
+pub(super) fn go_on(engine: &mut Engine, id: CallId, script: u8, chain: &mut Chain) -> Result<Next, Fault> {
+    let called = engine.go_on(id)?;
+    take_in(engine, script, called, chain)
+}
+
+fn take_in(engine: &mut Engine, script: u8, called: Called, chain: &mut Chain) -> Result<Next, Fault> {
+    let result = match called {
+        Called::Done(result) => result,
+        Called::Waits(id, wake) => return Ok(Next::Waits(id, wake)),
+    };
+    let next = if result.is_undefined() {
+        Next::Go
+    } else if result.is_null() {
+        Next::Drop
+    } else {
+        let mut out = Vec::with_capacity(JSON_BYTES);
+        if !engine.json(&result, true, &mut out)? || out.first() != Some(&b'{') {
+            return Err(fault(ParkReason::BadResult, format!("it returned {}, not an object", result.type_of())));
+        }
+        chain.kept = Some(out.into());
+        Next::Go
+    };
+    // Only a state that the handler asked for can have changed.
+    let touched = engine.host.state.borrow_mut().value.take();
+    if let Some(value) = touched {
+        let mut out = Vec::with_capacity(JSON_BYTES);
+        if !engine.json(&value, false, &mut out)? || out.first() != Some(&b'{') {
+            return Err(fault(ParkReason::BadResult, "ctx.state is not an object"));
+        }
+        // A state that was never written is worth nothing until something is in it.
+        let json = engine.host.state.borrow_mut().json.take();
+        let same = json.as_deref().unwrap_or(b"{}") == out.as_slice();
+        let json = if same { json } else { Some(out.into()) };
+        chain.states.push((script, ScriptState { json, value: Some(value) }));
+    }
+    Ok(next)
+}

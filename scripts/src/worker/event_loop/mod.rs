@@ -1,0 +1,496 @@
+//! The event loop of the scripts of one context, in the order of Node.js: `process.nextTick`, promise microtasks, then turns of
+//! timers → pending → poll → check → close. (Pending and close have nothing to do: a handler has no sockets. Poll is where the
+//! worker waits for the next timer or frame, `work`.)
+//!
+//! Each call has timers and a time of its own ([`timers`]), so that what it sees does not depend on the calls beside it. Ticks and
+//! microtasks have one queue each for all, since they are run to their end before anything else. Whose a callback is was noted
+//! when it was handed over; before it runs, the host is made to show that call ([`EventLoop::enter`]).
+
+mod natives;
+#[cfg(test)]
+mod ordering_tests;
+mod saved;
+mod timers;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    pin::pin,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use boa_engine::{
+    Context, JsObject, JsResult, JsValue,
+    builtins::promise::PromiseState,
+    job::{Job, JobExecutor},
+    object::builtins::{JsArray, JsFunction, JsPromise},
+};
+use hashbrown::HashMap;
+use tidegate_actors::limits;
+
+pub(super) use self::natives::NATIVES;
+use self::{
+    saved::Saved,
+    timers::{Next, Timers},
+};
+use super::host::Host;
+
+/// The number of a call; 0: none is under way. Never used twice in a process.
+pub(super) type CallId = u64;
+
+/// The event loop of a context.
+pub(super) struct EventLoop {
+    host: Rc<Host>,
+    /// Has anything been queued since the call under way began? The one question of a call that queues nothing.
+    touched: Cell<bool>,
+    ticks: RefCell<VecDeque<(CallId, Task)>>,
+    microtasks: RefCell<VecDeque<Job>>,
+    /// The call that the host shows.
+    current: Cell<CallId>,
+    own: RefCell<Own>,
+    /// The calls that wait.
+    others: RefCell<HashMap<CallId, (Saved, Own)>>,
+    /// Emits an event of `process`, once a script has asked for that.
+    emit: RefCell<Option<JsFunction>>,
+    /// Calls that were entered since the last look.
+    entered: RefCell<Vec<CallId>>,
+}
+
+/// What the loop knows of one call.
+#[derive(Default)]
+struct Own {
+    timers: Timers<Task>,
+    /// Callbacks so far.
+    ran: usize,
+    rejections: Vec<(JsObject, JsValue)>,
+    /// Rejections that were told as unhandled.
+    told: Vec<JsObject>,
+    /// Those of them that got a handler after that.
+    handled: Vec<JsObject>,
+    /// Why the call fails whatever comes.
+    failed: Option<Failed>,
+    /// What the handler returned: a promise, or the result of a call that goes on until nothing of it is left.
+    returned: Option<JsValue>,
+    /// The moment that is the call's time 0, once it waits.
+    began: Option<Instant>,
+}
+
+/// A callback and what it is called with.
+#[derive(Clone)]
+struct Task {
+    callback: JsFunction,
+    this: JsValue,
+    args: Vec<JsValue>,
+}
+
+/// Why a call fails at once.
+#[derive(Clone)]
+pub(super) enum Failed {
+    /// A callback threw, or a rejection was not handled.
+    Threw(JsValue),
+    /// More callbacks than [`limits::SCRIPT_JOBS`].
+    RanAway,
+}
+
+/// How a call stands.
+pub(super) enum Standing {
+    Done(JsValue),
+    /// Its promise was rejected.
+    Rejected(JsValue),
+    Failed(Failed),
+    /// It goes on at this moment.
+    Waits(Instant),
+    /// It waits for what is later than its time allows ([`limits::SCRIPT_ASYNC_WALL`]).
+    TooLong,
+    /// Its promise is pending and nothing of its own is left that could settle it.
+    Stuck,
+}
+
+impl EventLoop {
+    pub(super) fn new(host: Rc<Host>) -> Self {
+        Self {
+            host,
+            touched: Cell::default(),
+            ticks: RefCell::default(),
+            microtasks: RefCell::default(),
+            current: Cell::default(),
+            own: RefCell::default(),
+            others: RefCell::default(),
+            emit: RefCell::default(),
+            entered: RefCell::default(),
+        }
+    }
+
+    /// The loop of a context.
+    fn of(context: &Context) -> Rc<Self> {
+        context.downcast_job_executor().expect("every context of a worker has this loop")
+    }
+
+    /// Begins a call, which the host shows already.
+    pub(super) fn begin(&self) {
+        if self.touched.replace(false) {
+            self.own.take();
+        }
+        self.current.set(self.host.next_call());
+    }
+
+    /// Did the call under way queue nothing at all?
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.touched.get()
+    }
+
+    /// The call under way is over: what it left is dropped.
+    pub(super) fn end(&self) {
+        self.current.set(0);
+        if self.touched.replace(false) {
+            self.own.take();
+        }
+    }
+
+    /// Did calls that are over leave jobs behind?
+    pub(super) fn has_left(&self) -> bool {
+        !self.microtasks.borrow().is_empty() || !self.ticks.borrow().is_empty()
+    }
+
+    /// Takes what calls that are over left behind out of the queues, so that it is not counted against the next.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn sweep(&self, context: &mut Context) -> JsResult<()> {
+        if self.others.borrow().is_empty() {
+            self.ticks.take();
+            self.microtasks.take();
+        } else {
+            self.drain(context)?;
+            self.leave();
+        }
+        Ok(())
+    }
+
+    /// Do calls wait?
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.others.borrow().is_empty()
+    }
+
+    /// The handler of the call under way has returned: runs what it queued, and says how the call stands.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn returned(&self, value: JsValue, allowed: Duration, context: &mut Context) -> JsResult<Standing> {
+        let call = self.current.get();
+        self.touched.set(true);
+        self.own.borrow_mut().returned = Some(value);
+        self.drain(context)?;
+        self.enter(call);
+        Ok(self.standing(allowed))
+    }
+
+    /// The number of the call under way, which is put aside.
+    pub(super) fn put_aside(&self) -> CallId {
+        let call = self.current.get();
+        self.leave();
+        call
+    }
+
+    /// Goes on with a call that waits: its turn, if its time has come.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn go_on(&self, call: CallId, allowed: Duration, context: &mut Context) -> JsResult<Standing> {
+        self.enter(call);
+        self.touched.set(true);
+        let is_due = matches!(self.standing(allowed), Standing::Waits(at) if at <= Instant::now());
+        if is_due {
+            self.turn(call, context)?;
+            self.enter(call);
+        }
+        Ok(self.standing(allowed))
+    }
+
+    /// The context is about to go: its scripts are told, one by one (the host shows whose turn it is). What `beforeExit` begins is
+    /// done first.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn exit(&self, allowed: Duration, context: &mut Context) -> JsResult<()> {
+        self.begin();
+        loop {
+            self.emit(&[natives::text("beforeExit"), 0.into()], context)?;
+            if !self.work_off(allowed, context)? {
+                break;
+            }
+        }
+        self.emit(&[natives::text("exit"), 0.into()], context)?;
+        self.end();
+        Ok(())
+    }
+
+    /// Runs what the call under way has queued, and its turns until nothing keeps it going. `true`: there were any.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn work_off(&self, allowed: Duration, context: &mut Context) -> JsResult<bool> {
+        let call = self.current.get();
+        let mut any = false;
+        self.drain(context)?;
+        self.enter(call);
+        while let Standing::Waits(at) = self.standing(allowed) {
+            any = true;
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            self.turn(call, context)?;
+            self.enter(call);
+        }
+        Ok(any)
+    }
+
+    /// What is to settle before the call under way is done.
+    pub(super) fn await_settled(&self, promise: JsObject) {
+        self.touched.set(true);
+        self.own.borrow_mut().returned = Some(promise.into());
+    }
+
+    /// What nobody caught in the call under way.
+    pub(super) fn failure(&self) -> Option<Failed> {
+        self.own.borrow().failed.clone()
+    }
+
+    /// The calls other than the one under way that callbacks ran for: how they stand may have changed.
+    pub(super) fn take_entered(&self) -> Vec<CallId> {
+        self.entered.take()
+    }
+
+    fn standing(&self, allowed: Duration) -> Standing {
+        let own = &mut *self.own.borrow_mut();
+        if let Some(failed) = own.failed.clone() {
+            return Standing::Failed(failed);
+        }
+        let next = own.timers.next();
+        let returned = own.returned.clone().unwrap_or_default();
+        match promise(&returned).map(|promise| promise.state()) {
+            Some(PromiseState::Fulfilled(value)) => return Standing::Done(value),
+            Some(PromiseState::Rejected(reason)) => return Standing::Rejected(reason),
+            Some(PromiseState::Pending) if next == Next::Never => return Standing::Stuck,
+            None if !own.timers.hold() => return Standing::Done(returned),
+            Some(PromiseState::Pending) | None => {}
+        }
+        let now = Instant::now();
+        let began = *own.began.get_or_insert(now);
+        match next {
+            Next::At(due) if Duration::from_millis(due) > allowed => Standing::TooLong,
+            Next::At(due) => Standing::Waits(began + Duration::from_millis(due)),
+            Next::Now | Next::Never => Standing::Waits(now),
+        }
+    }
+
+    /// One turn of a call's loop.
+    fn turn(&self, call: CallId, context: &mut Context) -> JsResult<()> {
+        {
+            let own = &mut *self.own.borrow_mut();
+            own.timers.begin_turn();
+            let time = own.timers.now();
+            // A callback that comes late moves what follows: each wait lasts as long as it says.
+            let now = Instant::now();
+            own.began = now.checked_sub(Duration::from_millis(time)).max(own.began);
+            self.host.now.set(self.host.received.get().saturating_add_unsigned(time));
+        }
+        // Timers.
+        while self.enter(call) {
+            let Some((id, every, holds, task)) = self.own.borrow_mut().timers.due() else { break };
+            self.run(&task, context)?;
+            self.drain(context)?;
+            if self.enter(call) {
+                self.own.borrow_mut().timers.fired(id, every, holds, task);
+            }
+        }
+        // Check.
+        let last = self.own.borrow().timers.last_immediate();
+        while self.enter(call) {
+            let Some(task) = self.own.borrow_mut().timers.next_immediate(last) else { break };
+            self.run(&task, context)?;
+            self.drain(context)?;
+        }
+        Ok(())
+    }
+
+    /// Runs ticks and microtasks until none is left, then tells of rejections that nobody handles.
+    fn drain(&self, context: &mut Context) -> JsResult<()> {
+        loop {
+            while let Some((call, task)) = self.next_tick() {
+                if self.enter(call) {
+                    self.run(&task, context)?;
+                }
+            }
+            while let Some(job) = self.next_microtask() {
+                self.count();
+                self.run_job(job, context)?;
+            }
+            if !self.ticks.borrow().is_empty() {
+                continue;
+            }
+            if !self.tell_rejection(context)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_tick(&self) -> Option<(CallId, Task)> {
+        self.ticks.borrow_mut().pop_front()
+    }
+
+    fn next_microtask(&self) -> Option<Job> {
+        self.microtasks.borrow_mut().pop_front()
+    }
+
+    fn run_job(&self, job: Job, context: &mut Context) -> JsResult<()> {
+        match job {
+            Job::PromiseJob(job) => job.call(context).map(drop),
+            Job::GenericJob(job) => job.call(context).map(drop),
+            Job::AsyncJob(job) => {
+                // Only the module loader makes these, and it is ready at once.
+                let context = RefCell::new(&mut *context);
+                let future = pin!(job.call(&context));
+                match future.poll(&mut std::task::Context::from_waker(Waker::noop())) {
+                    Poll::Ready(result) => result.map(drop),
+                    Poll::Pending => Ok(()),
+                }
+            }
+            // Timers go another way, and there are no finalizers.
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a callback of the call under way.
+    fn run(&self, task: &Task, context: &mut Context) -> JsResult<()> {
+        self.count();
+        if self.own.borrow().failed.is_some() {
+            return Ok(());
+        }
+        let Task { callback, this, args } = task;
+        let values = JsArray::from_iter(args.iter().cloned(), context);
+        let arguments = [callback.clone().into(), this.clone(), values.into()];
+        self.host.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
+        let thrown = self.host.thrown.borrow_mut().take();
+        thrown.map_or(Ok(()), |thrown| self.uncaught(thrown, "uncaughtException", context))
+    }
+
+    fn count(&self) {
+        if self.current.get() == 0 {
+            return;
+        }
+        let own = &mut *self.own.borrow_mut();
+        own.ran += 1;
+        if own.ran > limits::SCRIPT_JOBS {
+            own.failed.get_or_insert(Failed::RanAway);
+        }
+    }
+
+    /// Nobody caught this: it is for the script's `process.on('uncaughtException')`, or it fails the call.
+    fn uncaught(&self, thrown: JsValue, origin: &str, context: &mut Context) -> JsResult<()> {
+        let event = natives::text("uncaughtException");
+        if !self.emit(&[event, thrown.clone(), natives::text(origin)], context)? {
+            self.own.borrow_mut().failed.get_or_insert(Failed::Threw(thrown));
+        }
+        Ok(())
+    }
+
+    /// Emits an event of `process` to the listeners of the script under way. `false`: it has none.
+    fn emit(&self, event: &[JsValue], context: &mut Context) -> JsResult<bool> {
+        let emit = self.emit.borrow().clone();
+        // Without it no script has asked for `process`, and so none listens.
+        let Some(emit) = emit else { return Ok(false) };
+        let heard = emit.call(&JsValue::undefined(), event, context)?;
+        // What a listener throws is not told to the listeners again.
+        if let Some(thrown) = self.host.thrown.borrow_mut().take() {
+            self.own.borrow_mut().failed.get_or_insert(Failed::Threw(thrown));
+        }
+        Ok(heard.to_boolean())
+    }
+
+    /// Tells of a rejection that nobody handles, or that somebody handles after all. `false`: there is none.
+    fn tell_rejection(&self, context: &mut Context) -> JsResult<bool> {
+        let handled = self.own.borrow_mut().handled.pop();
+        if let Some(promise) = handled {
+            self.emit(&[natives::text("rejectionHandled"), promise.into()], context)?;
+            return Ok(true);
+        }
+        let (promise, reason) = {
+            let own = &mut *self.own.borrow_mut();
+            let returned = own.returned.as_ref().and_then(JsValue::as_object);
+            own.rejections.retain(|(promise, _)| !returned.as_ref().is_some_and(|own| JsObject::equals(promise, own)));
+            if own.rejections.is_empty() || own.failed.is_some() {
+                return Ok(false);
+            }
+            let (promise, reason) = own.rejections.remove(0);
+            own.told.push(promise.clone());
+            (promise, reason)
+        };
+        let event = [natives::text("unhandledRejection"), reason.clone(), promise.into()];
+        if !self.emit(&event, context)? {
+            self.uncaught(reason, "unhandledRejection", context)?;
+        }
+        Ok(true)
+    }
+
+    /// A promise of the call under way was rejected, and nobody handles it yet.
+    pub(super) fn rejected(&self, promise: JsObject, reason: JsValue) {
+        self.touched.set(true);
+        self.own.borrow_mut().rejections.push((promise, reason));
+    }
+
+    /// A rejected promise has got a handler after all.
+    pub(super) fn handled(&self, promise: &JsObject) {
+        let own = &mut *self.own.borrow_mut();
+        own.rejections.retain(|(of, _)| !JsObject::equals(of, promise));
+        let Some(at) = own.told.iter().position(|of| JsObject::equals(of, promise)) else { return };
+        own.told.swap_remove(at);
+        own.handled.push(promise.clone());
+    }
+
+    /// The call under way.
+    pub(super) fn current(&self) -> CallId {
+        self.current.get()
+    }
+
+    /// Makes the host show this call. `false`: it is over.
+    pub(super) fn enter(&self, call: CallId) -> bool {
+        if self.current.get() == call {
+            return call != 0 && self.own.borrow().failed.is_none();
+        }
+        let Some((saved, own)) = self.others.borrow_mut().remove(&call) else { return false };
+        self.leave();
+        saved.put(&self.host);
+        let failed = own.failed.is_some();
+        self.own.replace(own);
+        self.current.set(call);
+        self.touched.set(true);
+        self.entered.borrow_mut().push(call);
+        !failed
+    }
+
+    /// Puts the call under way aside.
+    fn leave(&self) {
+        let call = self.current.replace(0);
+        if call != 0 {
+            self.touched.set(false);
+            self.others.borrow_mut().insert(call, (Saved::take(&self.host), self.own.take()));
+        }
+    }
+}
+
+impl JobExecutor for EventLoop {
+    fn enqueue_job(self: Rc<Self>, job: Job, _: &mut Context) {
+        self.touched.set(true);
+        self.microtasks.borrow_mut().push_back(job);
+    }
+
+    /// What the engine and the loading of modules call: runs what is queued, without waiting for timers.
+    fn run_jobs(self: Rc<Self>, context: &mut Context) -> JsResult<()> {
+        self.drain(context)
+    }
+}
+
+fn promise(value: &JsValue) -> Option<JsPromise> {
+    value.as_object().and_then(|object| JsPromise::from_object(object).ok())
+}
