@@ -332,3 +332,24 @@ fn a_callback_sees_its_own_call_even_if_another_call_settled_its_promise() {
     }
     assert!(begun.elapsed() < Duration::from_secs(4), "it is looked at at once: {:?}", begun.elapsed());
 }
+
+#[test]
+fn a_worker_whose_readings_wait_sleeps() {
+    let mut rig = Rig::new(&[("a.js", &handler("await pause(5); await pause(5); await pause(1000); return {};"))]);
+    let runs = (0..50).map(|number| rig.run(&format!("d{number}"), &["{}"])).collect();
+    rig.wait("the worker is up", |pool| pool.workers()[0].pid != 0);
+    let pid = rig.pool.workers()[0].pid;
+    let spent = || -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the worker's threads");
+        let nanos = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).expect("its time");
+            text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("a number")
+        };
+        tasks.flatten().map(nanos).sum()
+    };
+    rig.submit(runs);
+    let before = spent();
+    assert!(rig.outcomes(50).iter().all(|outcome| kept(outcome) == json!({})));
+    let spent = Duration::from_nanos(spent() - before);
+    assert!(spent < Duration::from_millis(400), "{spent:?} of processor time for a second of waiting");
+}
