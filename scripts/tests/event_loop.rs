@@ -265,3 +265,91 @@ fn the_top_of_a_file_may_wait() {
     rig.submit(vec![run_of(vec![call])]);
     assert_eq!(kept(&rig.outcome())["ready"], 7);
 }
+
+#[test]
+fn what_a_failed_call_leaves_is_not_counted_against_the_next() {
+    let script = format!(
+        "{PAUSE}async function good(m) {{ if (m.wait) await pause(m.wait); for (let i = 0; i < 2000; i++) await null; return {{ ok: 1 }}; }}
+         export function onMetric(m) {{ if (!m.bad) return good(m); for (let i = 0; i < 9000; i++) queueMicrotask(() => {{}}); return nothing; }}"
+    );
+    let mut rig = Rig::with(&[("a.js", &script)], |config| config.limits.breaker_failures = u32::MAX);
+    let runs = vec![
+        rig.run("waits", &[r#"{"wait":300}"#]),
+        rig.run("bad-1", &[r#"{"bad":1}"#]),
+        rig.run("good", &["{}"]),
+        rig.run("bad-2", &[r#"{"bad":1}"#]),
+    ];
+    rig.submit(runs);
+    for outcome in rig.outcomes(4) {
+        if outcome.device.as_str().starts_with("bad") {
+            let (reason, message) = parked(&outcome);
+            assert!(reason == ParkReason::Threw && message.contains("nothing"), "{message}");
+        } else {
+            assert_eq!(kept(&outcome), json!({"ok": 1}), "{}", outcome.device.as_str());
+        }
+    }
+}
+
+#[test]
+fn who_waits_in_a_context_that_is_lost_begins_anew_and_comes_to_the_same() {
+    let script = handler(
+        "if (m.bad) { const f = () => f(); f(); }\n const first = Math.random(); ctx.state.n = (ctx.state.n ?? 0) + 1; await pause(300); return { first, n: ctx.state.n, now: Date.now() - ctx.now };",
+    );
+    let outcome = |bad: usize| {
+        let mut rig = Rig::with(&[("a.js", &script)], |config| config.limits.breaker_failures = u32::MAX);
+        let mut runs = vec![rig.run("waits", &["{}", "{}"])];
+        runs.extend((0..bad).map(|number| rig.run(&format!("bad-{number}"), &[r#"{"bad":1}"#])));
+        rig.submit(runs);
+        let (waits, bad): (Vec<_>, Vec<_>) =
+            rig.outcomes(2 + bad).into_iter().partition(|outcome| outcome.device.as_str() == "waits");
+        assert!(bad.iter().all(|outcome| parked(outcome).1.contains("recursive")), "{bad:?}");
+        assert_eq!(rig.pool.workers()[0].restarts, 0);
+        waits.iter().map(kept).collect::<Vec<_>>()
+    };
+    let alone = outcome(0);
+    assert_eq!((&alone[1]["n"], &alone[1]["now"]), (&json!(2), &json!(300)));
+    // So many errors of the engine that its context is dropped under the one that waits.
+    assert_eq!(outcome(20), alone);
+}
+
+#[test]
+fn a_callback_sees_its_own_call_even_if_another_call_settled_its_promise() {
+    let script = "let open; const gate = new Promise((resolve) => (open = resolve));
+        export async function onMetric(m, ctx) {
+          ctx.state.of = ctx.deviceId;
+          if (m.opens) { open(); await null; }
+          else { setTimeout(() => {}, 5000); await gate; ctx.emit('through', {}); }
+          return { of: ctx.deviceId, state: ctx.state.of };
+        }";
+    let mut rig = Rig::new(&[("a.js", script)]);
+    let begun = Instant::now();
+    let runs = vec![rig.run("waits", &["{}"]), rig.run("opens", &[r#"{"opens":1}"#])];
+    rig.submit(runs);
+    for outcome in rig.outcomes(2) {
+        let device = outcome.device.as_str();
+        assert_eq!(kept(&outcome), json!({"of": device, "state": device}));
+        assert_eq!(outcome.emits.len(), usize::from(device == "waits"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "it is looked at at once: {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_worker_whose_readings_wait_sleeps() {
+    let mut rig = Rig::new(&[("a.js", &handler("await pause(5); await pause(5); await pause(1000); return {};"))]);
+    let runs = (0..50).map(|number| rig.run(&format!("d{number}"), &["{}"])).collect();
+    rig.wait("the worker is up", |pool| pool.workers()[0].pid != 0);
+    let pid = rig.pool.workers()[0].pid;
+    let spent = || -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the worker's threads");
+        let nanos = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).expect("its time");
+            text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("a number")
+        };
+        tasks.flatten().map(nanos).sum()
+    };
+    rig.submit(runs);
+    let before = spent();
+    assert!(rig.outcomes(50).iter().all(|outcome| kept(outcome) == json!({})));
+    let spent = Duration::from_nanos(spent() - before);
+    assert!(spent < Duration::from_millis(400), "{spent:?} of processor time for a second of waiting");
+}

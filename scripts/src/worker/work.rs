@@ -262,13 +262,12 @@ impl Work {
 
     /// Goes on with every reading whose time has come, and with those whose context was lost, from their beginning.
     fn go_on_due(&mut self) -> io::Result<()> {
+        self.look_at_entered();
         for id in self.flights.due(Instant::now()) {
             if let Some(flight) = self.flights.take(id) {
                 self.go_on(id, flight)?;
             }
-            for other in self.engine.take_entered() {
-                self.flights.look_at(other);
-            }
+            self.look_at_entered();
             if self.unsound {
                 return Ok(());
             }
@@ -281,6 +280,13 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// Another call may have settled what a call waits for.
+    fn look_at_entered(&mut self) {
+        for id in self.engine.take_entered() {
+            self.flights.look_at(id);
+        }
     }
 
     fn go_on(&mut self, id: CallId, mut flight: Flight) -> io::Result<()> {

@@ -183,7 +183,7 @@ impl EventLoop {
         self.touched.set(true);
         self.own.borrow_mut().returned = Some(value);
         self.drain(context)?;
-        self.enter(call);
+        self.enter_again(call);
         Ok(self.standing(allowed))
     }
 
@@ -204,8 +204,8 @@ impl EventLoop {
         let is_due = matches!(self.standing(allowed), Standing::Waits(at) if at <= Instant::now());
         if is_due {
             self.turn(call, context)?;
-            self.enter(call);
         }
+        self.enter_again(call);
         Ok(self.standing(allowed))
     }
 
@@ -467,6 +467,12 @@ impl EventLoop {
         self.touched.set(true);
         self.entered.borrow_mut().push(call);
         !failed
+    }
+
+    /// Enters the call that is worked on: only others have to be looked at for that.
+    fn enter_again(&self, call: CallId) {
+        self.enter(call);
+        self.entered.borrow_mut().retain(|entered| *entered != call);
     }
 
     /// Puts the call under way aside.
