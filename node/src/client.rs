@@ -1,8 +1,8 @@
 //! The commands' way to a running node: a small, blocking HTTP/1.1 client. One connection is kept and used again; a stream
 //! has a connection of its own.
 //!
-//! It owns the connection, the timeouts and the words for what went wrong; it knows no route and retries nothing that
-//! the node may have seen.
+//! It owns the connection, the timeouts and the words for what went wrong; it knows no route. What the node may have seen is
+//! sent again only if that is safe (RFC 9110, section 9.2.1) and its kept connection turned out to be closed.
 
 use std::{io, sync::OnceLock, time::Duration};
 
@@ -388,7 +388,7 @@ impl Drop for Connection {
 }
 
 /// Sends a request over the connection that was kept, or over a new one. A kept one may have been closed by the node
-/// meanwhile; what never left is sent again.
+/// meanwhile; what never left is sent again, and so is a safe request that has had no answer (RFC 9110, section 9.2.2).
 async fn send(
     place: &Place,
     kept: Option<Connection>,
@@ -397,10 +397,11 @@ async fn send(
     if let Some(mut connection) = kept
         && connection.sender.ready().await.is_ok()
     {
+        let again = request.method().is_safe().then(|| request.clone());
         match connection.sender.try_send_request(request).await {
             Ok(response) => return Ok((response, connection)),
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => request = unsent,
+            Err(mut error) => match error.take_message().or(again) {
+                Some(unanswered) => request = unanswered,
                 None => return Err(place.broken(error.error())),
             },
         }
@@ -463,6 +464,20 @@ mod tests {
         }
         let requests = server.join().unwrap();
         assert!(requests[2].starts_with("GET /three HTTP/1.1\r\nhost: 127.0.0.1:"), "{requests:?}");
+    }
+
+    #[test]
+    fn what_the_node_took_and_did_not_answer_is_sent_again_only_if_that_is_safe() {
+        // An empty answer: the request is read, and the connection closed.
+        let (url, server) = server(vec![vec![OK, ""], vec![OK, ""]]);
+        let mut client = NodeClient::new(&url).unwrap();
+        client.get("/one").unwrap();
+        client.get("/two").unwrap();
+        let refused = client.post("/three", "text/plain", Bytes::from_static(b"x"));
+        assert!(matches!(refused, Err(ClientError::Broken { .. })), "{refused:?}");
+        let requests = server.join().unwrap();
+        let lines: Vec<_> = requests.iter().filter_map(|request| request.lines().next()).collect();
+        assert_eq!(lines, ["GET /one HTTP/1.1", "GET /two HTTP/1.1", "GET /two HTTP/1.1", "POST /three HTTP/1.1"]);
     }
 
     #[test]
