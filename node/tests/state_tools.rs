@@ -566,3 +566,15 @@ fn kept_pairs_survive_a_kill_a_backup_and_a_restore_and_are_shown() {
     ok(&at, &["export", "--data-dir", from, "--format", "binary", "-o", again.to_str().expect("UTF-8")]);
     assert_eq!(pairs(&again), expected);
 }
+
+#[test]
+fn an_export_that_is_through_makes_room_for_the_next() {
+    let house = House::new();
+    let node = house.start();
+    node.post("/metrics?ack=committed", r#"{"deviceId":"d1","a":1}"#);
+    // The end of the body says that it is through.
+    for number in 0..500 {
+        let answer = node.get("/state/export");
+        assert_eq!(answer.status, 200, "export {number}: {}", answer.text());
+    }
+}

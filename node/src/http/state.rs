@@ -118,8 +118,11 @@ async fn begin_export(query: &[(String, String)]) -> Result<HttpResponse, Proble
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "export-failed", "No export", detail).retry_after(5)
     };
     let work = move || {
+        // The body ends when its last sender goes: not before the next export may begin.
+        let last = job.pieces.clone();
         job.run(begun);
         drop(turn);
+        drop(last);
     };
     let started = std::thread::Builder::new().name("export".to_owned()).spawn(work);
     started.map_err(|error| failed(format!("there is no thread for it: {error}")))?;
