@@ -63,8 +63,9 @@ pub const YIELD_AFTER: usize = 64;
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest wait for company of a commit that nobody waits for.
 pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(10);
-/// How long the journal waits for the other loops' batches of the same tick, when nobody waits for the commit.
-pub const COMMIT_COMPANY: Duration = Duration::from_millis(1);
+/// How long the journal waits for company: for the other loops' batches of the same tick when nobody waits for the commit, and from
+/// one commit to the next when they come in fast.
+pub const COMMIT_COMPANY: Duration = Duration::from_millis(2);
 /// Time between two checkpoints of the latest states.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest body of a journal record, in bytes: what a decoder may allocate.
@@ -152,6 +153,9 @@ pub const MQTT_QUEUE_BYTES: usize = 1024 * 1024;
 /// Names of messages with QoS 2 that are over which a stored session remembers; the oldest one goes. At least as many as can be
 /// under way from one publisher: what it sends again after a crash is known by them.
 pub const MQTT_REMEMBERED: usize = 1_024;
+/// Time for which they are remembered while the node runs; those that a crash left stay until others push them out. A publisher
+/// whose exchange is not over after so long cannot reach the node.
+pub const MQTT_REMEMBERED_FOR: Duration = Duration::from_secs(10);
 /// Topic aliases of one client; a higher one: closed with 0x94.
 pub const MQTT_TOPIC_ALIASES: u16 = 32;
 /// Bytes of the topics that one client's aliases stand for; more: closed with 0x97.

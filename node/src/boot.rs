@@ -398,6 +398,7 @@ impl EdgeLoop {
                 mqtt::session::sweep(&edge);
                 auth::revoke::sweep(&edge);
                 mqtt::sessions::sweep(&edge);
+                mqtt::remembered::sweep(&edge);
                 if edge.handle.id() == LoopId(0) {
                     mqtt::retaining::sweep(&edge);
                     mqtt::sys_feed::tick(&edge);

@@ -191,6 +191,27 @@ fn exchanges_with_the_client_as_sender_are_remembered() {
 }
 
 #[test]
+fn names_of_messages_that_are_over_are_forgotten() {
+    let house = House::new();
+    let node = house.start();
+    let mut listener = Raw::connect_with(node.mqtt, &stored(V5, "listener"));
+    listener.send(&subscribe(V5, 1, "names", 2));
+    listener.expect(0x90);
+    let mut publisher = Raw::connect_with(node.mqtt, &stored(V5, "publisher"));
+    for number in 1..=20 {
+        send(&mut publisher, "names", 2, number, "x");
+        let id = listener.next().expect("a message").message(V5).id;
+        listener.send(&ack(PUBREC, id));
+        assert_eq!(listener.expect(PUBREL).ack(PUBREL), (id, 0));
+        listener.send(&ack(PUBCOMP, id));
+    }
+    // Two sessions, and a name for each message.
+    eventually("the names are kept", || (node.metric("tidegate_kept_pairs") >= 22.0).then_some(()));
+    eventually("the names are forgotten", || (node.metric("tidegate_kept_pairs") <= 2.0).then_some(()));
+    assert!(resumed(&node, V5, "listener").next_within(Duration::from_millis(200)).is_none());
+}
+
+#[test]
 fn sessions_end_over_a_crash_as_well() {
     let house = House::new();
     let mut node = house.start();

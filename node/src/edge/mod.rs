@@ -50,6 +50,7 @@ use crate::{
         outgoing::QueueLimit,
         packet::{Connect, Version},
         receipt::{self, Receipts},
+        remembered::Remembered,
         replay::Replays,
         retained::Retained,
         retaining::Notes,
@@ -296,6 +297,8 @@ pub(crate) struct EdgeLoop {
     pub(crate) announcements: Announcements,
     /// Sessions that are to be kept at the end of the turn.
     pub(crate) changed: Changed,
+    /// Sessions that know names of messages that are over.
+    pub(crate) remembered: Remembered,
     /// MQTT clients that have not connected yet.
     pub(crate) lobby: Rc<Lobby>,
     /// Log lines about those that were turned away, and about handshakes.
@@ -341,6 +344,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
         buffer: Cell::new(vec![0; READ_BUFFER]),
         announcements: Announcements::default(),
         changed: Changed::default(),
+        remembered: Remembered::default(),
         doors: RefCell::default(),
         accepting: RefCell::default(),
     });

@@ -13,6 +13,7 @@ use super::{
     outgoing::{Parcel, Phase},
     packet::{Ack, QoS},
     reason::ReasonCode,
+    remembered,
     router::{Again, Message, Options},
     session::Session,
     shared::Room,
@@ -256,24 +257,10 @@ impl Session {
             commands::acknowledged(&crate::edge::here(), command);
         }
         if self.is_stored() && command.is_none() {
-            self.is_over(edge, seq, origin);
+            remembered::is_over(edge, self, seq, origin);
         }
         if !is_empty {
             self.pump(edge, link);
-        }
-    }
-
-    /// A stored session forgets a message. What has a name (it was published with QoS 2) may come again after a crash, if its
-    /// publisher's exchange is not over: the name stays for a while.
-    fn is_over(&self, edge: &EdgeLoop, seq: u64, origin: u64) {
-        if origin == 0 {
-            keeping::forget_message(edge, self, seq, true);
-            return;
-        }
-        keeping::done(edge, self, seq, origin);
-        let forgotten = self.outgoing.borrow_mut().get_or_insert_default().remember(seq, origin);
-        if let Some(seq) = forgotten {
-            keeping::forget_done(edge, self, seq);
         }
     }
 

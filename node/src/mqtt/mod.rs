@@ -8,7 +8,7 @@
 //!
 //! A session's way out: `delivery`, with `outgoing` (what is under way and what waits) and `aliases`. The exchanges of QoS 2 with
 //! the client as sender are in `incoming`, PUBLISHes that wait for the disk first in `deferred`. What of a session is durable is in `keeping` (after SUBSCRIBEs: `changed`), its form in `stored`, its way back at boot in `restore`; `receipt` tells a publisher
-//! when every stored session has its message. `wills` makes a message of a will, `drops` counts what subscribers did not get.
+//! when every stored session has its message, `remembered` says for how long a session knows what it was done with. `wills` makes a message of a will, `drops` counts what subscribers did not get.
 //!
 //! Who gets a message: `route` (its way) by `router` (who has subscribed), with `filters` (the index), `shared` (which member of a group) and `announcements` (what loops tell
 //! each other). `retaining` keeps what has the retain flag in `retained` (`retained_entry`: one message) and on disk; `replay` sends it
@@ -48,6 +48,7 @@ pub(crate) mod publish;
 pub(crate) mod readings;
 pub(crate) mod reason;
 pub(crate) mod receipt;
+pub(crate) mod remembered;
 pub(crate) mod replay;
 pub(crate) mod restore;
 pub(crate) mod retained;

@@ -68,9 +68,18 @@ pub(crate) struct Outgoing {
     current: usize,
     waiting: VecDeque<(u64, Parcel)>,
     waiting_bytes: usize,
-    /// Number and name of messages that are over and may come again after a crash: their publisher's exchange can end after
-    /// the client's. Oldest first, at most [`limits::MQTT_REMEMBERED`].
-    done: VecDeque<(u64, u64)>,
+    /// Messages that are over and may come again after a crash: their publisher's exchange can end after the client's. Oldest
+    /// first, at most [`limits::MQTT_REMEMBERED`].
+    done: VecDeque<Done>,
+}
+
+/// What is left of a message that is over.
+#[derive(Debug)]
+struct Done {
+    seq: u64,
+    origin: u64,
+    /// When it was over, by the node's uptime; `None`: before this start.
+    at: Option<u64>,
 }
 
 /// How much may wait in one session.
@@ -206,14 +215,37 @@ impl Outgoing {
         let mut waiting = self.waiting.iter().map(|(_, parcel)| parcel.message.origin);
         waiting.any(|of| of == origin)
             || self.inflight.iter().any(|sent| sent.origin == origin)
-            || self.done.iter().any(|(_, of)| *of == origin)
+            || self.done.iter().any(|done| done.origin == origin)
     }
 
-    /// Remembers the name of a message that is over. Returns the number of the one that is forgotten for it.
-    pub(crate) fn remember(&mut self, seq: u64, origin: u64) -> Option<u64> {
+    /// Remembers the name of a message that is over, since `at` (by the node's uptime; `None`: since before this start).
+    /// Returns the number of the one that is forgotten for it.
+    pub(crate) fn remember(&mut self, seq: u64, origin: u64, at: Option<u64>) -> Option<u64> {
+        self.next_seq = self.next_seq.max(seq);
         let forgotten = if self.done.len() >= limits::MQTT_REMEMBERED { self.done.pop_front() } else { None };
-        self.done.push_back((seq, origin));
-        forgotten.map(|(seq, _)| seq)
+        self.done.push_back(Done { seq, origin, at });
+        forgotten.map(|done| done.seq)
+    }
+
+    /// Forgets the names of the messages that were over before `moment`. Returns their numbers.
+    pub(crate) fn forget_done_before(&mut self, moment: u64) -> Vec<u64> {
+        let mut forgotten = Vec::new();
+        self.done.retain(|done| {
+            let is_old = done.at.is_some_and(|at| at < moment);
+            if is_old {
+                forgotten.push(done.seq);
+            }
+            !is_old
+        });
+        if self.done.is_empty() {
+            self.done = VecDeque::new();
+        }
+        forgotten
+    }
+
+    /// Is there a name that time will make forgotten?
+    pub(crate) fn will_forget(&self) -> bool {
+        self.done.iter().any(|done| done.at.is_some())
     }
 
     /// The session is over. Returns how many messages are lost, and those that another member of their shared subscription may
@@ -232,14 +264,8 @@ impl Outgoing {
 
     /// The numbers of all messages.
     pub(crate) fn seqs(&self) -> impl Iterator<Item = u64> {
-        let done = self.done.iter().map(|(seq, _)| *seq);
+        let done = self.done.iter().map(|done| done.seq);
         done.chain(self.inflight.iter().map(|sent| sent.seq)).chain(self.waiting.iter().map(|(seq, _)| *seq))
-    }
-
-    /// Puts the name of a message back that is over. Returns the number of the one that is forgotten for it.
-    pub(crate) fn restore_done(&mut self, seq: u64, origin: u64) -> Option<u64> {
-        self.next_seq = self.next_seq.max(seq);
-        self.remember(seq, origin)
     }
 
     /// Puts a message back that was stored, or how far it has come, which may follow the message itself; by rising numbers.
@@ -349,13 +375,27 @@ mod tests {
         let mut outgoing = Outgoing::default();
         let most = limits::MQTT_REMEMBERED as u64;
         for seq in 1..=most {
-            assert_eq!(outgoing.restore_done(seq, 1_000 + seq), None);
+            assert_eq!(outgoing.remember(seq, 1_000 + seq, None), None);
         }
         assert_eq!(outgoing.next_seq(), most + 1);
         assert!(outgoing.has_origin(1_001) && !outgoing.has_origin(1));
-        assert_eq!(outgoing.remember(most + 1, 7), Some(1), "the oldest one goes");
+        assert_eq!(outgoing.remember(most + 1, 7, None), Some(1), "the oldest one goes");
         assert!(outgoing.has_origin(7) && !outgoing.has_origin(1_001));
         assert_eq!((outgoing.seqs().min(), outgoing.seqs().count() as u64, outgoing.len()), (Some(2), most, 0));
+    }
+
+    #[test]
+    fn names_are_forgotten_in_time_but_for_those_from_before_the_start() {
+        let mut outgoing = Outgoing::default();
+        outgoing.remember(1, 10, None);
+        assert!(!outgoing.will_forget());
+        outgoing.remember(2, 20, Some(5));
+        outgoing.remember(3, 30, Some(9));
+        assert!(outgoing.forget_done_before(5).is_empty() && outgoing.will_forget());
+        assert_eq!(outgoing.forget_done_before(9), [2]);
+        assert!(!outgoing.has_origin(20) && outgoing.has_origin(30));
+        assert_eq!(outgoing.forget_done_before(u64::MAX), [3]);
+        assert!(outgoing.has_origin(10) && !outgoing.will_forget());
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn take_one(edge: &Rc<EdgeLoop>, key: &Bytes, value: &[u8], changes: &mut Vec<Ch
         match stored::decode_stage(value)? {
             Stage::UnderWay(progress) => restore_message(&session, seq, Some(progress), None),
             Stage::Done { origin } => {
-                let forgotten = session.outgoing.borrow_mut().get_or_insert_default().restore_done(seq, origin);
+                let forgotten = session.outgoing.borrow_mut().get_or_insert_default().remember(seq, origin, None);
                 if let Some(seq) = forgotten {
                     keeping::forget_done(edge, &session, seq);
                 }
