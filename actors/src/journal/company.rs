@@ -1,7 +1,7 @@
 //! How long an urgent commit waits for company: the one decision of group commit, without a clock and without a disk.
 //!
 //! A commit costs the same for one record as for a hundred, and so do the wake-ups around it. When batches come in fast
-//! anyway, a commit that begins [`GAP`] after the one before takes all of them with it. Nobody is to wait for nothing:
+//! anyway, a commit that begins a gap after the one before takes all of them with it. Nobody is to wait for nothing:
 //!
 //! - few batches, no wait: a sender that waits for each answer before it sends the next keeps the disk's own latency;
 //! - a wait that brought less than was to be expected shows that the senders themselves wait for their answers. Then it is not tried
@@ -9,8 +9,6 @@
 
 use std::time::{Duration, Instant};
 
-/// Time from one commit's beginning to the next one's, if the next one waits.
-pub(super) const GAP: Duration = Duration::from_micros(500);
 /// Batches that must be expected within a gap for a wait to pay.
 const WORTH: f64 = 3.0;
 /// Commits without a wait after one that was in vain, at first and at most.
@@ -21,6 +19,7 @@ const WEIGHT: f64 = 0.1;
 /// What the last commits say about the next one.
 #[derive(Debug)]
 pub(super) struct Company {
+    /// Time from one commit's beginning to the next one's, if the next one waits.
     gap: Duration,
     /// When the last commit began.
     last: Option<Instant>,
@@ -32,9 +31,9 @@ pub(super) struct Company {
 }
 
 impl Company {
-    /// `gap` is what may be waited at most.
+    /// A commit begins at most `gap` after the one before because of a wait.
     pub(super) fn new(gap: Duration) -> Self {
-        Self { gap: gap.min(GAP), last: None, expected: 0.0, skip: 0, patience: PATIENCE.0 }
+        Self { gap, last: None, expected: 0.0, skip: 0, patience: PATIENCE.0 }
     }
 
     /// How long an urgent commit that could begin now waits.
@@ -74,13 +73,14 @@ mod tests {
     use super::*;
 
     const DISK: Duration = Duration::from_micros(100);
+    const GAP: Duration = Duration::from_micros(500);
 
     /// Runs commits for a second of simulated time. `arrived(from, to, waiting)` says how many batches come between two moments, in
     /// microseconds, while a commit waits or else. Returns the commits, and the longest wait.
     fn run(mut arrived: impl FnMut(u64, u64, bool) -> usize) -> (usize, Duration) {
         let start = Instant::now();
         let at = |us| start + Duration::from_micros(us);
-        let mut company = Company::new(Duration::from_millis(1));
+        let mut company = Company::new(GAP);
         let (mut now, mut taken, mut commits, mut longest) = (0, 0, 0, Duration::ZERO);
         while now < 1_000_000 {
             let mut batches = arrived(taken, now, false);

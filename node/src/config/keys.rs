@@ -334,7 +334,7 @@ section! {
             "A new segment file is begun.";
         /// Longest wait for company of a commit that nobody waits for.
         "commit_max_delay_ms" commit_max_delay: Duration = limits::COMMIT_MAX_DELAY, Rule::Millis(0, 1_000),
-            "What has gathered is written and synced. 0: at once.";
+            "What has gathered is written and synced. 0: at once. A commit that somebody waits for is held back for at most 2 ms of it, and only while more than about 1,500 batches a second come in.";
         /// Time between two checkpoints of the latest states.
         "checkpoint_interval_ms" checkpoint_interval: Duration = limits::CHECKPOINT_INTERVAL, Rule::Millis(100, 600_000),
             "The changed states are stored; a longer interval writes less and recovers more slowly.";
