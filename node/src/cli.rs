@@ -89,6 +89,15 @@ Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
 
+const SCRIPTS_EXAMPLES: &str = "\
+Examples:
+  tidegate script list                       state, calls, times, and the reading that a handler failed on last
+  tidegate script rearm 10-enrich.js         close its breaker
+  tidegate script disable 20-alarm.js        readings go on without it, also after a restart
+  tidegate script reload                     read the handlers again (as SIGHUP does); exit 1 if the old ones go on
+  tidegate script reload --no-canary         ... without trying them on some devices first
+  tidegate script rollback                   back to the handlers that ran before these";
+
 const PARKED_EXAMPLES: &str = "\
 Examples:
   tidegate parked list
@@ -139,7 +148,7 @@ pub(crate) enum Command {
     /// Kill a node under load again and again, and check that nothing it has acknowledged is lost
     #[command(after_help = PROVE_EXAMPLES)]
     ProveDurability(ProveArgs),
-    /// Work on handlers without a node
+    /// Check handlers; list, switch, re-arm, reload and roll back those of a running node
     #[command(subcommand)]
     Script(ScriptCommand),
     /// Run handlers for a node; started by the node itself
@@ -177,6 +186,68 @@ pub(crate) enum ScriptCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show how the handlers of a node fare
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    List {
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Switch a handler on
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Enable {
+        /// Its file name, as `list` shows it
+        name: String,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Switch a handler off: readings go on without it
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Disable {
+        /// Its file name, as `list` shows it
+        name: String,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Close a handler's breaker
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Rearm {
+        /// Its file name, as `list` shows it
+        name: String,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Read the handlers' directory again, try the new handlers, and switch to them if nothing speaks against it
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Reload {
+        /// Switch without trying them on some devices first
+        #[arg(long)]
+        no_canary: bool,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Go back to the handlers that ran before these
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Rollback {
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+}
+
+/// Which node a command asks, and how it answers.
+#[derive(Debug, Args)]
+pub(crate) struct OfNode {
+    /// Address of the node
+    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+    pub(crate) node: String,
+    /// Answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The commands for the journal.
