@@ -12,6 +12,7 @@ use crate::{
     client::DEFAULT_NODE,
     config::Flags,
     doctor::DoctorArgs,
+    script_replay::Since,
     state::StateCommand,
 };
 
@@ -88,6 +89,14 @@ const SCRIPT_EXAMPLES: &str = "\
 Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  tidegate script replay --device pump-7 --since 2h --with new/10-enrich.js
+  tidegate script replay --with ./handlers-next --limit 100
+  tidegate script replay --with handlers/10-enrich.js --json | jq .states    the same handlers: are the states the node's?
+
+It changes nothing. Both sets of handlers begin with the states that the node had then. Exit code 1 if anything differs.";
 
 const SCRIPTS_EXAMPLES: &str = "\
 Examples:
@@ -182,6 +191,31 @@ pub(crate) enum ScriptCommand {
     Check {
         /// A handler (*.js), or a directory of them
         path: PathBuf,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run readings of the journal through changed handlers, and show what differs
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay {
+        /// Only readings of this device
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// Where to begin: a position, an age (2h) or a time (2026-11-27T10:00:00Z) [default: the journal's beginning]
+        #[arg(long, value_name = "WHEN", value_parser = Since::parse, default_value = "0", hide_default_value = true)]
+        since: Since,
+        /// The changed handler, in the place of the one of its name; or a directory of handlers, in the place of all
+        #[arg(long, value_name = "PATH")]
+        with: PathBuf,
+        /// The unchanged handlers
+        #[arg(long, value_name = "DIR", default_value = "./handlers")]
+        handlers: PathBuf,
+        /// Directory for the data, of which the journal is read; a node may run
+        #[arg(long, value_name = "DIR", default_value = "./tidegate-data")]
+        data_dir: PathBuf,
+        /// Differences to show
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
         /// Answer as JSON
         #[arg(long)]
         json: bool,

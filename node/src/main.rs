@@ -27,6 +27,7 @@ mod parked;
 mod prove;
 mod script;
 mod script_admin;
+mod script_replay;
 mod shadow;
 mod state;
 mod swarm;
@@ -42,6 +43,7 @@ use cli::{Cli, Command, ScriptCommand, ServeArgs};
 use config::Config;
 use exit::{Exit, Failure};
 use script_admin::Action;
+use script_replay::Replay;
 
 fn main() -> ExitCode {
     let Cli { command, token } = Cli::parse();
@@ -75,6 +77,10 @@ fn run(command: Command) -> Result<Exit, Failure> {
 fn script(command: ScriptCommand) -> Result<Exit, Failure> {
     let (of, action) = match command {
         ScriptCommand::Check { path, json } => return Ok(script::check(&path, json)?),
+        ScriptCommand::Replay { device, since, with, handlers, data_dir, limit, json } => {
+            let replay = Replay { device, since, with, handlers, data_dir, limit, json };
+            return Ok(script_replay::run(&replay)?);
+        }
         ScriptCommand::List { of } => (of, Action::List),
         ScriptCommand::Enable { name, of } => (of, Action::Enable(name)),
         ScriptCommand::Disable { name, of } => (of, Action::Disable(name)),

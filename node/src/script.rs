@@ -28,6 +28,16 @@ pub(crate) fn check(path: &Path, json: bool) -> anyhow::Result<Exit> {
     Ok(if broken { Exit::Runtime } else { Exit::Ok })
 }
 
+/// Every handler of a directory that does not load, in words; `None`: all do.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn broken(dir: &Path) -> anyhow::Result<Option<String>> {
+    let reports = tidegate_scripts::check(dir, &tidegate_scripts::WorkerCommand::default())?;
+    let broken: String = reports.iter().filter(|report| report.error.is_some()).map(describe).collect();
+    Ok(Some(broken).filter(|broken| !broken.is_empty()))
+}
+
 fn describe(report: &ScriptReport) -> String {
     let Some(error) = &report.error else { return format!("{}: ok\n", report.name) };
     let place = match (error.line, error.column) {
