@@ -44,7 +44,7 @@ Examples:
   tidegate demo --devices 1000 --interval-ms 250
   tidegate demo --http-bind 127.0.0.1:9000 --mqtt-bind 127.0.0.1:9001
 
-Its data and its handler are in ./tidegate-demo; edit the handler and start again.";
+Its data and its handler are in ./tidegate-demo; edit the handler, then: tidegate script reload.";
 
 const SWARM_EXAMPLES: &str = "\
 Examples:

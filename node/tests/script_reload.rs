@@ -367,6 +367,11 @@ fn handlers_come_and_go_as_a_whole() {
     assert_eq!(version(&node, "d1"), 1);
     let load = Load::start(&node, "d", 2_000);
     eventually("readings", || Some(()).filter(|()| load.sent.load(Ordering::Relaxed) > 500));
+    // A directory that is away is not one without handlers.
+    fs::rename(house.path("handlers"), house.path("away")).expect("renamed");
+    reload(&node).problem(422, "scripts-unreadable");
+    fs::rename(house.path("away"), house.path("handlers")).expect("renamed");
+    assert_eq!(reload(&node).json()["result"], "unchanged");
     fs::remove_file(house.path("handlers/10-count.js")).expect("it was there");
     switched(&reload(&node));
     let sent = load.end();

@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use tidegate_actors::{
-    ids::LoopId,
     limits,
     script::{
         OpenPolicy, OutcomeSink, ParkReason, Route, ScriptCommand, ScriptError, ScriptInput, ScriptOutcome, ScriptRun,
@@ -23,6 +22,7 @@ use crate::{
     breaker::{Admission, Finding},
     frame::{self, Fault, Outcome, WireVerdict},
     late::keeps,
+    outbox::Outbox,
     scripts::{Script, Scripts},
 };
 
@@ -427,23 +427,4 @@ fn one_line(error: &ScriptError) -> Box<str> {
         (None, _) => format!("{message} ({file})"),
     }
     .into()
-}
-
-/// Outcomes that wait to be delivered, by loop.
-#[derive(Default)]
-struct Outbox(Vec<(LoopId, Vec<ScriptOutcome>)>);
-
-impl Outbox {
-    fn push(&mut self, owner: LoopId, outcome: ScriptOutcome) {
-        match self.0.iter_mut().find(|(of, _)| *of == owner) {
-            Some((_, outcomes)) => outcomes.push(outcome),
-            None => self.0.push((owner, vec![outcome])),
-        }
-    }
-
-    fn deliver(&mut self, sink: &dyn OutcomeSink) {
-        for (owner, outcomes) in self.0.drain(..) {
-            sink.deliver(owner, outcomes);
-        }
-    }
 }

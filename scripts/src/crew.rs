@@ -2,7 +2,6 @@
 //! no more runs, finishes those that it has, and ends.
 
 use std::{
-    collections::VecDeque,
     io,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -13,6 +12,7 @@ use flume::{Receiver, Sender};
 use crate::{
     process::Process,
     queue::RunReceiver,
+    restarts::Restarts,
     set::Set,
     supervisor::{Shared, Supervisor, WorkerGauge},
 };
@@ -61,7 +61,7 @@ impl Crew {
                 leave: left.clone(),
                 has_started: process.is_some(),
                 process,
-                restarts: VecDeque::new(),
+                restarts: Restarts::default(),
             };
             let work = move || supervisor.run();
             crew.threads.push(thread::Builder::new().name(format!("scripts-{number}")).spawn(work)?);

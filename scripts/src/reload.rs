@@ -2,7 +2,7 @@
 //! switch. At each step but the last, the old set goes on as if nothing had happened.
 
 use std::{
-    io,
+    fs, io,
     sync::{Arc, MutexGuard, TryLockError},
     time::Duration,
 };
@@ -73,9 +73,14 @@ impl WorkerPool {
     /// [`ReloadError`]: what ran goes on.
     pub fn reload(&self, try_first: bool) -> Result<Reloaded, ReloadError> {
         let _turn = self.turn()?;
+        let current = self.current();
+        // One that is not there (a mount that is missing) would be read as one without handlers.
+        let gone = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.handlers_dir.display()));
+        if !current.sources.handlers.is_empty() {
+            fs::metadata(&self.handlers_dir).map_err(|error| LoadError::Read(gone(error)))?;
+        }
         let sources = SourceSet::read(&self.handlers_dir).map_err(LoadError::Read)?;
         let name = digest(&sources);
-        let current = self.current();
         if name == current.digest && !current.skip.contains(&true) {
             return Ok(Reloaded::Unchanged { generation: current.generation });
         }

@@ -6,7 +6,6 @@
 //! closes (at once), or the leave channel does (when the runs that it has are done).
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -23,6 +22,7 @@ use crate::{
     frame::FromWorker,
     process::{Death, Failure, Process, broken},
     queue::{Listener, RunReceiver},
+    restarts::Restarts,
     set::Set,
     tap::Tap,
 };
@@ -31,13 +31,6 @@ use crate::{
 const DEADLINE_GRACE: Duration = Duration::from_millis(50);
 /// A reading whose worker was killed from outside is tried this often before it is parked.
 const OUTSIDE_KILLS: u32 = 3;
-/// Restarts within [`WINDOW`] that come at once; each further one waits twice as long as the one before.
-const PROMPT_RESTARTS: usize = 6;
-/// Restarts within [`WINDOW`]; then the worker stays down until the window has moved on.
-const MOST_RESTARTS: usize = 30;
-const WINDOW: Duration = Duration::from_secs(60);
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// How long a frame under way may go on once the pool stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -82,7 +75,7 @@ pub(crate) struct Supervisor {
     pub(crate) process: Option<Process>,
     /// It has had a worker: the next one is a restart.
     pub(crate) has_started: bool,
-    pub(crate) restarts: VecDeque<Instant>,
+    pub(crate) restarts: Restarts,
 }
 
 /// Nothing is to be started any more: the pool stops, or there is nothing left to be done for this set.
@@ -286,20 +279,11 @@ impl Supervisor {
 
     /// A few restarts come at once; then they come ever more slowly, and no more than so many a window.
     fn wait_to_restart(&mut self) -> Result<(), Stopped> {
-        let now = Instant::now();
-        while self.restarts.front().is_some_and(|restart| now.duration_since(*restart) > WINDOW) {
-            self.restarts.pop_front();
-        }
-        let delay = if self.restarts.len() >= MOST_RESTARTS {
-            self.restarts.front().map_or(WINDOW, |oldest| (*oldest + WINDOW).saturating_duration_since(now))
-        } else {
-            restart_delay(self.restarts.len())
-        };
-        match self.stop.recv_timeout(delay) {
+        match self.stop.recv_timeout(self.restarts.delay(Instant::now())) {
             Err(RecvTimeoutError::Timeout) | Ok(()) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
         }
-        self.restarts.push_back(Instant::now());
+        self.restarts.note(Instant::now());
         Ok(())
     }
 
@@ -400,22 +384,5 @@ pub(crate) fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> 
             (ParkReason::Memory, format!("it needed more memory than {heap} MB (limit script_heap_bytes)"))
         }
         Failure::Broken(_) | Failure::Stopped => (ParkReason::Crashed, death.message.clone()),
-    }
-}
-
-fn restart_delay(restarts: usize) -> Duration {
-    let Some(slow) = restarts.checked_sub(PROMPT_RESTARTS) else { return Duration::ZERO };
-    FIRST_DELAY.saturating_mul(1 << slow.min(16)).min(LONGEST_DELAY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restarts_slow_down() {
-        let delays: Vec<_> =
-            [0, 5, 6, 7, 8, 100].map(restart_delay).into_iter().map(|delay| delay.as_millis()).collect();
-        assert_eq!(delays, [0, 0, 100, 200, 400, 5_000]);
     }
 }
