@@ -142,7 +142,8 @@ impl WorkerPool {
     /// There are no threads; nothing has changed.
     pub(crate) fn switch(&self, set: Arc<Set>, first: Option<Process>) -> io::Result<()> {
         // There are never more than two crews: what one of them waits for is bounded.
-        if let Some(former) = lock(&self.crews).former.take() {
+        let former = lock(&self.crews).former.take();
+        if let Some(former) = former {
             former.join();
         }
         let gauges = self.gauges();
