@@ -96,7 +96,8 @@ enum Waiting {
 /// Which handlers want the device's readings, as of one generation of the engine.
 #[derive(Debug, Default)]
 struct CachedRoutes {
-    generation: Option<u64>,
+    /// 0, which no engine has: they were never asked for.
+    generation: u64,
     by_channel: [Route; Channel::ALL.len()],
 }
 
@@ -143,12 +144,15 @@ impl DeviceActor {
     /// Takes a reading in, or refuses it by the name of a limit.
     fn admit(&mut self, submission: Submission, turn: &mut Turn) -> Option<Admitted> {
         let Submission { reading, level, ack } = submission;
+        let route = self.route(reading.channel, turn);
         let refusal = if turn.memory == Memory::Shedding {
             Some(RejectReason::Memory)
         } else if self.in_flight as usize >= limits::DEVICE_IN_FLIGHT_REFUSED {
             Some(RejectReason::DeviceInFlight)
         } else if turn.is_over_limit() {
             Some(RejectReason::Overloaded)
+        } else if !route.is_empty() && turn.scripts.refuses(route, self.routes.generation) {
+            Some(RejectReason::HandlerOpen)
         } else {
             None
         };
@@ -161,8 +165,7 @@ impl DeviceActor {
         self.in_flight += 1;
         turn.ledger.received += 1;
         turn.ledger.in_flight += 1;
-        let routed = !self.route(reading.channel, turn).is_empty();
-        Some(Admitted { key: self.key, reading, routed, level, ack })
+        Some(Admitted { key: self.key, reading, routed: !route.is_empty(), level, ack })
     }
 
     /// Sends a committed reading to the handlers that want it; folds it at once if none does and nothing is before it.
@@ -227,14 +230,14 @@ impl DeviceActor {
                 }
             }
         }
-        let calls = running
-            .iter()
-            .map(|c| ScriptCall {
-                position: c.position,
-                route: self.route(c.reading.channel, turn),
-                reading: c.reading.clone(),
-            })
-            .collect();
+        self.refresh_routes(turn);
+        let routes = &self.routes.by_channel;
+        let call = |c: &Committed| ScriptCall {
+            position: c.position,
+            route: routes[c.reading.channel as usize],
+            reading: c.reading.clone(),
+        };
+        let calls = running.iter().map(call).collect();
         let state = self.state();
         let made = state.filter(|state| state.version > 0);
         turn.run(ScriptRun {
@@ -242,6 +245,7 @@ impl DeviceActor {
             device: self.device.clone(),
             previous: made.map(|s| (s.state.clone(), s.device_time.unwrap_or(s.received))),
             script_state: state.map(|s| s.script_state.clone()).unwrap_or_default(),
+            generation: self.routes.generation,
             calls,
         });
         if let Some(lane) = &mut self.lane {
@@ -405,12 +409,18 @@ impl DeviceActor {
     }
 
     fn route(&mut self, channel: Channel, turn: &Turn) -> Route {
-        let generation = turn.scripts.generation();
-        if self.routes.generation != Some(generation) {
-            self.routes.generation = Some(generation);
-            self.routes.by_channel = Channel::ALL.map(|channel| turn.scripts.route(&self.device, channel));
-        }
+        self.refresh_routes(turn);
         self.routes.by_channel[channel as usize]
+    }
+
+    fn refresh_routes(&mut self, turn: &Turn) {
+        let mut generation = turn.scripts.generation();
+        // Asked again until all are of one generation: it may change between two of them.
+        while self.routes.generation != generation {
+            self.routes.generation = generation;
+            self.routes.by_channel = Channel::ALL.map(|channel| turn.scripts.route(&self.device, channel));
+            generation = turn.scripts.generation();
+        }
     }
 
     fn route_of(&mut self, reading: &Committed, turn: &Turn) -> Route {

@@ -116,6 +116,14 @@ pub const SCRIPT_HEAP_BYTES: u64 = 128 * 1024 * 1024;
 pub const SCRIPT_BREAKER_FAILURES: u32 = 3;
 /// Time for which a script's breaker stays open before it lets one reading through.
 pub const SCRIPT_BREAKER_OPEN: Duration = Duration::from_secs(60);
+/// Restarts of workers in [`SCRIPT_RESTART_WINDOW`] that one script may cause; then its breaker opens.
+pub const SCRIPT_MAX_RESTARTS: u32 = 5;
+/// The time in which restarts are counted.
+pub const SCRIPT_RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// Sets of handlers that loaded and ran, kept with their sources for `tidegate script rollback`.
+pub const SCRIPT_SETS_KEPT: usize = 5;
+/// Runs that wait for a canary; full: it leaves some out.
+pub const SCRIPT_CANARY_QUEUE: usize = 256;
 /// Runs that wait for the script workers; full: the loop keeps its runs and, at `LOOP_IN_FLIGHT`, stops reading.
 pub const SCRIPT_QUEUE: usize = 256;
 /// Readings that go to a worker in one batch.

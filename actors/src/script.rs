@@ -39,6 +39,8 @@ pub struct ScriptRun {
     pub previous: Option<(Bytes, Millis)>,
     /// `ctx.state` by script name, as JSON.
     pub script_state: Vec<(Box<str>, Bytes)>,
+    /// The generation that the routes are of. An engine that has moved on since finds them anew.
+    pub generation: u64,
     /// The readings, each with its journal position and its route (never empty).
     pub calls: Vec<ScriptCall>,
 }
@@ -167,8 +169,14 @@ pub trait ScriptEngine: Send + Sync + 'static {
     /// The handlers that want this device's readings on this channel. Stable for one [`ScriptEngine::generation`].
     fn route(&self, device: &DeviceId, channel: Channel) -> Route;
 
-    /// Grows whenever routes may have changed.
+    /// Changes whenever routes may have changed; the same number means the same routes.
     fn generation(&self) -> u64;
+
+    /// Are readings with this route of this generation to be refused at the door: does one of its handlers take none for now, and
+    /// want none kept for it?
+    fn refuses(&self, _route: Route, _generation: u64) -> bool {
+        false
+    }
 
     /// Hands runs to the workers. Never blocks.
     ///
@@ -206,6 +214,41 @@ pub struct ScriptHealth {
     pub p99_us: f64,
     /// The last failure.
     pub last_error: Option<ScriptError>,
+    /// The reading that it failed on.
+    pub last_input: Option<ScriptInput>,
+    /// The set of handlers that it is of: grows with every reload.
+    pub generation: u64,
+    /// Not switched off by an operator.
+    pub enabled: bool,
+    /// What becomes of its readings while its breaker is open.
+    pub policy: OpenPolicy,
+    /// Time in its calls lately, as a part of one core.
+    pub cpu_share: f64,
+}
+
+/// The reading that a script failed on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScriptInput {
+    /// Its device.
+    pub device_id: Box<str>,
+    /// Its place in the journal.
+    pub position: Position,
+    /// Its payload, cut off where it is long.
+    pub payload: Box<str>,
+}
+
+/// What becomes of the readings of a script whose breaker is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenPolicy {
+    /// They go on without it.
+    Pass,
+    /// They are parked.
+    #[default]
+    Park,
+    /// They are refused at the door; those that were in already are parked.
+    Reject,
 }
 
 /// The breaker of a script.

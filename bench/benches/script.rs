@@ -93,7 +93,8 @@ impl<'a> Fleet<'a> {
         };
         let calls: Vec<_> = (0..READINGS).map(call).collect();
         let Device { previous, script_state } = self.devices[number].clone();
-        let run = ScriptRun { owner: LoopId(0), device, previous, script_state, calls };
+        let run =
+            ScriptRun { owner: LoopId(0), device, previous, script_state, generation: self.pool.generation(), calls };
         assert!(self.pool.try_submit(vec![run]).is_ok(), "the queue is empty");
         let mut missing = READINGS;
         while missing > 0 {

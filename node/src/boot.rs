@@ -29,10 +29,10 @@ use tidegate_actors::{
     loop_sink::LoopSink,
     recovery::{self, Recovered, RecoveryError, Unfinished},
     runtime::{Runtime, RuntimeHandle, Services},
-    script::{NoScripts, ScriptEngine},
+    script::ScriptEngine,
     store::{SledConfig, StateStore, StoreError},
 };
-use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
+use tidegate_scripts::{CanaryConfig, LoadError, PoolConfig, ScriptLimits, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -52,7 +52,7 @@ use crate::{
         retaining::Notes,
         sys_feed::Feed,
     },
-    output, shadow,
+    output, script, shadow,
     transport::{
         admission::{Admission, Bounds},
         certificates::{self, BadFile, Certificates, Files},
@@ -176,7 +176,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let services = Arc::new(Services {
         clock: Arc::new(SystemClock),
         journal,
-        scripts,
+        scripts: Arc::clone(&scripts) as Arc<dyn ScriptEngine>,
         store,
         checkpointer,
         pool: Arc::new(BlockingPool::new(config.runtime.blocking_threads, config.runtime.blocking_jobs)?),
@@ -193,6 +193,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         settings: settings(config),
         counters: Counters::default(),
         auth: Arc::clone(&auth),
+        scripts,
         admission: Admission::new(bounds(config, fds)),
         mqtt_tls,
         http_tls,
@@ -234,6 +235,7 @@ async fn live(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
+    let hangup_of_scripts = signal(SignalKind::hangup())?;
     let addresses = doors.addresses;
     // Readings from before the stop come first: they are in the loops' inboxes before the loops turn.
     shared.runtime.resume(unfinished);
@@ -244,6 +246,7 @@ async fn live(
     let open = shared.runtime.on_every_loop(|_| edge::here().accept()).await;
     open.map_err(|_| ServeError::Unclean("a loop did not start"))?;
     shared.bridges.start()?;
+    script::reload_on(hangup_of_scripts, Arc::clone(&shared.scripts));
     actix_rt::spawn(vitals::sample(Arc::clone(&shared)));
     actix_rt::spawn(auth::revoke::watch(Arc::clone(&shared)));
 
@@ -439,13 +442,12 @@ fn recover(config: &Config) -> Result<Recovered, ServeError> {
     Ok(recovered)
 }
 
-fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<dyn ScriptEngine>, ServeError> {
+fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<WorkerPool>, ServeError> {
     if config.scripts.dir.exists() && !config.scripts.dir.is_dir() {
         return Err(ServeError::HandlersNoDir(config.scripts.dir.clone()));
     }
     if !config.scripts.dir.is_dir() {
         tracing::info!(dir = %config.scripts.dir.display(), "no handlers: readings are kept as they come");
-        return Ok(Arc::new(NoScripts));
     }
     let limits = ScriptLimits {
         call_wall: config.scripts.call_wall,
@@ -453,11 +455,20 @@ fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<dyn ScriptEngin
         heap_bytes: config.scripts.heap_bytes,
         breaker_failures: config.scripts.breaker_failures,
         breaker_open: config.scripts.breaker_open,
+        breaker_policy: config.scripts.breaker_policy,
+        max_restarts: config.scripts.max_restarts,
         ..ScriptLimits::default()
     };
     // The workers run in a directory of their own, so a relative path would not be found.
     let dir: PathBuf = std::path::absolute(&config.scripts.dir)?;
-    let pool = PoolConfig { workers: config.scripts.workers, limits, ..PoolConfig::new(dir) };
+    let canary = CanaryConfig {
+        share: config.scripts.canary_share,
+        readings: config.scripts.canary_readings,
+        time: config.scripts.canary_time,
+        cost_factor: config.scripts.canary_cost_factor,
+    };
+    let kept_dir = Some(std::path::absolute(config.data.dir.join("scripts"))?);
+    let pool = PoolConfig { workers: config.scripts.workers, limits, kept_dir, canary, ..PoolConfig::new(dir) };
     Ok(WorkerPool::start(pool, Arc::new(sink.clone()))?)
 }
 

@@ -12,6 +12,7 @@ use crate::{
     client::DEFAULT_NODE,
     config::Flags,
     doctor::DoctorArgs,
+    script_replay::Since,
     state::StateCommand,
 };
 
@@ -43,7 +44,7 @@ Examples:
   tidegate demo --devices 1000 --interval-ms 250
   tidegate demo --http-bind 127.0.0.1:9000 --mqtt-bind 127.0.0.1:9001
 
-Its data and its handler are in ./tidegate-demo; edit the handler and start again.";
+Its data and its handler are in ./tidegate-demo; edit the handler, then: tidegate script reload.";
 
 const SWARM_EXAMPLES: &str = "\
 Examples:
@@ -88,6 +89,23 @@ const SCRIPT_EXAMPLES: &str = "\
 Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  tidegate script replay --device pump-7 --since 2h --with new/10-enrich.js
+  tidegate script replay --with ./handlers-next --limit 100
+  tidegate script replay --with handlers/10-enrich.js --json | jq .states    the same handlers: are the states the node's?
+
+It changes nothing. Both sets of handlers begin with the states that the node had then. Exit code 1 if anything differs.";
+
+const SCRIPTS_EXAMPLES: &str = "\
+Examples:
+  tidegate script list                       state, calls, times, and the reading that a handler failed on last
+  tidegate script rearm 10-enrich.js         close its breaker
+  tidegate script disable 20-alarm.js        readings go on without it, also after a restart
+  tidegate script reload                     read the handlers again (as SIGHUP does); exit 1 if the old ones go on
+  tidegate script reload --no-canary         ... without trying them on some devices first
+  tidegate script rollback                   back to the handlers that ran before these";
 
 const PARKED_EXAMPLES: &str = "\
 Examples:
@@ -139,7 +157,7 @@ pub(crate) enum Command {
     /// Kill a node under load again and again, and check that nothing it has acknowledged is lost
     #[command(after_help = PROVE_EXAMPLES)]
     ProveDurability(ProveArgs),
-    /// Work on handlers without a node
+    /// Check handlers; list, switch, re-arm, reload and roll back those of a running node
     #[command(subcommand)]
     Script(ScriptCommand),
     /// Run handlers for a node; started by the node itself
@@ -177,6 +195,93 @@ pub(crate) enum ScriptCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Run readings of the journal through changed handlers, and show what differs
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay {
+        /// Only readings of this device
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// Where to begin: a position, an age (2h) or a time (2026-11-27T10:00:00Z) [default: the journal's beginning]
+        #[arg(long, value_name = "WHEN", value_parser = Since::parse, default_value = "0", hide_default_value = true)]
+        since: Since,
+        /// The changed handler, in the place of the one of its name; or a directory of handlers, in the place of all
+        #[arg(long, value_name = "PATH")]
+        with: PathBuf,
+        /// The unchanged handlers
+        #[arg(long, value_name = "DIR", default_value = "./handlers")]
+        handlers: PathBuf,
+        /// Directory for the data, of which the journal is read; a node may run
+        #[arg(long, value_name = "DIR", default_value = "./tidegate-data")]
+        data_dir: PathBuf,
+        /// Differences to show
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the handlers of a node fare
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    List {
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Switch a handler on
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Enable {
+        /// Its file name, as `list` shows it
+        name: String,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Switch a handler off: readings go on without it
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Disable {
+        /// Its file name, as `list` shows it
+        name: String,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Close a handler's breaker
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Rearm {
+        /// Its file name, as `list` shows it
+        name: String,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Read the handlers' directory again, try the new handlers, and switch to them if nothing speaks against it
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Reload {
+        /// Switch without trying them on some devices first
+        #[arg(long)]
+        no_canary: bool,
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Go back to the handlers that ran before these
+    #[command(after_help = SCRIPTS_EXAMPLES)]
+    Rollback {
+        /// Of which node.
+        #[command(flatten)]
+        of: OfNode,
+    },
+}
+
+/// Which node a command asks, and how it answers.
+#[derive(Debug, Args)]
+pub(crate) struct OfNode {
+    /// Address of the node
+    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+    pub(crate) node: String,
+    /// Answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The commands for the journal.

@@ -26,6 +26,8 @@ mod output;
 mod parked;
 mod prove;
 mod script;
+mod script_admin;
+mod script_replay;
 mod shadow;
 mod state;
 mod swarm;
@@ -40,6 +42,8 @@ use clap::Parser;
 use cli::{Cli, Command, ScriptCommand, ServeArgs};
 use config::Config;
 use exit::{Exit, Failure};
+use script_admin::Action;
+use script_replay::Replay;
 
 fn main() -> ExitCode {
     let Cli { command, token } = Cli::parse();
@@ -56,7 +60,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(start(&args.serve)?, &args)?,
         Command::Swarm(args) => return Ok(swarm::run(args)?),
         Command::ProveDurability(args) => return Ok(prove::run(&args)?),
-        Command::Script(ScriptCommand::Check { path, json }) => return Ok(script::check(&path, json)?),
+        Command::Script(command) => return script(command),
         Command::State(command) => return Ok(state::run(&command)?),
         Command::Journal(command) => return Ok(journal_command::run(&command)?),
         // Answered in `main`: a worker has an exit code of its own.
@@ -68,6 +72,23 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Doctor(args) => return doctor::run(&args),
     }
     Ok(Exit::Ok)
+}
+
+fn script(command: ScriptCommand) -> Result<Exit, Failure> {
+    let (of, action) = match command {
+        ScriptCommand::Check { path, json } => return Ok(script::check(&path, json)?),
+        ScriptCommand::Replay { device, since, with, handlers, data_dir, limit, json } => {
+            let replay = Replay { device, since, with, handlers, data_dir, limit, json };
+            return Ok(script_replay::run(&replay)?);
+        }
+        ScriptCommand::List { of } => (of, Action::List),
+        ScriptCommand::Enable { name, of } => (of, Action::Enable(name)),
+        ScriptCommand::Disable { name, of } => (of, Action::Disable(name)),
+        ScriptCommand::Rearm { name, of } => (of, Action::Rearm(name)),
+        ScriptCommand::Reload { no_canary, of } => (of, Action::Reload { canary: !no_canary }),
+        ScriptCommand::Rollback { of } => (of, Action::Rollback),
+    };
+    Ok(script_admin::run(&of.node, &action, of.json)?)
 }
 
 /// The configuration of a command that runs a node; logging is on from here.

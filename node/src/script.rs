@@ -1,8 +1,9 @@
-//! Operators' scripts, as the command line sees them.
+//! Operators' scripts, as the command line and signals see them.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
-use tidegate_scripts::ScriptReport;
+use tidegate_scripts::{ReloadError, Reloaded, ScriptReport, WorkerPool};
+use tokio::signal::unix::Signal;
 
 use crate::{exit::Exit, output};
 
@@ -27,6 +28,16 @@ pub(crate) fn check(path: &Path, json: bool) -> anyhow::Result<Exit> {
     Ok(if broken { Exit::Runtime } else { Exit::Ok })
 }
 
+/// Every handler of a directory that does not load, in words; `None`: all do.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn broken(dir: &Path) -> anyhow::Result<Option<String>> {
+    let reports = tidegate_scripts::check(dir, &tidegate_scripts::WorkerCommand::default())?;
+    let broken: String = reports.iter().filter(|report| report.error.is_some()).map(describe).collect();
+    Ok(Some(broken).filter(|broken| !broken.is_empty()))
+}
+
 fn describe(report: &ScriptReport) -> String {
     let Some(error) = &report.error else { return format!("{}: ok\n", report.name) };
     let place = match (error.line, error.column) {
@@ -36,6 +47,32 @@ fn describe(report: &ScriptReport) -> String {
     };
     let excerpt = report.excerpt.as_deref().map(|excerpt| format!("{}\n", excerpt.trim_end())).unwrap_or_default();
     format!("{place}: {}\n{excerpt}", error.message)
+}
+
+/// Reloads the handlers at each SIGHUP, until the node ends. What comes of it is told in the log.
+pub(crate) fn reload_on(mut hangup: Signal, pool: Arc<WorkerPool>) {
+    actix_rt::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let pool = Arc::clone(&pool);
+            let reload = move || match pool.reload(true) {
+                Ok(Reloaded::Unchanged { generation }) => {
+                    tracing::info!(generation, "SIGHUP: the handlers are unchanged")
+                }
+                // The pool has told it.
+                Ok(Reloaded::Switched { .. }) | Err(ReloadError::RolledBack(_)) => {}
+                Err(ReloadError::Broken(reports)) => {
+                    for report in &reports {
+                        tracing::error!(script = &*report.name, "script is broken: {}", describe(report).trim_end());
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "SIGHUP: the handlers are not reloaded"),
+            };
+            // It blocks for as long as the new handlers are tried.
+            if let Err(error) = std::thread::Builder::new().name("script-admin".to_owned()).spawn(reload) {
+                tracing::error!(%error, "SIGHUP: there is no thread to reload the handlers");
+            }
+        }
+    });
 }
 
 /// Runs as a worker of a node, until the node closes the line.

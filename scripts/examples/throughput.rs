@@ -133,6 +133,7 @@ fn one_run(pool: &WorkerPool, first: usize, readings: usize) -> ScriptRun {
         device: device.clone(),
         previous,
         script_state: vec![("10-handler.js".into(), Bytes::from_static(b"{\"seen\":7}"))],
+        generation: pool.generation(),
         calls,
     }
 }

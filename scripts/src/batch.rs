@@ -11,20 +11,25 @@ use std::{
 
 use bytes::Bytes;
 use tidegate_actors::{
-    ids::LoopId,
     limits,
-    script::{OutcomeSink, ParkReason, ScriptCommand, ScriptError, ScriptOutcome, ScriptRun, Verdict},
+    script::{
+        OpenPolicy, OutcomeSink, ParkReason, Route, ScriptCommand, ScriptError, ScriptInput, ScriptOutcome, ScriptRun,
+        Verdict,
+    },
 };
 
 use crate::{
     breaker::{Admission, Finding},
     frame::{self, Fault, Outcome, WireVerdict},
     late::keeps,
+    outbox::Outbox,
     scripts::{Script, Scripts},
 };
 
 /// Payload bytes after which a frame takes no further reading.
 const FRAME_TARGET_BYTES: usize = 1024 * 1024;
+/// Characters that are kept of a reading on which a script failed, to be shown.
+const INPUT_CHARS: usize = 500;
 
 /// Runs on their way through a worker. It stays open: runs come in while others wait in their handlers.
 pub(crate) struct Batch {
@@ -38,6 +43,8 @@ pub(crate) struct Batch {
     /// Readings that were at a worker when it died.
     suspects: usize,
     scripts: Arc<Scripts>,
+    /// The generation whose routes are those of the scripts.
+    generation: u64,
     outbox: Outbox,
 }
 
@@ -55,21 +62,29 @@ struct Open {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It goes to the worker; for these scripts it is the probe of their breaker.
-    Goes { probes: u64 },
+    /// It goes to the worker, to these scripts; for some of them it is the probe of their breaker.
+    Goes { route: u64, probes: u64 },
+    /// No script works on it.
+    Passes,
     /// This script's breaker is open.
     Refused { script: usize },
 }
 
 impl Batch {
-    pub(crate) fn new(scripts: Arc<Scripts>) -> Self {
+    pub(crate) fn new(scripts: Arc<Scripts>, generation: u64) -> Self {
         let (open, free, ready) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { open, free, ready, taken: 0, suspects: 0, scripts, outbox: Outbox::default() }
+        Self { open, free, ready, taken: 0, suspects: 0, scripts, generation, outbox: Outbox::default() }
     }
 
-    /// Takes a run in.
-    pub(crate) fn take(&mut self, run: ScriptRun) {
+    /// Takes a run in. Whatever set of scripts its loop knew, it goes through those of this batch, all of it.
+    pub(crate) fn take(&mut self, mut run: ScriptRun) {
         self.taken += 1;
+        if run.generation != self.generation {
+            run.generation = self.generation;
+            for call in &mut run.calls {
+                call.route = self.scripts.route(&run.device, call.reading.channel);
+            }
+        }
         let open = Open { run, taken: self.taken, next: 0, fates: VecDeque::new(), suspects: 0 };
         let number = self.free.pop().unwrap_or_else(|| {
             self.open.push(None);
@@ -109,7 +124,7 @@ impl Batch {
                 if going >= readings || bytes >= FRAME_TARGET_BYTES {
                     break;
                 }
-                let fate = decide(&self.scripts, call.route.0, now);
+                let fate = decide(&self.scripts, call.route, now);
                 if let Fate::Goes { .. } = fate {
                     going += 1;
                     bytes += call.reading.payload.len();
@@ -138,15 +153,15 @@ impl Batch {
     pub(crate) fn answer(&mut self, outcome: Outcome, now: Instant) -> Result<(), &'static str> {
         let number = outcome.run;
         let fate = self.open(number).and_then(|open| open.fates.front());
-        let Some(Fate::Goes { probes }) = fate.copied() else { return Err("an answer too many") };
-        let Some(verdict) = self.verdict(outcome.verdict) else { return Err("a script that there is not") };
+        let Some(Fate::Goes { route, probes }) = fate.copied() else { return Err("an answer too many") };
+        let Some(verdict) = self.verdict(number, outcome.verdict) else { return Err("a script that there is not") };
         let mut script_state = smallvec::SmallVec::new();
         for (script, json) in outcome.states {
             let Some(script) = self.scripts.get(script.into()) else { return Err("a script that there is not") };
             script_state.push((script.name.clone(), Bytes::from(json)));
         }
         let emits = outcome.emits.into_iter().map(|(name, json)| (name.into(), json.into())).collect();
-        self.tell_breakers(number, &verdict, probes, now);
+        self.tell_breakers(route, &verdict, probes, now);
         let commands = outcome.commands.into_iter().map(|command| ScriptCommand {
             device: command.device.into(),
             name: command.name.into(),
@@ -158,8 +173,16 @@ impl Batch {
         Ok(())
     }
 
-    /// Parks the next reading of a run: its worker died of it. `calling`: what the worker said last that it runs.
-    pub(crate) fn park(&mut self, calling: Option<(u32, u8)>, reason: ParkReason, message: &str, now: Instant) {
+    /// Parks the next reading of a run: its worker died of it. `calling`: what the worker said last that it runs. `restarts`: how
+    /// many workers it took to find that out.
+    pub(crate) fn park(
+        &mut self,
+        calling: Option<(u32, u8)>,
+        reason: ParkReason,
+        message: &str,
+        restarts: u32,
+        now: Instant,
+    ) {
         let at_worker = |open: &Option<Open>| open.as_ref().is_some_and(|open| !open.fates.is_empty());
         let said = calling.filter(|(run, _)| self.open.get(*run as usize).is_some_and(at_worker));
         let first = || {
@@ -167,19 +190,23 @@ impl Batch {
             numbers.find(|(_, open)| at_worker(open)).map(|(number, _)| number)
         };
         let Some(number) = said.map(|(run, _)| run).or_else(first) else { return };
-        let Some(open) = self.open(number) else { return };
-        let route = open.run.calls[open.next].route.0;
-        let probes = if let Some(Fate::Goes { probes }) = open.fates.front() { *probes } else { 0 };
+        let fate = self.open(number).and_then(|open| open.fates.front());
+        let Some(Fate::Goes { route, probes }) = fate.copied() else { return };
         let first = u8::try_from(route.trailing_zeros()).unwrap_or(0);
         let script = said.map_or(first, |(_, script)| script);
         let script = if route >> script & 1 == 1 { script } else { first };
         if let Some(script) = self.scripts.get(script.into()) {
             // No answer counted this call.
-            script.stats.calls.fetch_add(1, Ordering::Relaxed);
+            script.stats.counts.calls.fetch_add(1, Ordering::Relaxed);
         }
         let fault = Fault { reason: reason as u8, message: message.to_owned(), file: None, line: 0, column: 0 };
-        let Some(verdict) = self.verdict(WireVerdict::Parked(script, fault)) else { return };
-        self.tell_breakers(number, &verdict, probes, now);
+        let Some(verdict) = self.verdict(number, WireVerdict::Parked(script, fault)) else { return };
+        self.tell_breakers(route, &verdict, probes, now);
+        if let Some(script) = self.scripts.get(script.into())
+            && script.breaker.restarted(restarts, now)
+        {
+            tell_opened(&script.name, "it has cost too many restarts of workers");
+        }
         self.settle(number, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
         self.settle_refused(number);
     }
@@ -195,7 +222,7 @@ impl Batch {
                 open.suspects = open.fates.len();
             }
             for fate in open.fates.drain(..) {
-                if let Fate::Goes { probes } = fate {
+                if let Fate::Goes { probes, .. } = fate {
                     for (_, script) in self.scripts.of(probes) {
                         script.breaker.tell(Finding::NotCalled, true, now);
                     }
@@ -213,9 +240,7 @@ impl Batch {
     }
 
     /// The scripts before the one that ended the chain were well, those after it were not called.
-    fn tell_breakers(&self, number: u32, verdict: &Verdict, probes: u64, now: Instant) {
-        let Some(open) = self.open(number) else { return };
-        let route = open.run.calls[open.next].route.0;
+    fn tell_breakers(&self, route: u64, verdict: &Verdict, probes: u64, now: Instant) {
         let mut ended = false;
         for (number, script) in self.scripts.of(route) {
             let probe = probes >> number & 1 == 1;
@@ -229,11 +254,13 @@ impl Batch {
                 Verdict::Parked { script, .. } | Verdict::Dropped { script } => ends(script),
                 Verdict::Keep(_) | Verdict::Unchanged => false,
             };
-            script.breaker.tell(finding, probe, now);
+            if script.breaker.tell(finding, probe, now) {
+                tell_opened(&script.name, "too many failures in a row");
+            }
         }
     }
 
-    fn verdict(&self, wire: WireVerdict) -> Option<Verdict> {
+    fn verdict(&self, number: u32, wire: WireVerdict) -> Option<Verdict> {
         Some(match wire {
             WireVerdict::Unchanged => Verdict::Unchanged,
             WireVerdict::Keep(json) => Verdict::Keep(json.into()),
@@ -243,10 +270,21 @@ impl Batch {
                 let reason = ParkReason::from_number(fault.reason).unwrap_or(ParkReason::Crashed);
                 let error = script_error(fault, script);
                 let message = one_line(&error);
-                script.stats.failed(error);
+                script.stats.failed(error, self.input(number));
                 Verdict::Parked { script: script.name.clone(), reason, message }
             }
         })
+    }
+
+    /// The next reading of a run, to be shown.
+    fn input(&self, number: u32) -> ScriptInput {
+        let call = self.open(number).and_then(|open| open.run.calls.get(open.next));
+        let text = |payload: &[u8]| frame::clip(&String::from_utf8_lossy(payload), INPUT_CHARS).into();
+        ScriptInput {
+            device_id: call.map(|call| call.reading.device.as_str()).unwrap_or_default().into(),
+            position: call.map(|call| call.position).unwrap_or_default(),
+            payload: call.map(|call| text(&call.reading.payload)).unwrap_or_default(),
+        }
     }
 
     /// Gives the next reading of a run its outcome.
@@ -292,16 +330,19 @@ impl Batch {
         }
     }
 
-    /// Gives refused readings at the front of a run their outcome: in order, so not before those in front of them.
+    /// Gives readings at the front of a run that go to no worker their outcome: in order, so not before those in front of them.
     fn settle_refused(&mut self, number: u32) {
-        while let Some(Fate::Refused { script }) = self.open(number).and_then(|open| open.fates.front()).copied() {
-            let Some(script) = self.scripts.get(script) else { return };
-            script.stats.parked.fetch_add(1, Ordering::Relaxed);
-            let message = format!("the breaker of {} is open after too many failures in a row", script.name);
-            let verdict = Verdict::Parked {
-                script: script.name.clone(),
-                reason: ParkReason::BreakerOpen,
-                message: message.into(),
+        while let Some(fate) = self.open(number).and_then(|open| open.fates.front()).copied() {
+            let verdict = match fate {
+                Fate::Goes { .. } => return,
+                Fate::Passes => Verdict::Unchanged,
+                Fate::Refused { script } => {
+                    let Some(script) = self.scripts.get(script) else { return };
+                    script.stats.counts.parked.fetch_add(1, Ordering::Relaxed);
+                    let message = format!("the breaker of {} is open after too many failures", script.name);
+                    let (script, message) = (script.name.clone(), message.into());
+                    Verdict::Parked { script, reason: ParkReason::BreakerOpen, message }
+                }
             };
             self.settle(number, verdict, smallvec::SmallVec::new(), Vec::new(), Vec::new());
         }
@@ -312,13 +353,17 @@ impl Batch {
     }
 }
 
-/// May the breakers of a reading's scripts let it through?
-fn decide(scripts: &Scripts, route: u64, now: Instant) -> Fate {
-    let mut probes = 0;
-    for (number, script) in scripts.of(route) {
+/// May the breakers of a reading's scripts let it through, and to which of them?
+fn decide(scripts: &Scripts, Route(wanted): Route, now: Instant) -> Fate {
+    let (mut route, mut probes) = (0, 0);
+    for (number, script) in scripts.of(wanted).filter(|(_, script)| script.is_enabled()) {
         match script.breaker.admit(now) {
-            Admission::Yes => {}
-            Admission::Probe => probes |= 1 << number,
+            Admission::Yes => route |= 1 << number,
+            Admission::Probe => {
+                route |= 1 << number;
+                probes |= 1 << number;
+            }
+            Admission::No if scripts.policy == OpenPolicy::Pass => {}
             Admission::No => {
                 for (_, script) in scripts.of(probes) {
                     script.breaker.tell(Finding::NotCalled, true, now);
@@ -327,7 +372,11 @@ fn decide(scripts: &Scripts, route: u64, now: Instant) -> Fate {
             }
         }
     }
-    Fate::Goes { probes }
+    if route == 0 { Fate::Passes } else { Fate::Goes { route, probes } }
+}
+
+fn tell_opened(script: &str, why: &str) {
+    tracing::error!(script, "the breaker is open: {why}; `tidegate script rearm {script}` closes it");
 }
 
 /// The readings of a run that go to the worker.
@@ -337,10 +386,13 @@ fn wire_run<'a>(scripts: &Scripts, id: u32, open: &'a Open) -> frame::Run<'a> {
         let number = scripts.number(name)?;
         Some((u8::try_from(number).ok()?, &**json))
     });
-    let going = run.calls[*next..].iter().zip(fates).filter(|(_, fate)| matches!(fate, Fate::Goes { .. }));
-    let calls = going.map(|(call, _)| frame::Call {
+    let going = run.calls[*next..].iter().zip(fates).filter_map(|(call, fate)| match fate {
+        Fate::Goes { route, .. } => Some((call, *route)),
+        Fate::Passes | Fate::Refused { .. } => None,
+    });
+    let calls = going.map(|(call, route)| frame::Call {
         position: call.position.0,
-        route: call.route.0,
+        route,
         channel: call.reading.channel as u8,
         device_time: call.reading.device_time,
         received: call.reading.received,
@@ -375,23 +427,4 @@ fn one_line(error: &ScriptError) -> Box<str> {
         (None, _) => format!("{message} ({file})"),
     }
     .into()
-}
-
-/// Outcomes that wait to be delivered, by loop.
-#[derive(Default)]
-struct Outbox(Vec<(LoopId, Vec<ScriptOutcome>)>);
-
-impl Outbox {
-    fn push(&mut self, owner: LoopId, outcome: ScriptOutcome) {
-        match self.0.iter_mut().find(|(of, _)| *of == owner) {
-            Some((_, outcomes)) => outcomes.push(outcome),
-            None => self.0.push((owner, vec![outcome])),
-        }
-    }
-
-    fn deliver(&mut self, sink: &dyn OutcomeSink) {
-        for (owner, outcomes) in self.0.drain(..) {
-            sink.deliver(owner, outcomes);
-        }
-    }
 }

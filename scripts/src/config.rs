@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_actors::limits;
+use tidegate_actors::{limits, script::OpenPolicy};
 
 /// How many workers, running what, on which handlers.
 #[derive(Debug, Clone)]
@@ -19,6 +19,29 @@ pub struct PoolConfig {
     pub command: WorkerCommand,
     /// What bounds the scripts.
     pub limits: ScriptLimits,
+    /// Where sets of handlers are kept that loaded and ran; `None`: nowhere, so there is nothing to go back to.
+    pub kept_dir: Option<PathBuf>,
+    /// How a new set is tried beside the old one before it takes its place.
+    pub canary: CanaryConfig,
+}
+
+/// How a new set of handlers is tried.
+#[derive(Debug, Clone)]
+pub struct CanaryConfig {
+    /// The part of the devices whose readings both sets work on, in percent; 0: a new set is not tried.
+    pub share: u32,
+    /// Readings after which it is decided.
+    pub readings: u64,
+    /// Time after which it is decided in any case.
+    pub time: Duration,
+    /// A new set that takes more than this many times the CPU time of the old one is not taken.
+    pub cost_factor: u32,
+}
+
+impl Default for CanaryConfig {
+    fn default() -> Self {
+        Self { share: 10, readings: 1_000, time: Duration::from_secs(10), cost_factor: 4 }
+    }
 }
 
 impl PoolConfig {
@@ -30,6 +53,8 @@ impl PoolConfig {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             command: WorkerCommand::default(),
             limits: ScriptLimits::default(),
+            kept_dir: None,
+            canary: CanaryConfig::default(),
         }
     }
 }
@@ -66,6 +91,10 @@ pub struct ScriptLimits {
     pub breaker_failures: u32,
     /// Time for which it stays open.
     pub breaker_open: Duration,
+    /// What becomes of its readings meanwhile.
+    pub breaker_policy: OpenPolicy,
+    /// Restarts of workers within a minute that a script may cause before its breaker opens.
+    pub max_restarts: u32,
     /// Runs that wait for the workers.
     pub queue: usize,
     /// Readings of one batch.
@@ -82,6 +111,8 @@ impl Default for ScriptLimits {
             heap_bytes: limits::SCRIPT_HEAP_BYTES,
             breaker_failures: limits::SCRIPT_BREAKER_FAILURES,
             breaker_open: limits::SCRIPT_BREAKER_OPEN,
+            breaker_policy: OpenPolicy::default(),
+            max_restarts: limits::SCRIPT_MAX_RESTARTS,
             queue: limits::SCRIPT_QUEUE,
             batch: limits::SCRIPT_BATCH,
             load_wall: Duration::from_secs(5),

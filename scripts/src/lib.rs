@@ -13,27 +13,38 @@
 
 mod batch;
 mod breaker;
+mod canary;
 mod check;
 mod config;
+mod crew;
 mod frame;
+mod kept;
+mod lane;
 mod late;
 mod load;
 mod logs;
 mod matching;
+mod outbox;
 mod pool;
 mod precheck;
 mod process;
 mod queue;
+mod reload;
+mod restarts;
 mod scripts;
+mod set;
 mod source;
 mod stats;
 mod supervisor;
+mod tap;
 mod worker;
 
 pub use self::{
+    canary::CanaryReport,
     check::{ScriptReport, check},
-    config::{PoolConfig, ScriptLimits, WorkerCommand},
+    config::{CanaryConfig, PoolConfig, ScriptLimits, WorkerCommand},
     load::LoadError,
     pool::WorkerPool,
+    reload::{ReloadError, Reloaded},
     worker::worker_main,
 };

@@ -110,6 +110,11 @@ impl Process {
         self.child.id()
     }
 
+    /// The CPU time that it has used, as far as it has said so.
+    pub(crate) fn cpu(&self) -> Duration {
+        Duration::from_micros(self.cpu_us)
+    }
+
     /// Has it not ended by itself?
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

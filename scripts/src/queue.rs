@@ -68,9 +68,13 @@ impl RunSender {
 }
 
 impl RunReceiver {
-    /// Waits for a run until `stop` closes.
-    pub(crate) fn recv(&self, stop: &Receiver<()>) -> Result<ScriptRun, Closed> {
-        Selector::new().recv(&self.runs, |run| run.map_err(|_| Closed)).recv(stop, |_| Err(Closed)).wait()
+    /// Waits for a run until `stop` or `leave` closes.
+    pub(crate) fn recv(&self, stop: &Receiver<()>, leave: &Receiver<()>) -> Result<ScriptRun, Closed> {
+        Selector::new()
+            .recv(&self.runs, |run| run.map_err(|_| Closed))
+            .recv(stop, |_| Err(Closed))
+            .recv(leave, |_| Err(Closed))
+            .wait()
     }
 
     /// Takes a run that is there.
@@ -110,6 +114,11 @@ impl Listener<'_> {
         self.0.event.as_fd()
     }
 
+    /// Rings for another listener: this one takes no run.
+    pub(crate) fn pass_on(&self) {
+        self.0.ring();
+    }
+
     /// Silences the bell until the next run.
     pub(crate) fn heard(&self) {
         // Another listener may have been faster.
@@ -132,7 +141,14 @@ mod tests {
 
     fn run() -> ScriptRun {
         let device = DeviceId::new("d").expect("an id");
-        ScriptRun { owner: LoopId(0), device, previous: None, script_state: Vec::new(), calls: Vec::new() }
+        ScriptRun {
+            owner: LoopId(0),
+            device,
+            previous: None,
+            script_state: Vec::new(),
+            generation: 1,
+            calls: Vec::new(),
+        }
     }
 
     fn rings(listener: &Listener<'_>) -> bool {

@@ -1,15 +1,28 @@
-//! The scripts of a pool as the node knows them: names, routes, breakers and counts. Fixed for the life of the pool.
+//! The scripts of one set as the node knows them: names, routes, breakers, switches and counts. Which scripts there are is fixed
+//! for the life of the set.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use tidegate_actors::{
     ids::DeviceId,
     limits,
     reading::Channel,
-    script::{Route, ScriptError, ScriptHealth, ScriptStatus},
+    script::{OpenPolicy, Route, ScriptError, ScriptHealth, ScriptStatus},
 };
 
-use crate::{breaker::Breaker, config::ScriptLimits, matching::Match, stats::ScriptStats};
+use crate::{
+    breaker::Breaker,
+    config::ScriptLimits,
+    load::LoadedScript,
+    matching::Match,
+    stats::{Counts, ScriptStats},
+};
 
 /// One script.
 #[derive(Debug)]
@@ -19,55 +32,109 @@ pub(crate) struct Script {
     pub(crate) loaded: Result<Match, ScriptError>,
     pub(crate) breaker: Breaker,
     pub(crate) stats: ScriptStats,
+    enabled: AtomicBool,
+}
+
+impl Script {
+    /// Has no operator switched it off?
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enable(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
 }
 
 /// All scripts, in name order; a script's number is its bit in a route.
 #[derive(Debug)]
-pub(crate) struct Scripts(Vec<Script>);
+pub(crate) struct Scripts {
+    list: Vec<Script>,
+    /// What becomes of the readings of one whose breaker is open.
+    pub(crate) policy: OpenPolicy,
+}
 
 impl Scripts {
-    pub(crate) fn new(loaded: Vec<(Box<str>, Result<Match, ScriptError>)>, limits: &ScriptLimits) -> Self {
-        let script = |(name, loaded)| Script {
+    /// `counts`: what was counted of a script of that name so far.
+    pub(crate) fn new(
+        loaded: Vec<LoadedScript>,
+        limits: &ScriptLimits,
+        counts: impl Fn(&str) -> Option<Arc<Counts>>,
+    ) -> Self {
+        let script = |(name, loaded): LoadedScript| Script {
+            stats: ScriptStats::of(counts(&name).unwrap_or_default()),
             name,
             loaded,
-            breaker: Breaker::new(limits.breaker_failures, limits.breaker_open),
-            stats: ScriptStats::default(),
+            breaker: Breaker::new(limits.breaker_failures, limits.breaker_open, limits.max_restarts),
+            enabled: AtomicBool::new(true),
         };
-        Self(loaded.into_iter().map(script).collect())
+        Self { list: loaded.into_iter().map(script).collect(), policy: limits.breaker_policy }
+    }
+
+    /// The same scripts with breakers and counts of their own.
+    pub(crate) fn twin(&self, limits: &ScriptLimits) -> Self {
+        let loaded = self.list.iter().map(|script| (script.name.clone(), script.loaded.clone())).collect();
+        let twin = Self::new(loaded, limits, |_| None);
+        for (twin, script) in twin.list.iter().zip(&self.list) {
+            twin.enable(script.is_enabled());
+        }
+        twin
     }
 
     pub(crate) fn get(&self, number: usize) -> Option<&Script> {
-        self.0.get(number)
+        self.list.get(number)
     }
 
     pub(crate) fn number(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|script| *script.name == *name)
+        self.list.iter().position(|script| *script.name == *name)
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Script> {
+        self.list.iter().find(|script| *script.name == *name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Script> {
+        self.list.iter()
     }
 
     /// The scripts of a set of bits, with their numbers.
     pub(crate) fn of(&self, bits: u64) -> impl Iterator<Item = (usize, &Script)> {
-        self.0.iter().take(limits::SCRIPTS).enumerate().filter(move |(number, _)| bits >> number & 1 == 1)
+        self.list.iter().take(limits::SCRIPTS).enumerate().filter(move |(number, _)| bits >> number & 1 == 1)
     }
 
     /// The scripts that want a device's readings. Broken ones want none: what they would match is not known.
     pub(crate) fn route(&self, device: &DeviceId, channel: Channel) -> Route {
         let wants = |script: &Script| script.loaded.as_ref().is_ok_and(|matching| matching.wants(device, channel));
-        let bits = self.0.iter().take(limits::SCRIPTS).enumerate().filter(|(_, script)| wants(script));
+        let bits = self.list.iter().take(limits::SCRIPTS).enumerate().filter(|(_, script)| wants(script));
         Route(bits.fold(0, |route, (number, _)| route | 1 << number))
     }
 
+    /// Is a reading with this route to be refused at the door?
+    pub(crate) fn refuses(&self, route: Route, now: Instant) -> bool {
+        self.of(route.0).any(|(_, script)| script.is_enabled() && script.breaker.refuses(now))
+    }
+
     /// How every script fares.
-    pub(crate) fn health(&self, now: Instant) -> Vec<ScriptHealth> {
-        let of = |script: &Script| ScriptHealth {
-            name: script.name.clone(),
-            status: if script.loaded.is_ok() { script.breaker.status(now) } else { ScriptStatus::Broken },
-            calls: script.stats.calls.load(Ordering::Relaxed),
-            errors: script.stats.errors.load(Ordering::Relaxed),
-            parked: script.stats.parked.load(Ordering::Relaxed),
-            p50_us: script.stats.percentile_us(0.5),
-            p99_us: script.stats.percentile_us(0.99),
-            last_error: script.loaded.as_ref().err().cloned().or_else(|| script.stats.last_error()),
+    pub(crate) fn health(&self, generation: u64, now: Instant) -> Vec<ScriptHealth> {
+        let of = |script: &Script| {
+            let counts = &script.stats.counts;
+            let (last_error, last_input) = script.stats.last_failure().unzip();
+            ScriptHealth {
+                name: script.name.clone(),
+                status: if script.loaded.is_ok() { script.breaker.status(now) } else { ScriptStatus::Broken },
+                calls: counts.calls.load(Ordering::Relaxed),
+                errors: counts.errors.load(Ordering::Relaxed),
+                parked: counts.parked.load(Ordering::Relaxed),
+                p50_us: script.stats.percentile_us(0.5),
+                p99_us: script.stats.percentile_us(0.99),
+                last_error: script.loaded.as_ref().err().cloned().or(last_error),
+                last_input,
+                generation,
+                enabled: script.is_enabled(),
+                policy: self.policy,
+                cpu_share: script.stats.cpu_share(now),
+            }
         };
-        self.0.iter().map(of).collect()
+        self.list.iter().map(of).collect()
     }
 }

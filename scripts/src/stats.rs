@@ -1,11 +1,14 @@
 //! What is counted of each script: calls, failures, and how long calls take, in a histogram of fixed size.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use tidegate_actors::script::ScriptError;
+use tidegate_actors::script::{ScriptError, ScriptInput};
 
 /// Buckets a doubling: a percentile is within 9 % of the truth.
 const PER_OCTAVE: u32 = 4;
@@ -13,45 +16,75 @@ const PER_OCTAVE: u32 = 4;
 const OCTAVES: u32 = 42;
 const BUCKETS: usize = (PER_OCTAVE * OCTAVES) as usize;
 
-/// The counts of one script.
-#[derive(Debug)]
-pub(crate) struct ScriptStats {
+/// The share of a core is measured over this time and up to as much again.
+const SHARE_WINDOW: Duration = Duration::from_secs(10);
+
+/// What is counted of a script by its name: it goes on when the script is replaced.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
     pub(crate) calls: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) parked: AtomicU64,
+}
+
+/// The counts of one script.
+#[derive(Debug)]
+pub(crate) struct ScriptStats {
+    pub(crate) counts: Arc<Counts>,
     times: [AtomicU64; BUCKETS],
-    last_error: Mutex<Option<ScriptError>>,
+    busy_nanos: AtomicU64,
+    share: Mutex<[(Instant, u64); 2]>,
+    last_failure: Mutex<Option<(ScriptError, ScriptInput)>>,
 }
 
 impl Default for ScriptStats {
     fn default() -> Self {
-        Self {
-            calls: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            parked: AtomicU64::new(0),
-            times: [const { AtomicU64::new(0) }; BUCKETS],
-            last_error: Mutex::new(None),
-        }
+        Self::of(Arc::default())
     }
 }
 
 impl ScriptStats {
+    /// Those of a script that takes the place of the one with these counts.
+    pub(crate) fn of(counts: Arc<Counts>) -> Self {
+        Self {
+            counts,
+            times: [const { AtomicU64::new(0) }; BUCKETS],
+            busy_nanos: AtomicU64::new(0),
+            share: Mutex::new([(Instant::now(), 0); 2]),
+            last_failure: Mutex::new(None),
+        }
+    }
+
     /// Counts a call and its time.
     pub(crate) fn called(&self, nanos: u32) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.counts.calls.fetch_add(1, Ordering::Relaxed);
         self.times[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
+        self.busy_nanos.fetch_add(nanos.into(), Ordering::Relaxed);
     }
 
     /// Counts a failure.
-    pub(crate) fn failed(&self, error: ScriptError) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        self.parked.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    pub(crate) fn failed(&self, error: ScriptError, input: ScriptInput) {
+        self.counts.errors.fetch_add(1, Ordering::Relaxed);
+        self.counts.parked.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.last_failure) = Some((error, input));
     }
 
-    /// The last failure.
-    pub(crate) fn last_error(&self) -> Option<ScriptError> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The last failure, and what it failed on.
+    pub(crate) fn last_failure(&self) -> Option<(ScriptError, ScriptInput)> {
+        lock(&self.last_failure).clone()
+    }
+
+    /// The part of one core that its calls took lately.
+    pub(crate) fn cpu_share(&self, now: Instant) -> f64 {
+        let busy = self.busy_nanos.load(Ordering::Relaxed);
+        let mut marks = lock(&self.share);
+        if now.saturating_duration_since(marks[1].0) >= SHARE_WINDOW {
+            *marks = [marks[1], (now, busy)];
+        }
+        let (since, before) = marks[0];
+        let elapsed = now.saturating_duration_since(since).as_secs_f64();
+        let spent = Duration::from_nanos(busy.saturating_sub(before)).as_secs_f64();
+        if elapsed > 0.0 { spent / elapsed } else { 0.0 }
     }
 
     /// The time, in microseconds, that this part of all calls stayed below; 0 without calls.
@@ -74,6 +107,10 @@ impl ScriptStats {
         }
         0.0
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bucket(nanos: u32) -> usize {
@@ -106,8 +143,20 @@ mod tests {
             let found = stats.percentile_us(part);
             assert!((found / truth - 1.0).abs() < 0.13, "{part}: {found} for {truth}");
         }
-        assert_eq!(stats.calls.load(Ordering::Relaxed), 10_000);
+        assert_eq!(stats.counts.calls.load(Ordering::Relaxed), 10_000);
         stats.called(0);
         stats.called(u32::MAX);
+    }
+
+    #[test]
+    fn the_share_of_a_core_is_that_of_the_last_seconds() {
+        let (stats, start) = (ScriptStats::default(), Instant::now());
+        (0..500).for_each(|_| stats.called(1_000_000));
+        let share = stats.cpu_share(start + Duration::from_secs(1));
+        assert!((share - 0.5).abs() < 0.01, "{share}");
+        for second in 1..60 {
+            stats.cpu_share(start + Duration::from_secs(second));
+        }
+        assert!(stats.cpu_share(start + Duration::from_secs(60)) < 0.001, "it has been idle for long");
     }
 }

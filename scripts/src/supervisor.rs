@@ -2,11 +2,10 @@
 //! that killed it.
 //!
 //! States: idle (waits for runs), busy (a batch is under way), down (the worker is dead and waits to be started again).
-//! Inbox: the pool's bounded queue, shared by all workers, so that a hung one holds up nobody else's runs. Exit: the stop channel
-//! closes.
+//! Inbox: the pool's bounded queue, shared by all workers, so that a hung one holds up nobody else's runs. Exits: the stop channel
+//! closes (at once), or the leave channel does (when the runs that it has are done).
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -15,44 +14,33 @@ use std::{
 };
 
 use flume::{Receiver, RecvTimeoutError};
-use tidegate_actors::script::{OutcomeSink, ParkReason};
+use tidegate_actors::script::{OutcomeSink, ParkReason, ScriptRun};
 
 use crate::{
     batch::Batch,
     config::{ScriptLimits, WorkerCommand},
     frame::FromWorker,
-    logs::Logs,
     process::{Death, Failure, Process, broken},
     queue::{Listener, RunReceiver},
-    scripts::Scripts,
-    source::SourceSet,
+    restarts::Restarts,
+    set::Set,
+    tap::Tap,
 };
 
 /// A little more than the wall deadline: for the frame's way.
 const DEADLINE_GRACE: Duration = Duration::from_millis(50);
 /// A reading whose worker was killed from outside is tried this often before it is parked.
 const OUTSIDE_KILLS: u32 = 3;
-/// Restarts within [`WINDOW`] that come at once; each further one waits twice as long as the one before.
-const PROMPT_RESTARTS: usize = 6;
-/// Restarts within [`WINDOW`]; then the worker stays down until the window has moved on.
-const MOST_RESTARTS: usize = 30;
-const WINDOW: Duration = Duration::from_secs(60);
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// How long a frame under way may go on once the pool stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What all workers of a pool share.
+/// What all workers of a pool share, whatever their set.
 pub(crate) struct Shared {
     pub(crate) command: WorkerCommand,
     pub(crate) limits: ScriptLimits,
     pub(crate) workers: usize,
-    pub(crate) sources: SourceSet,
-    /// By handler: not to be loaded.
-    pub(crate) skip: Vec<bool>,
-    pub(crate) scripts: Arc<Scripts>,
-    pub(crate) logs: Logs,
     pub(crate) sink: Arc<dyn OutcomeSink>,
+    pub(crate) tap: Tap,
 }
 
 /// What is shown of one worker.
@@ -63,71 +51,110 @@ pub(crate) struct WorkerGauge {
     pub(crate) busy: AtomicBool,
 }
 
+impl WorkerGauge {
+    /// The gauge of a worker that takes the place of another one.
+    pub(crate) fn after(former: Option<&Self>) -> Self {
+        let restarts = former.map_or(0, |former| former.restarts.load(Ordering::Relaxed));
+        Self { restarts: AtomicU64::new(restarts), ..Self::default() }
+    }
+}
+
 /// The thread of one worker.
 pub(crate) struct Supervisor {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) set: Arc<Set>,
     pub(crate) gauge: Arc<WorkerGauge>,
     pub(crate) queue: RunReceiver,
     /// Nothing ever comes; it closes when the pool stops.
     pub(crate) stop: Receiver<()>,
+    /// Nothing ever comes; it closes when this set takes over.
+    pub(crate) begin: Receiver<()>,
+    /// Nothing ever comes; it closes when another set takes over.
+    pub(crate) leave: Receiver<()>,
     /// A worker that is loaded already.
     pub(crate) process: Option<Process>,
     /// It has had a worker: the next one is a restart.
     pub(crate) has_started: bool,
-    pub(crate) restarts: VecDeque<Instant>,
+    pub(crate) restarts: Restarts,
 }
 
-/// The pool stops: nothing is to be started any more.
+/// Nothing is to be started any more: the pool stops, or there is nothing left to be done for this set.
 struct Stopped;
 
 impl Supervisor {
     /// The life of the thread.
     pub(crate) fn run(mut self) {
-        let _ = self.work_until_stopped();
+        let is_ready = !self.set.runs() || self.ensure_process().is_ok();
+        // It waits until the channel closes.
+        let _ = self.begin.recv();
+        if is_ready {
+            let _ = self.work_until_stopped();
+        }
         self.gauge.pid.store(0, Ordering::Relaxed);
         if let Some(process) = self.process.take() {
             let last = process.retire(Duration::from_secs(1));
-            self.shared.logs.log(last, &self.shared.scripts, Instant::now());
+            self.set.logs.log(last, &self.set.scripts, Instant::now());
         }
     }
 
     fn work_until_stopped(&mut self) -> Result<(), Stopped> {
-        let mut batch = Batch::new(Arc::clone(&self.shared.scripts));
-        loop {
+        let mut batch = Batch::new(Arc::clone(&self.set.scripts), self.set.routes);
+        while !self.is_leaving() {
             // Started before there is work, so that the first reading does not wait for it.
-            self.ensure_process()?;
-            batch.take(self.queue.recv(&self.stop).map_err(|_| Stopped)?);
+            if self.set.runs() {
+                self.ensure_process()?;
+            }
+            let run = self.queue.recv(&self.stop, &self.leave).map_err(|_| Stopped)?;
+            self.take(&mut batch, run);
             self.gauge.busy.store(true, Ordering::Relaxed);
             let worked = self.work(&mut batch);
             self.gauge.busy.store(false, Ordering::Relaxed);
             worked?;
         }
+        Ok(())
+    }
+
+    /// Another set has taken over, and takes the runs that come.
+    fn is_leaving(&self) -> bool {
+        self.leave.is_disconnected()
+    }
+
+    fn take(&self, batch: &mut Batch, run: ScriptRun) {
+        self.shared.tap.show(&run);
+        batch.take(run);
     }
 
     /// Takes this worker's share of the runs that are there.
     fn take_share(&self, batch: &mut Batch) {
         let (mut runs, mut readings) = (0, 0);
         let share = self.queue.len().div_ceil(self.shared.workers);
-        while runs < share
+        while !self.is_leaving()
+            && runs < share
             && readings < self.shared.limits.batch
             && let Some(run) = self.queue.try_recv()
         {
             runs += 1;
             readings += run.calls.len();
-            batch.take(run);
+            self.take(batch, run);
         }
     }
 
     /// Works until every run has its outcomes, whatever happens to the worker, and takes in further runs meanwhile.
     fn work(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
         let shared = Arc::clone(&self.shared);
-        let mut outside_kills = 0;
+        let (mut outside_kills, mut deaths) = (0, 0);
         let mut talk = Talk::default();
         self.take_share(batch);
         while !batch.is_done() {
             // What has no outcome yet is in the journal, and is handled when the node starts again.
             if self.stop.is_disconnected() {
                 return Err(Stopped);
+            }
+            if !self.set.runs() {
+                // No script of the set wants them.
+                let _ = batch.next_frame(shared.limits.batch, false, Instant::now());
+                batch.deliver(&*shared.sink);
+                continue;
             }
             self.ensure_process()?;
             // After a death: one reading a frame, until all that were under way have their outcomes.
@@ -149,10 +176,13 @@ impl Supervisor {
                     let death = self.bury(&failure);
                     if death.from_outside {
                         outside_kills += 1;
+                    } else {
+                        deaths += 1;
                     }
                     if careful && (!death.from_outside || outside_kills >= OUTSIDE_KILLS) {
                         let (reason, message) = blame(&failure, &death, &shared.limits);
-                        batch.park(talk.calling, reason, &message, Instant::now());
+                        batch.park(talk.calling, reason, &message, deaths, Instant::now());
+                        deaths = 0;
                         batch.deliver(&*shared.sink);
                         outside_kills = 0;
                     }
@@ -169,7 +199,7 @@ impl Supervisor {
     fn talk(&mut self, batch: &mut Batch, talk: &mut Talk, careful: bool) -> Result<bool, Failure> {
         let shared = Arc::clone(&self.shared);
         let patience = shared.limits.call_wall + DEADLINE_GRACE;
-        let mut listener = None;
+        let mut listener: Option<Listener<'_>> = None;
         while talk.is_asked || (!batch.is_done() && careful == batch.has_suspects()) {
             if !talk.is_asked {
                 if batch.has_room() {
@@ -194,7 +224,13 @@ impl Supervisor {
                 return Err(Failure::Stopped);
             }
             // All that is there waits: runs that come now may go along.
-            let may_take = !talk.is_asked && batch.has_room();
+            let may_take = !talk.is_asked && batch.has_room() && !self.is_leaving();
+            if self.is_leaving()
+                && let Some(listener) = listener.take()
+            {
+                // It may have rung for this thread, which takes no more.
+                listener.pass_on();
+            }
             if may_take && listener.is_none() {
                 listener = Some(self.queue.listen());
                 if !self.queue.is_empty() {
@@ -210,7 +246,7 @@ impl Supervisor {
                 continue;
             };
             talk.heard = Instant::now();
-            if let Some(retire) = take_message(message, batch, talk, &shared)? {
+            if let Some(retire) = take_message(message, batch, talk, &shared, &self.set)? {
                 return Ok(retire);
             }
         }
@@ -229,7 +265,7 @@ impl Supervisor {
                 self.bury(&idle);
             }
             self.wait_to_restart()?;
-            match start(&self.shared) {
+            match start(&self.shared, &self.set) {
                 Ok(process) => {
                     if std::mem::replace(&mut self.has_started, true) {
                         self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
@@ -243,20 +279,11 @@ impl Supervisor {
 
     /// A few restarts come at once; then they come ever more slowly, and no more than so many a window.
     fn wait_to_restart(&mut self) -> Result<(), Stopped> {
-        let now = Instant::now();
-        while self.restarts.front().is_some_and(|restart| now.duration_since(*restart) > WINDOW) {
-            self.restarts.pop_front();
-        }
-        let delay = if self.restarts.len() >= MOST_RESTARTS {
-            self.restarts.front().map_or(WINDOW, |oldest| (*oldest + WINDOW).saturating_duration_since(now))
-        } else {
-            restart_delay(self.restarts.len())
-        };
-        match self.stop.recv_timeout(delay) {
+        match self.stop.recv_timeout(self.restarts.delay(Instant::now())) {
             Err(RecvTimeoutError::Timeout) | Ok(()) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
         }
-        self.restarts.push_back(Instant::now());
+        self.restarts.note(Instant::now());
         Ok(())
     }
 
@@ -276,9 +303,9 @@ impl Supervisor {
         if let Some(process) = self.process.take() {
             tracing::info!(worker = process.pid(), "a script worker retires");
             let last = process.retire(Duration::from_millis(500));
-            self.shared.logs.log(last, &self.shared.scripts, Instant::now());
+            self.set.logs.log(last, &self.set.scripts, Instant::now());
         }
-        if let Ok(process) = start(&self.shared) {
+        if let Ok(process) = start(&self.shared, &self.set) {
             self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
             self.process = Some(process);
         }
@@ -286,9 +313,9 @@ impl Supervisor {
 }
 
 /// Starts a worker and loads what loaded before.
-fn start(shared: &Shared) -> Result<Process, String> {
+pub(crate) fn start(shared: &Shared, set: &Set) -> Result<Process, String> {
     let mut process = Process::spawn(&shared.command).map_err(|error| error.to_string())?;
-    match process.load(&shared.sources, &shared.skip, &shared.limits) {
+    match process.load(&set.sources, &set.skip, &shared.limits) {
         Ok(_) => Ok(process),
         Err((_, failure)) => Err(process.bury(&failure).message),
     }
@@ -318,17 +345,18 @@ fn take_message(
     batch: &mut Batch,
     talk: &mut Talk,
     shared: &Shared,
+    set: &Set,
 ) -> Result<Option<bool>, Failure> {
     match message {
         FromWorker::Calling { run, script } => talk.calling = Some((run, script)),
         FromWorker::Results(results) => {
             let now = Instant::now();
             for (script, nanos) in results.timings {
-                if let Some(script) = shared.scripts.get(script.into()) {
+                if let Some(script) = set.scripts.get(script.into()) {
                     script.stats.called(nanos);
                 }
             }
-            shared.logs.log(results.logs, &shared.scripts, now);
+            set.logs.log(results.logs, &set.scripts, now);
             talk.has_answered |= !results.outcomes.is_empty();
             for outcome in results.outcomes {
                 batch.answer(outcome, now).map_err(broken)?;
@@ -345,7 +373,7 @@ fn take_message(
 }
 
 /// What a death says of the reading that the worker died of.
-fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> (ParkReason, String) {
+pub(crate) fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> (ParkReason, String) {
     match failure {
         Failure::Silent => {
             let wall = limits.call_wall.as_millis();
@@ -356,22 +384,5 @@ fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> (ParkReason
             (ParkReason::Memory, format!("it needed more memory than {heap} MB (limit script_heap_bytes)"))
         }
         Failure::Broken(_) | Failure::Stopped => (ParkReason::Crashed, death.message.clone()),
-    }
-}
-
-fn restart_delay(restarts: usize) -> Duration {
-    let Some(slow) = restarts.checked_sub(PROMPT_RESTARTS) else { return Duration::ZERO };
-    FIRST_DELAY.saturating_mul(1 << slow.min(16)).min(LONGEST_DELAY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restarts_slow_down() {
-        let delays: Vec<_> =
-            [0, 5, 6, 7, 8, 100].map(restart_delay).into_iter().map(|delay| delay.as_millis()).collect();
-        assert_eq!(delays, [0, 0, 100, 200, 400, 5_000]);
     }
 }

@@ -45,6 +45,8 @@ reasons! {
         Overloaded = "overloaded",
         /// The node sheds load: it uses nearly all of its memory ([`crate::turn::Memory::Shedding`]).
         Memory = "memory",
+        /// The breaker of one of its handlers is open, and the node is to refuse such readings (`scripts.breaker_policy`).
+        HandlerOpen = "handler-open",
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use tidegate_actors::{limits, reading::AckLevel};
+use tidegate_actors::{limits, reading::AckLevel, script::OpenPolicy};
 
 use super::{
     Config, machine,
@@ -383,10 +383,28 @@ section! {
             "The worker is ended and its reading parked (`memory`).";
         /// Failures in a row after which a handler's breaker opens.
         "breaker_failures" breaker_failures: u32 = limits::SCRIPT_BREAKER_FAILURES, Rule::Count(1, 1_000_000),
-            "Readings for the handler are parked (`breaker-open`).";
+            "What then becomes of readings for the handler says `scripts.breaker_policy`.";
         /// Time for which a breaker stays open before it lets one reading through.
         "breaker_open_ms" breaker_open: Duration = limits::SCRIPT_BREAKER_OPEN, Rule::Millis(100, 24 * HOUR_MS),
             "One reading is tried: it closes the breaker or opens it again.";
+        /// What becomes of readings for a handler while its breaker is open.
+        "breaker_policy" breaker_policy: OpenPolicy = OpenPolicy::Park, Rule::Choice(&["pass", "park", "reject"]),
+            "park: they are kept aside to be retried (`breaker-open`). pass: they go on without the handler. reject: they are refused at the door (`handler-open`), and those that were in already are parked.";
+        /// Restarts of workers within a minute that one handler may cause.
+        "max_restarts" max_restarts: u32 = limits::SCRIPT_MAX_RESTARTS, Rule::Count(1, 1_000),
+            "Its breaker opens.";
+        /// The part of the devices, in percent, on whose readings new handlers are tried beside the running ones; 0: they are not tried.
+        "canary_share" canary_share: u32 = 10, Rule::Count(0, 100),
+            "Their readings cost three times the CPU time as long as it lasts; the results of the running handlers count.";
+        /// Readings after which it is decided about new handlers.
+        "canary_readings" canary_readings: u64 = 1_000, Rule::Count(1, 10_000_000),
+            "New handlers take over, unless they fail more often or are much dearer.";
+        /// Time after which it is decided about new handlers in any case, also if no reading came.
+        "canary_ms" canary_time: Duration = Duration::from_secs(10), Rule::Millis(1, 600_000),
+            "As `scripts.canary_readings`.";
+        /// How many times the CPU time of the running handlers new ones may take.
+        "canary_cost_factor" canary_cost_factor: u32 = 4, Rule::Count(1, 1_000),
+            "Above it, and above 50 us a reading more, they are rolled back.";
     }
 }
 

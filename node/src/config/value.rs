@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde_json::json;
-use tidegate_actors::reading::AckLevel;
+use tidegate_actors::{reading::AckLevel, script::OpenPolicy};
 
 use super::keys::LogFormat;
 use crate::{auth::Role, transport::identity::DeviceIdFrom};
@@ -240,6 +240,26 @@ impl Field for AckLevel {
             Self::Received => "received",
             Self::Committed => "committed",
             Self::Processed => "processed",
+        };
+        Value::Text(name.to_owned())
+    }
+}
+
+impl Field for OpenPolicy {
+    fn from_value(value: Value) -> Option<Self> {
+        match String::from_value(value)?.as_str() {
+            "pass" => Some(Self::Pass),
+            "park" => Some(Self::Park),
+            "reject" => Some(Self::Reject),
+            _ => None,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        let name = match self {
+            Self::Pass => "pass",
+            Self::Park => "park",
+            Self::Reject => "reject",
         };
         Value::Text(name.to_owned())
     }

@@ -30,6 +30,7 @@ use tidegate_actors::{
     turn::Shown,
 };
 
+use tidegate_scripts::WorkerPool;
 use tokio::sync::Notify;
 
 pub(crate) use key_memory::KeyMemory;
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Identity and authorization.
     pub(crate) auth: Arc<Auth>,
+    /// The handlers' workers: what an operator can do with them.
+    pub(crate) scripts: Arc<WorkerPool>,
     /// Who may come in.
     pub(crate) admission: Arc<Admission>,
     /// The certificates of MQTT over TLS, and of HTTP over TLS.

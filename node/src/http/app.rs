@@ -8,7 +8,9 @@ use actix_web::{
     web,
 };
 
-use super::{commands, devices, ledger, ops, page, parked, post, problem::Problem, shadow, state, upgrade, viewer};
+use super::{
+    commands, devices, ledger, ops, page, parked, post, problem::Problem, scripts, shadow, state, upgrade, viewer,
+};
 use crate::auth;
 
 /// The application, one for each loop.
@@ -71,6 +73,12 @@ pub(crate) fn app()
                 .route(web::post().to(parked::retry))
                 .default_service(web::to(method_not_allowed)),
         )
+        .service(get("/scripts", scripts::list))
+        .service(post_only("/scripts/reload", scripts::reload))
+        .service(post_only("/scripts/rollback", scripts::rollback))
+        .service(post_only("/scripts/{name}/enable", scripts::enable))
+        .service(post_only("/scripts/{name}/disable", scripts::disable))
+        .service(post_only("/scripts/{name}/rearm", scripts::rearm))
         .service(get("/livez", ops::livez))
         .service(get("/readyz", ops::readyz))
         .service(get("/api/overview", ops::overview))
@@ -106,6 +114,15 @@ where
     web::resource(path).route(web::get().to(handler)).default_service(web::to(method_not_allowed))
 }
 
+fn post_only<F, A>(path: &str, handler: F) -> actix_web::Resource
+where
+    F: actix_web::Handler<A>,
+    A: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    web::resource(path).route(web::post().to(handler)).default_service(web::to(method_not_allowed))
+}
+
 async fn not_found(request: HttpRequest) -> HttpResponse {
     let detail = format!("there is nothing at {}; GET /openapi.json lists what there is", request.path());
     Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail).response()
@@ -121,6 +138,7 @@ async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
         ("/metrics", _) => "GET, POST",
         (path, _) if path.starts_with("/parked/") && path.ends_with("/retry") => "POST",
         (path, _) if path.starts_with("/parked/") => "GET, DELETE",
+        (path, _) if path.starts_with("/scripts/") => "POST",
         (path, _) if path.starts_with("/devices/") && path.ends_with("/shadow") => "GET, PATCH, POST, DELETE",
         (path, _) if path.starts_with("/devices/") && path.ends_with("/commands") => "GET, POST",
         (path, _) if path.starts_with("/devices/") && path.contains("/commands/") => "GET, DELETE",

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
-use tidegate_actors::{ledger::Ledger, lifetime::Lifetime};
+use tidegate_actors::{ledger::Ledger, lifetime::Lifetime, script::ScriptStatus};
 
 use crate::{commands::Status, edge::EdgeLoop, mqtt::drops::DropReason, transport::admission::Limit};
 
@@ -300,6 +300,18 @@ fn scripts(text: &mut Text, edge: &EdgeLoop) {
             text.value("tidegate_script_call_seconds", &labels, us / 1e6);
         }
     }
+    text.head("tidegate_script_breaker", "gauge", "0 closed, 1 half-open, 2 open, 3 the handler did not load.");
+    for script in &scripts {
+        let state = match script.status {
+            ScriptStatus::Closed => 0,
+            ScriptStatus::HalfOpen => 1,
+            ScriptStatus::Open => 2,
+            ScriptStatus::Broken => 3,
+        };
+        text.value("tidegate_script_breaker", &label(&script.name), state);
+    }
+    text.head("tidegate_script_generation", "gauge", "Number of the set of handlers that runs.");
+    text.value("tidegate_script_generation", "", edge.shared.scripts.set_generation());
     text.head("tidegate_script_worker_restarts_total", "counter", "Restarts of the script workers.");
     let restarts: u64 = edge.handle.services().scripts.workers().iter().map(|worker| worker.restarts).sum();
     text.value("tidegate_script_worker_restarts_total", "", restarts);

@@ -3,7 +3,7 @@
 //! `listener` accepts (`socket`) → `app` routes → `post` (readings in, as its `wishes` say), `devices` (states out),
 //! `state` (all of them, out and in), `viewer` (live: WebSocket and SSE),
 //! `upgrade` (MQTT over WebSocket), `commands` (to devices, and their answers), `shadow` (what a device is to be and is),
-//! `parked` (what no handler could work on), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
+//! `parked` (what no handler could work on), `scripts` (the handlers themselves), `ops` (health and metrics), `page` (the dashboard). Every refusal is a `problem`.
 
 mod app;
 mod commands;
@@ -17,6 +17,7 @@ mod parked;
 mod path;
 mod post;
 pub(crate) mod problem;
+mod scripts;
 mod shadow;
 mod socket;
 pub(crate) mod state;

@@ -66,6 +66,9 @@ impl Problem {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node takes no readings now")
             }
             RejectReason::Memory => (StatusCode::SERVICE_UNAVAILABLE, "memory", "The node is short of memory"),
+            RejectReason::HandlerOpen => {
+                (StatusCode::SERVICE_UNAVAILABLE, "handler-open", "A handler takes no readings now")
+            }
             RejectReason::BadShape => (StatusCode::BAD_REQUEST, "bad-shape", "Not a reading"),
             RejectReason::IdempotencyKeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -34,6 +34,10 @@ pub(crate) fn refused_at_limit(reason: RejectReason, memory_limit: u64) -> Inges
     let (name, value) = match reason {
         RejectReason::Memory => ("memory_limit_bytes", usize::try_from(memory_limit).unwrap_or(usize::MAX)),
         RejectReason::DeviceInFlight => ("device_in_flight", limits::DEVICE_IN_FLIGHT_REFUSED),
+        RejectReason::HandlerOpen => {
+            let detail = "the breaker of a handler of this device is open, and the node refuses its readings until it closes (setting scripts.breaker_policy); try again later";
+            return IngestError::new(reason, detail);
+        }
         _ => ("loop_in_flight", limits::LOOP_IN_FLIGHT),
     };
     IngestError::new(reason, "the reading was refused at a limit; try again later").limit(name, value)

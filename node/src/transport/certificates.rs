@@ -204,9 +204,6 @@ pub(crate) async fn watch<F: Future<Output = ()>>(
             _ = tick.tick() => false,
             _ = hangup.recv() => true,
         };
-        if in_any_case && all.is_empty() {
-            tracing::info!("SIGHUP: there is nothing to read again");
-        }
         // Each of them is looked at, whatever the others say.
         let changed = all.iter().filter(|certificates| certificates.look(in_any_case)).count();
         if changed > 0 {

@@ -137,7 +137,7 @@ impl Rig {
 
 pub fn run_of(calls: Vec<ScriptCall>) -> ScriptRun {
     let device = calls[0].reading.device.clone();
-    ScriptRun { owner: LoopId(0), device, previous: None, script_state: Vec::new(), calls }
+    ScriptRun { owner: LoopId(0), device, previous: None, script_state: Vec::new(), generation: 1, calls }
 }
 
 pub fn kept(outcome: &ScriptOutcome) -> serde_json::Value {
