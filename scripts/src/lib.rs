@@ -20,6 +20,7 @@ mod late;
 mod load;
 mod logs;
 mod matching;
+mod modules;
 mod pool;
 mod precheck;
 mod process;
