@@ -94,8 +94,18 @@ pub const BLOCKING_JOBS: usize = 1_024;
 pub const SCRIPT_SOURCE_BYTES: usize = 256 * 1024;
 /// Deepest nesting of brackets in a handler's source.
 pub const SCRIPT_NESTING: usize = 64;
-/// Most handler files.
+/// Most handlers.
 pub const SCRIPTS: usize = 64;
+/// Files and folders below the handlers' directory; more: the handlers cannot be read.
+pub const SCRIPT_FILES: usize = 4_000;
+/// Bytes of these files; more: the handlers cannot be read.
+pub const SCRIPT_FILES_BYTES: usize = 16 * 1024 * 1024;
+/// Files and folders of one handler's folder; more: that handler is broken.
+pub const SCRIPT_FOLDER_FILES: usize = 1_000;
+/// Bytes of these files; more: that handler is broken.
+pub const SCRIPT_FOLDER_BYTES: usize = 4 * 1024 * 1024;
+/// Folders within folders below the handlers' directory; deeper: not read.
+pub const SCRIPT_FOLDER_DEPTH: usize = 16;
 /// CPU time of one call of a handler.
 pub const SCRIPT_CALL_CPU: Duration = Duration::from_millis(50);
 /// Wall time of one call of a handler; longer: its worker is killed, the reading parked.

@@ -22,7 +22,10 @@ pub(crate) fn check(path: &Path, json: bool) -> anyhow::Result<Exit> {
             output::write(&describe(report))?;
         }
         if reports.is_empty() {
-            output::write(&format!("no handlers (*.js, *.mjs) in {}\n", path.display()))?;
+            output::write(&format!(
+                "no handlers (*.js, *.mjs, *.cjs, folders with a package.json) in {}\n",
+                path.display()
+            ))?;
         }
     }
     Ok(if broken { Exit::Runtime } else { Exit::Ok })

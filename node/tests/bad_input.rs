@@ -742,11 +742,11 @@ fn handlers_that_do_not_load_leave_the_others_alone() {
             "unknown field `devcies`",
         ),
         ("60-throws.js", "throw new Error('at the top');", "60-throws.js:1:7: Error: at the top"),
-        ("70-hangs.js", "while (true) {}", "70-hangs.js: while it loads: a loop went round more than"),
+        ("70-hangs.js", "while (true) {}", "70-hangs.js:1:1: while it loads: a loop went round more than"),
         (
             "80-import.js",
             "import x from './none.js';\nexport function onMetric(m) {}",
-            "there is no file none.js to import",
+            "80-import.js:1:15: Error: Cannot find module '/handlers/none.js' imported from /handlers/80-import.js",
         ),
         ("90 - wéird;$(x)'\".js", GOOD, "90 - wéird;$(x)'\".js: ok"),
     ];

@@ -21,7 +21,7 @@ pub struct ScriptReport {
     pub excerpt: Option<String>,
 }
 
-/// Checks a handlers' directory, or one handler file.
+/// Checks a handlers' directory, or one handler: a file, or a folder whose `package.json` names a main file that is there.
 ///
 /// # Errors
 /// [`LoadError`]: there is nothing to read, or the worker cannot be started. A broken handler is a report, not an error.
@@ -29,8 +29,9 @@ pub fn check(path: &Path, command: &WorkerCommand) -> Result<Vec<ScriptReport>, 
     let is_dir = fs::metadata(path)
         .map_err(|error| LoadError::Read(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))))?
         .is_dir();
-    let sources = if is_dir { SourceSet::read(path) } else { SourceSet::read_one(path) }.map_err(LoadError::Read)?;
-    let dir = if is_dir { path } else { path.parent().unwrap_or(Path::new("")) };
+    let is_one = !is_dir || is_plugin(path);
+    let sources = if is_one { SourceSet::read_one(path) } else { SourceSet::read(path) }.map_err(LoadError::Read)?;
+    let dir = if is_one { path.parent().unwrap_or(Path::new("")) } else { path };
     let loaded = first_load(&sources, command, &ScriptLimits::default())?;
     if let Some(process) = loaded.process {
         process.retire(Duration::from_secs(1));
@@ -41,4 +42,14 @@ pub fn check(path: &Path, command: &WorkerCommand) -> Result<Vec<ScriptReport>, 
         ScriptReport { name, error, excerpt }
     };
     Ok(loaded.scripts.into_iter().map(report).collect())
+}
+
+/// Is a directory one handler, rather than a directory of them?
+fn is_plugin(dir: &Path) -> bool {
+    let Ok(manifest) = fs::read_to_string(dir.join("package.json")) else { return false };
+    let Ok(manifest) = serde_json::from_str::<serde_json::Value>(&manifest) else { return false };
+    let main = manifest["main"].as_str();
+    !manifest["exports"].is_null()
+        || main
+            .is_some_and(|main| ["", ".js", "/index.js"].iter().any(|end| dir.join(format!("{main}{end}")).is_file()))
 }

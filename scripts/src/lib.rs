@@ -24,6 +24,7 @@ mod late;
 mod load;
 mod logs;
 mod matching;
+mod modules;
 mod outbox;
 mod pool;
 mod precheck;

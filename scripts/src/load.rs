@@ -12,6 +12,7 @@ use crate::{
     config::{ScriptLimits, WorkerCommand},
     frame::{Fault, Loaded},
     matching::Match,
+    modules::REFUSED,
     process::{Failure, Process},
     source::{SourceSet, excerpt},
 };
@@ -114,7 +115,7 @@ fn load_error(fault: Fault, name: &str) -> ScriptError {
 pub(crate) fn excerpt_of(sources: &SourceSet, dir: &std::path::Path, error: &ScriptError) -> Option<String> {
     let line = error.line?;
     let column = error.column.unwrap_or(1);
-    match sources.source(&error.file).filter(|source| !source.starts_with("throw new SyntaxError(")) {
+    match sources.source(&error.file).filter(|source| !source.starts_with(REFUSED)) {
         Some(source) => excerpt(source, line, column),
         // The check refused it, so it is not among the sources: look into the file, if it is of a sane size.
         None => {

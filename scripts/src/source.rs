@@ -5,27 +5,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hashbrown::HashMap;
 use tidegate_actors::{limits, script::ScriptError};
 
-use crate::precheck;
-
-/// Files below the handlers' directory that can be imported; more: an error.
-const FILES: usize = 1_000;
-/// Bytes of all of them.
-const ALL_BYTES: usize = 16 * 1024 * 1024;
-/// Directories deep.
-const DEPTH: usize = 8;
+use crate::{
+    modules::{Plugin, REFUSED, ResolveError, Tree, plugin},
+    precheck,
+};
 
 /// The files of a handlers' directory.
 #[derive(Debug, Default)]
 pub(crate) struct SourceSet {
     /// The handlers, in name order.
     pub(crate) handlers: Vec<Handler>,
-    /// Every file that a worker may load: path below the directory, and source. What the check refused is not among them.
+    /// Every file that a worker may load: path below the directory, and source. In place of a source that the check refused it says
+    /// why ([`REFUSED`]).
     pub(crate) files: Vec<(String, String)>,
 }
 
-/// One handler file.
+/// One handler: a file, or a folder with a `package.json` that names its main file.
 #[derive(Debug)]
 pub(crate) struct Handler {
     pub(crate) name: String,
@@ -39,30 +37,30 @@ impl SourceSet {
     /// # Errors
     /// The file system's, with the path; and when there is too much.
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
-        let mut set = Self::default();
-        let mut bytes = 0;
         match fs::metadata(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(set),
-            Err(error) => return Err(named(dir, &error)),
-            Ok(_) => set.read_below(dir, "", 0, &mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(named(dir, &error)),
+            Ok(_) => Reader::read(dir),
         }
-        Ok(set)
     }
 
-    /// Reads one handler file, and the directory that it imports from.
+    /// Reads one handler, and the directory that it imports from.
     ///
     /// # Errors
     /// As [`SourceSet::read`].
-    pub(crate) fn read_one(file: &Path) -> io::Result<Self> {
-        let parent = match file.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
+    pub(crate) fn read_one(path: &Path) -> io::Result<Self> {
+        let whole = fs::canonicalize(path).map_err(|error| named(path, &error))?;
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") && path.file_name().is_some() => parent.to_owned(),
+            _ => whole.parent().unwrap_or(Path::new(".")).to_owned(),
         };
-        let mut set = Self::read(parent)?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut set = Self::read(&parent)?;
+        let name = path.file_name().or(whole.file_name()).unwrap_or_default().to_string_lossy().into_owned();
         set.handlers.retain(|handler| handler.name == name);
         if set.handlers.is_empty() {
-            return Err(named(file, &io::Error::other("not a handler: a handler is a .js or .mjs file, not .test.js")));
+            let what = "not a handler: a handler is a .js, .mjs or .cjs file, not .test.js, or a folder whose package.json \
+                        names a main file";
+            return Err(named(path, &io::Error::other(what)));
         }
         Ok(set)
     }
@@ -71,95 +69,231 @@ impl SourceSet {
     pub(crate) fn source(&self, path: &str) -> Option<&str> {
         self.files.iter().find(|(of, _)| of == path).map(|(_, source)| source.as_str())
     }
+}
 
-    fn read_below(&mut self, dir: &Path, prefix: &str, depth: usize, bytes: &mut usize) -> io::Result<()> {
-        let mut entries: Vec<PathBuf> = fs::read_dir(dir)
-            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
-            .map_err(|error| named(dir, &error))?;
-        entries.sort();
-        for path in entries {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-            let below = format!("{prefix}{name}");
-            if name.starts_with('.') {
-                continue;
-            }
-            let kind = match fs::metadata(&path) {
-                Ok(kind) => kind,
-                // A link that leads nowhere spoils no other handler.
-                Err(error) if is_source(&name) => {
-                    self.add(&name, below, Err(format!("the file cannot be read: {error}")), depth == 0);
-                    continue;
+/// A directory on its way into a [`SourceSet`].
+struct Reader {
+    /// The directory, without links.
+    root: PathBuf,
+    files: Vec<(String, String)>,
+    refused: HashMap<String, ScriptError>,
+    /// Files and folders, and bytes, so far.
+    count: usize,
+    bytes: usize,
+}
+
+/// Why a folder is not read.
+enum Stop {
+    Failed(io::Error),
+    TooMuch(String),
+}
+
+/// What may be read up to here.
+#[derive(Clone, Copy)]
+struct Room {
+    count: usize,
+    bytes: usize,
+    /// In words.
+    limits: &'static str,
+}
+
+impl Reader {
+    fn read(dir: &Path) -> io::Result<SourceSet> {
+        let root = fs::canonicalize(dir).map_err(|error| named(dir, &error))?;
+        let mut reader = Self { root, files: Vec::new(), refused: HashMap::new(), count: 0, bytes: 0 };
+        let all = Room {
+            count: limits::SCRIPT_FILES,
+            bytes: limits::SCRIPT_FILES_BYTES,
+            limits: "limits script_files, script_files_bytes",
+        };
+        let mut handlers: Vec<(String, bool)> = Vec::new();
+        for (name, path) in entries(dir).map_err(|error| named(dir, &error))? {
+            let is_folder = fs::metadata(&path).is_ok_and(|kind| kind.is_dir());
+            let read = if is_folder && path.join("package.json").exists() {
+                let (files, count, bytes) = (reader.files.len(), reader.count, reader.bytes);
+                let room = Room {
+                    count: all.count.min(count + limits::SCRIPT_FOLDER_FILES),
+                    bytes: all.bytes.min(bytes + limits::SCRIPT_FOLDER_BYTES),
+                    limits: "limits script_folder_files, script_folder_bytes, and script_files, script_files_bytes of all",
+                };
+                match reader.entry(&path, &name, 0, room) {
+                    Err(Stop::TooMuch(message)) => {
+                        // Too much of one is not too much of the others.
+                        reader.files.truncate(files);
+                        (reader.count, reader.bytes) = (count, bytes);
+                        reader.refuse(&name, message);
+                        Ok(())
+                    }
+                    read => read,
                 }
-                Err(_) => continue,
+            } else {
+                reader.entry(&path, &name, 0, all)
             };
-            if kind.is_dir() && depth < DEPTH && name != "node_modules" {
-                self.read_below(&path, &format!("{below}/"), depth + 1, bytes)?;
-            } else if kind.is_file() && is_source(&name) {
-                let text = read_text(&path)?;
-                *bytes += text.as_ref().map_or(0, String::len);
-                if self.files.len() >= FILES || *bytes > ALL_BYTES {
-                    let message = format!("more than {FILES} files or {ALL_BYTES} bytes of handlers");
-                    return Err(named(dir, &io::Error::other(message)));
-                }
-                self.add(&name, below, text, depth == 0);
+            match read {
+                Ok(()) => handlers.push((name, is_folder)),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::TooMuch(message)) => return Err(named(dir, &io::Error::other(message))),
             }
+        }
+        Ok(reader.finish(&handlers))
+    }
+
+    /// Reads a file, or what is in a folder.
+    fn entry(&mut self, path: &Path, below: &str, depth: usize, room: Room) -> Result<(), Stop> {
+        let name = below.rsplit_once('/').map_or(below, |(_, name)| name);
+        let kind = match fs::metadata(path) {
+            Ok(kind) => kind,
+            // A link that leads nowhere spoils no other handler.
+            Err(error) if is_source(name) => {
+                self.refuse(below, format!("the file cannot be read: {error}"));
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
+        };
+        let is_wanted = kind.is_dir() || (kind.is_file() && is_source(name));
+        if !is_wanted || (kind.is_dir() && depth >= limits::SCRIPT_FOLDER_DEPTH) {
+            return Ok(());
+        }
+        if fs::symlink_metadata(path).is_ok_and(|kind| kind.is_symlink()) {
+            let target = fs::canonicalize(path).unwrap_or_default();
+            if !target.starts_with(&self.root) {
+                self.refuse(below, "the link leads out of the handlers' directory".to_owned());
+                return Ok(());
+            }
+            // What leads back to where it is would never end.
+            let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+            if folder.is_some_and(|folder| folder.starts_with(&target)) {
+                return Ok(());
+            }
+        }
+        self.count += 1;
+        if kind.is_dir() {
+            self.check_room(room)?;
+            for (name, path) in entries(path).map_err(|error| Stop::Failed(named(path, &error)))? {
+                self.entry(&path, &format!("{below}/{name}"), depth + 1, room)?;
+            }
+            return Ok(());
+        }
+        match read_text(path, kind.len()) {
+            Ok(text) => {
+                self.bytes += text.len();
+                self.check_room(room)?;
+                match precheck::check(&text) {
+                    Ok(()) => self.files.push((below.to_owned(), text)),
+                    Err(found) => self.refuse_at(below, found.message, Some((found.line, found.column))),
+                }
+            }
+            Err(message) => self.refuse(below, message),
         }
         Ok(())
     }
 
-    fn add(&mut self, name: &str, below: String, text: Result<String, String>, at_top: bool) {
-        let is_json = name.ends_with(".json");
-        let refusal = |message: String, line, column| ScriptError {
-            message: message.into(),
-            file: below.as_str().into(),
-            line,
-            column,
-        };
-        let mut refused = match &text {
-            Err(message) => Some(refusal(message.clone(), None, None)),
-            // JSON goes through a reader with a depth limit of its own.
-            Ok(_) if is_json => None,
-            Ok(text) => {
-                precheck::check(text).err().map(|found| refusal(found.message, Some(found.line), Some(found.column)))
-            }
-        };
-        if at_top && !is_json {
-            if self.handlers.len() >= limits::SCRIPTS {
-                let message = format!("more than {} handler files (limit scripts)", limits::SCRIPTS);
-                refused = Some(refusal(message, None, None));
-            }
-            self.handlers.push(Handler { name: name.to_owned(), refused: refused.clone() });
+    fn check_room(&self, room: Room) -> Result<(), Stop> {
+        let Room { count, bytes, limits } = room;
+        if self.count > count || self.bytes > bytes {
+            return Err(Stop::TooMuch(format!("it has too many files or bytes ({limits})")));
         }
-        if let Ok(text) = text {
-            if let Some(error) = refused {
-                // An import of it says why; a handler is not loaded at all.
-                tracing::debug!(file = below, error = %error.message, "source refused");
-                let why = serde_json::Value::from(format!("{below}: {}", error.message));
-                self.files.push((below, format!("throw new SyntaxError({why});")));
-            } else {
-                self.files.push((below, text));
-            }
+        Ok(())
+    }
+
+    fn refuse(&mut self, below: &str, message: String) {
+        self.refuse_at(below, message, None);
+    }
+
+    /// An import of it says why; a handler is not loaded at all.
+    fn refuse_at(&mut self, below: &str, message: String, place: Option<(u32, u32)>) {
+        tracing::debug!(file = below, error = message, "source refused");
+        if is_source(below) {
+            let why = serde_json::Value::from(format!("{below}: {message}"));
+            self.files.push((below.to_owned(), format!("{REFUSED}{why});")));
         }
+        let (line, column) = place.unzip();
+        let error = ScriptError { message: message.into(), file: below.into(), line, column };
+        self.refused.insert(below.to_owned(), error);
+    }
+
+    /// Which of what is at the top are handlers?
+    fn finish(self, top: &[(String, bool)]) -> SourceSet {
+        // The manifests tell; of other files only that they are there.
+        let text =
+            |path: &str, text: &str| if path.ends_with("package.json") { text.to_owned() } else { String::new() };
+        let tree = Tree::new(self.files.iter().map(|(path, source)| (path.clone(), text(path, source))).collect());
+        let mut handlers = Vec::new();
+        for (name, is_folder) in top {
+            let refused = self.refused.get(name).cloned();
+            let refused = match is_folder {
+                false if !is_script(name) => continue,
+                true if refused.is_none() => match plugin(&tree, name) {
+                    Ok(Plugin::Library) => continue,
+                    Ok(Plugin::Entry(path)) => self.refused.get(&path).cloned(),
+                    Err(error) => Some(self.of_manifest(name, &error)),
+                },
+                _ => refused,
+            };
+            let full = handlers.len() >= limits::SCRIPTS;
+            let message = || format!("more than {} handlers (limit scripts)", limits::SCRIPTS);
+            let refused = if full { Some(error_in(name, message())) } else { refused };
+            handlers.push(Handler { name: name.clone(), refused });
+        }
+        SourceSet { handlers, files: self.files }
+    }
+
+    /// A manifest that cannot be used: with its place, if it is no JSON.
+    fn of_manifest(&self, folder: &str, error: &ResolveError) -> ScriptError {
+        let path = Tree::join(folder, "package.json");
+        if let Some(refused) = self.refused.get(&path) {
+            return refused.clone();
+        }
+        let text = self.files.iter().find(|(of, _)| *of == path).map_or("", |(_, text)| text);
+        let mut found = error_in(&path, error.message.clone());
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            found.message = format!("it is no JSON: {error}").into();
+            found.line = u32::try_from(error.line()).ok();
+            found.column = u32::try_from(error.column()).ok();
+        }
+        found
     }
 }
 
-/// Files that are handlers at the top, and can be imported anywhere. Tests are neither.
-fn is_source(name: &str) -> bool {
-    let is_script = [".js", ".mjs"].iter().any(|end| name.ends_with(end));
-    let is_test = [".test.js", ".test.mjs"].iter().any(|end| name.ends_with(end));
-    (is_script && !is_test) || name.ends_with(".json")
+fn error_in(path: &str, message: String) -> ScriptError {
+    ScriptError { message: message.into(), file: path.into(), line: None, column: None }
 }
 
-/// The text of a file. Inner error: it is too large or no UTF-8.
-fn read_text(path: &Path) -> io::Result<Result<String, String>> {
-    let bytes = fs::metadata(path).map_err(|error| named(path, &error))?.len();
+/// What is in a folder, by name, without what is hidden.
+fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+        {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Files that are handlers at the top. Tests are none.
+fn is_script(name: &str) -> bool {
+    let ends = |ends: [&str; 3]| ends.iter().any(|end| name.ends_with(end));
+    ends([".js", ".mjs", ".cjs"]) && !ends([".test.js", ".test.mjs", ".test.cjs"])
+}
+
+/// Files that can be imported.
+fn is_source(name: &str) -> bool {
+    is_script(name) || name.ends_with(".json")
+}
+
+/// The text of a file, or why it has none.
+fn read_text(path: &Path, bytes: u64) -> Result<String, String> {
     // A file far beyond the limit is not even read.
     if bytes > 2 * limits::SCRIPT_SOURCE_BYTES as u64 {
         let limit = limits::SCRIPT_SOURCE_BYTES;
-        return Ok(Err(format!("the file has {bytes} bytes, more than {limit} (limit script_source_bytes)")));
+        return Err(format!("the file has {bytes} bytes, more than {limit} (limit script_source_bytes)"));
     }
-    let bytes = fs::read(path).map_err(|error| named(path, &error))?;
-    Ok(String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned()))
+    let bytes = fs::read(path).map_err(|error| format!("the file cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned())
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
@@ -185,7 +319,6 @@ mod tests {
     #[test]
     fn a_directory_is_read_in_name_order_without_tests() {
         let dir = tempfile::tempdir().expect("a directory");
-        fs::create_dir_all(dir.path().join("lib")).expect("a directory");
         for (name, text) in [
             ("20-b.js", "b"),
             ("10-a.mjs", "a"),
@@ -195,17 +328,89 @@ mod tests {
             ("notes.txt", "no"),
             (".hidden.js", "no"),
             ("lib/c.js", "c"),
+            ("50-old.cjs", "c"),
+            ("60-folder/package.json", r#"{"main":"main"}"#),
+            ("60-folder/main.js", "main"),
+            ("60-folder/node_modules/x/index.js", "x"),
+            ("70-none/package.json", r#"{"main":"main"}"#),
+            ("80-bad/package.json", "{\n  bad }"),
+            ("90-lib/package.json", r#"{"type":"module"}"#),
+            ("91-off/package.json", r#"{"main":"main","tidegate":false}"#),
         ] {
+            fs::create_dir_all(dir.path().join(name).parent().expect("a parent")).expect("a directory");
             fs::write(dir.path().join(name), text).expect("a file");
         }
         fs::write(dir.path().join("40-bytes.js"), [0xff, 0xfe]).expect("a file");
         let set = SourceSet::read(dir.path()).expect("readable");
         let handlers: Vec<_> = set.handlers.iter().map(|h| (h.name.as_str(), h.refused.is_some())).collect();
-        assert_eq!(handlers, [("10-a.mjs", false), ("20-b.js", false), ("30-deep.js", true), ("40-bytes.js", true)]);
-        let files: Vec<_> = set.files.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(files, ["10-a.mjs", "20-b.js", "30-deep.js", "lib/c.js", "table.json"]);
-        assert!(set.source("30-deep.js").is_some_and(|text| text.starts_with("throw")));
+        assert_eq!(
+            handlers,
+            [
+                ("10-a.mjs", false),
+                ("20-b.js", false),
+                ("30-deep.js", true),
+                ("40-bytes.js", true),
+                ("50-old.cjs", false),
+                ("60-folder", false),
+                ("70-none", true),
+                ("80-bad", true)
+            ]
+        );
+        let bad = set.handlers[7].refused.as_ref().expect("refused");
+        assert_eq!((&*bad.file, bad.line, bad.column), ("80-bad/package.json", Some(2), Some(3)));
+        let files: Vec<_> =
+            set.files.iter().map(|(path, _)| path.as_str()).filter(|path| !path.contains("package.json")).collect();
+        assert_eq!(
+            files,
+            [
+                "10-a.mjs",
+                "20-b.js",
+                "30-deep.js",
+                "40-bytes.js",
+                "50-old.cjs",
+                "60-folder/main.js",
+                "60-folder/node_modules/x/index.js",
+                "lib/c.js",
+                "table.json"
+            ]
+        );
+        assert!(set.source("30-deep.js").is_some_and(|text| text.starts_with(REFUSED)));
         assert!(SourceSet::read(&dir.path().join("none")).expect("no handlers").handlers.is_empty());
+    }
+
+    #[test]
+    fn links_out_of_the_directory_are_refused_and_others_followed() {
+        let outside = tempfile::tempdir().expect("a directory");
+        let dir = tempfile::tempdir().expect("a directory");
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, dir.path().join(name)).expect("a link");
+        fs::write(outside.path().join("secret.js"), "secret").expect("a file");
+        fs::create_dir_all(dir.path().join(".data")).expect("a directory");
+        fs::write(dir.path().join(".data/in.js"), "in").expect("a file");
+        link(&dir.path().join(".data/in.js"), "10-in.js");
+        link(&outside.path().join("secret.js"), "20-out.js");
+        link(outside.path(), "30-folder");
+        link(Path::new("."), "40-round");
+        let set = SourceSet::read(dir.path()).expect("readable");
+        let handlers: Vec<_> = set.handlers.iter().map(|h| (h.name.as_str(), h.refused.is_some())).collect();
+        assert_eq!(handlers, [("10-in.js", false), ("20-out.js", true), ("30-folder", true)]);
+        assert!(set.files.iter().all(|(_, source)| source != "secret"), "{:?}", set.files);
+        assert_eq!(set.source("10-in.js"), Some("in"));
+        assert_eq!(set.files.len(), 2, "{:?}", set.files);
+    }
+
+    #[test]
+    fn a_folder_that_is_too_large_spoils_no_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(dir.path().join("10-large/many")).expect("a directory");
+        fs::write(dir.path().join("10-large/package.json"), r#"{"main":"a.js"}"#).expect("a file");
+        for number in 0..=limits::SCRIPT_FOLDER_FILES {
+            fs::write(dir.path().join(format!("10-large/many/{number}.js")), "").expect("a file");
+        }
+        fs::write(dir.path().join("20-good.js"), "good").expect("a file");
+        let set = SourceSet::read(dir.path()).expect("readable");
+        assert!(set.handlers[0].refused.as_ref().is_some_and(|error| error.message.contains("script_folder_files")));
+        assert!(set.handlers[1].refused.is_none());
+        assert_eq!(set.files.len(), 1, "{:?}", set.files.len());
     }
 
     #[test]

@@ -322,7 +322,7 @@ fn broken_scripts_do_not_keep_the_good_ones_from_running() {
         ("60-hang.js", "does not finish loading", None),
         ("65-bomb.js", "out of memory", None),
         ("70-await.js", "does not finish loading", None),
-        ("80-import.js", "there is no file lib/none.js", None),
+        ("80-import.js", "Cannot find module '/handlers/lib/none.js' imported from /handlers/80-import.js", Some(1)),
         ("85-outside.js", "outside of the handlers' directory", None),
     ] {
         let health = rig.health(name);

@@ -43,9 +43,9 @@ impl House {
 
     /// With a handler file.
     pub(crate) fn handler(self, name: &str, source: &str) -> Self {
-        let handlers = self.handlers();
-        std::fs::create_dir_all(&handlers).expect("the handlers' directory is made");
-        std::fs::write(handlers.join(name), source).expect("the handler is written");
+        let path = self.handlers().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("the handlers' directory is made");
+        std::fs::write(path, source).expect("the handler is written");
         self
     }
 

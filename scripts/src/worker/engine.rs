@@ -8,11 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use boa_engine::{
-    Context, JsObject, JsResult, JsValue, Module, builtins::promise::PromiseState, object::builtins::JsFunction,
-    vm::RuntimeLimits,
-};
-use hashbrown::HashMap;
+use boa_engine::{Context, JsObject, JsResult, JsValue, vm::RuntimeLimits};
 use tidegate_actors::{limits, script::ParkReason};
 
 use super::{
@@ -21,10 +17,14 @@ use super::{
     hooks::Hooks,
     host::{Bridge, Host, ScriptClock, ctx_object},
     json_out,
-    loader::{Loader, entry},
     memory::Memory,
+    modules::Loader,
+    plugin::{self, Loading, Plugin},
 };
-use crate::frame::{Fault, Loaded};
+use crate::{
+    frame::{Fault, Loaded, LogLevel, LogLine},
+    modules::Tree,
+};
 
 /// Times that one loop may go round in one call: some tens of milliseconds of an empty loop.
 pub(super) const LOOP_ITERATIONS: u64 = 1_000_000;
@@ -37,19 +37,17 @@ const BACKTRACE: usize = 10;
 /// Errors of the engine in one context, beyond which it is dropped although calls wait in it. (Each leaves some of the engine's
 /// stack behind; a few hundred would fill it.)
 const ERRORS: u32 = 8;
-/// What the listeners of `beforeExit` may wait for.
+/// What `dispose` and the listeners of `beforeExit` may wait for.
 const EXIT_WAIT: Duration = Duration::from_millis(200);
-/// What an `await` at the top of a file may wait for.
-const LOAD_WAIT: Duration = Duration::from_secs(2);
 /// One `ArrayBuffer` may have this part of the heap.
 const BUFFER_PART: u64 = 4;
 
 /// The handlers' sources.
 pub(super) struct Sources {
-    /// Handler files in name order, and whether to load them.
+    /// Handlers in name order, and whether to load them.
     pub(super) scripts: Vec<(String, bool)>,
-    /// All files by path.
-    pub(super) files: Rc<HashMap<String, String>>,
+    /// All files.
+    pub(super) tree: Rc<Tree>,
 }
 
 /// A context with its handlers.
@@ -73,7 +71,7 @@ pub(super) enum Called {
 /// What lives and dies with a context.
 struct Live {
     // Dropped before the context that they belong to.
-    handlers: Vec<Result<JsFunction, Fault>>,
+    handlers: Vec<Result<Plugin, Fault>>,
     ctx: JsValue,
     bridge: Bridge,
     events: Rc<EventLoop>,
@@ -106,7 +104,7 @@ impl Engine {
             }
             loading(number);
             self.host.script.set(number);
-            match live.load_one(name, &self.host) {
+            match live.load_one(name, &self.sources.tree, &self.host) {
                 Ok((handler, matching)) => {
                     live.handlers.push(Ok(handler));
                     reports.push(Loaded::Ready(matching));
@@ -188,7 +186,18 @@ impl Engine {
     /// Tells the scripts that their context goes.
     pub(super) fn exit(&mut self) {
         let Some(live) = &mut self.live else { return };
-        for script in 0..u8::try_from(live.handlers.len()).unwrap_or(u8::MAX) {
+        let count = u8::try_from(live.handlers.len()).unwrap_or(u8::MAX);
+        // The last that came goes first: it may use what the others hold.
+        for script in (0..count).rev() {
+            self.host.begin_reading();
+            self.host.script.set(script);
+            if let Err(fault) = live.dispose(script) {
+                let text = format!("dispose: {}", fault.message);
+                let line = LogLine { level: LogLevel::Error, script, device: String::new(), text };
+                self.host.logs.borrow_mut().push(line);
+            }
+        }
+        for script in 0..count {
             self.host.begin_reading();
             self.host.script.set(script);
             if live.events.exit(EXIT_WAIT, &mut live.context).is_err() {
@@ -265,7 +274,7 @@ impl Engine {
         let mut context = Context::builder()
             .host_hooks(Rc::new(hooks))
             .job_executor(Rc::clone(&events))
-            .module_loader(Rc::new(Loader::new(Rc::clone(&self.sources.files))))
+            .module_loader(Rc::new(Loader::new(Rc::clone(&self.sources.tree))))
             .clock(Rc::new(ScriptClock(Rc::clone(&self.host))))
             .build()?;
         let mut limits = RuntimeLimits::default();
@@ -288,53 +297,31 @@ enum Failure {
 }
 
 impl Live {
-    /// Loads one handler file: its function, and its `match` as JSON.
-    fn load_one(&mut self, name: &str, host: &Rc<Host>) -> Result<(JsFunction, Option<Vec<u8>>), Fault> {
+    /// Loads one handler: its functions, and its `match` as JSON.
+    fn load_one(&mut self, name: &str, tree: &Tree, host: &Rc<Host>) -> Result<(Plugin, Option<Vec<u8>>), Fault> {
         host.begin_reading();
         self.events.begin();
-        let loaded = self.load_module(name, host);
+        let Self { events, bridge, context, .. } = self;
+        let loaded = Loading { name, tree, host, events, bridge, context }.load();
         self.events.end();
         loaded
     }
 
-    fn load_module(&mut self, name: &str, host: &Rc<Host>) -> Result<(JsFunction, Option<Vec<u8>>), Fault> {
-        let Self { events, bridge, context, .. } = self;
-        let loader = context.downcast_module_loader::<Loader>().ok_or_else(not_loaded)?;
-        let broken = |error: &boa_engine::JsError, stack_of: &JsFunction, context: &mut Context| {
-            with_syntax_place(fault::engine(error, stack_of, context), name)
-        };
-        let module = loader.module(name, context).map_err(|error| broken(&error, &bridge.stack_of, context))?;
-        match evaluate(&module, events, context).map_err(|error| broken(&error, &bridge.stack_of, context))? {
-            PromiseState::Fulfilled(_) => {}
-            PromiseState::Rejected(reason) => {
-                let thrown = fault::thrown(&reason, &bridge.stack_of, context);
-                return Err(with_syntax_place(thrown, name));
-            }
-            PromiseState::Pending => return Err(fault(ParkReason::Deadline, "it does not finish loading")),
-        }
-        // A name that is not exported fails the entry's linking: then it is tried without.
-        let mut exports = Vec::new();
-        for names in ["onMetric, match", "onMetric"] {
-            let entry =
-                entry(name, names, context).map_err(|error| fault::engine(&error, &bridge.stack_of, context))?;
-            if let Ok(PromiseState::Fulfilled(_)) = evaluate(&entry, events, context) {
-                exports = host.take_exports();
-                break;
-            }
-        }
-        let handler = exports.first().and_then(JsValue::as_function);
-        let handler = handler.ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
-        let matching = exports.get(1).cloned().unwrap_or_default();
-        let mut json = Vec::new();
-        let written = json_out::write(&matching, host, context, &mut json)
-            .map_err(|error| fault(ParkReason::BadResult, format!("its export match: {error}")))?;
-        Ok((handler, written.then_some(json)))
+    /// Tells a plugin that its context goes.
+    fn dispose(&mut self, script: u8) -> Result<(), Fault> {
+        let Self { handlers, bridge, events, context, .. } = self;
+        let Some(Ok(Plugin { dispose: Some(dispose), .. })) = handlers.get(usize::from(script)) else { return Ok(()) };
+        let host = Host::of(context);
+        events.begin();
+        let disposed = plugin::run(dispose, &[], EXIT_WAIT, &host, events, bridge, context);
+        events.end();
+        disposed
     }
 
     fn call(&mut self, script: u8, metric: JsValue, host: &Host, allowed: Duration) -> Result<Called, Failure> {
         let Self { handlers, ctx, bridge, events, context, .. } = self;
         let handler = match handlers.get(usize::from(script)) {
-            Some(Ok(handler)) => handler.clone(),
+            Some(Ok(plugin)) => plugin.on_metric.clone(),
             Some(Err(broken)) => return Err(Failure::Script(broken.clone())),
             None => return Err(Failure::Script(not_loaded())),
         };
@@ -396,54 +383,10 @@ fn finished(value: JsValue, host: &Host) -> Result<Called, Failure> {
     }
 }
 
-/// Loads, links and evaluates a module, and waits for what is awaited at its top.
-fn evaluate(module: &Module, events: &EventLoop, context: &mut Context) -> JsResult<PromiseState> {
-    let promise = module.load_link_evaluate(context);
-    events.await_settled(promise.clone().into());
-    events.work_off(LOAD_WAIT, context)?;
-    Ok(match events.failure() {
-        Some(Failed::Threw(reason)) => PromiseState::Rejected(reason),
-        Some(Failed::RanAway) => PromiseState::Pending,
-        None => promise.state(),
-    })
-}
-
-fn is_promise(object: &JsObject) -> bool {
+pub(super) fn is_promise(object: &JsObject) -> bool {
     object.is::<boa_engine::builtins::promise::Promise>()
 }
 
-fn not_loaded() -> Fault {
+pub(super) fn not_loaded() -> Fault {
     fault(ParkReason::Crashed, "the handlers are not loaded")
-}
-
-/// A parser's message ends with `at line 3, col 9 in a.js`: make it a place. A fault without any place is in the handler's file.
-fn with_syntax_place(mut fault: Fault, file: &str) -> Fault {
-    if fault.line == 0
-        && let Some((message, line, column, file)) = syntax_place(&fault.message)
-    {
-        fault = Fault { message: message.to_owned(), line, column, file: Some(file.to_owned()), ..fault };
-    }
-    fault.file.get_or_insert_with(|| file.to_owned());
-    fault
-}
-
-/// Message, line, column and file.
-fn syntax_place(message: &str) -> Option<(&str, u32, u32, &str)> {
-    let (rest, file) = message.rsplit_once(" in ")?;
-    let (rest, place) = rest.rsplit_once("at line ")?;
-    let (line, column) = place.split_once(", col ")?;
-    Some((rest.trim_end_matches([' ', ',']), line.parse().ok()?, column.parse().ok()?, file))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_parser_message_gives_its_place() {
-        let message = "expected token ';', got 'foo' in expression statement at line 3, col 9 in lib/a.js";
-        let place = ("expected token ';', got 'foo' in expression statement", 3, 9, "lib/a.js");
-        assert_eq!(syntax_place(message), Some(place));
-        assert_eq!(syntax_place("no place in a.js"), None);
-    }
 }

@@ -11,6 +11,7 @@ use boa_engine::{
 };
 use tidegate_actors::script::ParkReason;
 
+use super::modules::Loader;
 use crate::frame::{Fault, clip};
 
 /// Most characters of a thrown value's name and message.
@@ -49,6 +50,7 @@ pub(super) fn engine(error: &JsError, stack_of: &JsFunction, context: &mut Conte
     };
     // The engine's own display of its own error: no value of a script is in it.
     if let Some((file, line, column)) = error.to_string().lines().find_map(parse_frame) {
+        let (file, line, column) = in_source((file, line, column), context);
         (fault.file, fault.line, fault.column) = (Some(file), line, column);
     }
     fault
@@ -106,7 +108,13 @@ fn place(value: &JsValue, stack_of: &JsFunction, context: &mut Context) -> Optio
     // The engine's own getter, not a script's `stack`: it only formats what the engine recorded.
     value.as_object().filter(JsObject::is::<ErrorObject>)?;
     let stack = stack_of.call(value, &[], context).ok()?.as_string()?.to_std_string_lossy();
-    stack.lines().find_map(parse_frame)
+    stack.lines().find_map(parse_frame).map(|place| in_source(place, context))
+}
+
+/// A place in what the parser saw → in the file.
+fn in_source((file, line, column): (String, u32, u32), context: &Context) -> (String, u32, u32) {
+    let column = Loader::of(context).map_or(column, |loader| loader.unwrapped(&file, line, column));
+    (file, line, column)
 }
 
 /// `    at name (file:line:column)` → its place, if it is one in a handler's file (the engine's own are in Rust).
@@ -115,7 +123,7 @@ pub(super) fn parse_frame(line: &str) -> Option<(String, u32, u32)> {
     let place = place.rsplit_once('(').map_or(place, |(_, place)| place).trim_end_matches(')');
     let (rest, column) = place.rsplit_once(':')?;
     let (file, line) = rest.rsplit_once(':')?;
-    if ![".js", ".mjs"].iter().any(|end| file.ends_with(end)) {
+    if ![".js", ".mjs", ".cjs"].iter().any(|end| file.ends_with(end)) {
         return None;
     }
     // The engine does not know the place of every instruction: `?`.

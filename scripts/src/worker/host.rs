@@ -190,7 +190,7 @@ impl Host {
             .map_err(|error| JsNativeError::syntax().with_message(format!("JSON: {error}")).into())
     }
 
-    /// The module whose default export takes a handler's exports ([`super::loader::entry`]).
+    /// The module whose default export takes a handler's exports ([`super::modules::entry`]).
     pub(super) fn exports_module(context: &mut Context) -> Module {
         let give = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(give_exports)).build();
         Module::from_value_as_default(give.into(), context)

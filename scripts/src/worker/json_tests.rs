@@ -14,7 +14,7 @@ struct Rig(Engine);
 
 impl Rig {
     fn new() -> Self {
-        let sources = Sources { scripts: Vec::new(), files: std::rc::Rc::default() };
+        let sources = Sources { scripts: Vec::new(), tree: std::rc::Rc::default() };
         let heap = limits::SCRIPT_HEAP_BYTES;
         let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
         assert!(engine.load(|_| {}).is_empty());
@@ -148,7 +148,7 @@ fn a_context_that_is_dropped_is_freed() {
     let text = "export const match = { devices: ['*'] }; export function onMetric(m) { const f = () => f(); f(); }";
     let sources = Sources {
         scripts: vec![("a.js".to_owned(), true)],
-        files: std::rc::Rc::new([("a.js".to_owned(), text.to_owned())].into_iter().collect()),
+        tree: std::rc::Rc::new(crate::modules::Tree::new([("a.js".to_owned(), text.to_owned())].into_iter().collect())),
     };
     let heap = limits::SCRIPT_HEAP_BYTES;
     let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);

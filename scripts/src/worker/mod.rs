@@ -16,8 +16,9 @@ mod json_in;
 mod json_out;
 #[cfg(test)]
 mod json_tests;
-mod loader;
 mod memory;
+mod modules;
+mod plugin;
 mod work;
 
 use std::{io, os::fd::AsFd, os::unix::net::UnixStream, process::ExitCode, rc::Rc, thread, time::Duration};
@@ -32,7 +33,10 @@ use self::{
     memory::Memory,
     work::Work,
 };
-use crate::frame::{self, FromWorker, Start, ToWorker};
+use crate::{
+    frame::{self, FromWorker, Start, ToWorker},
+    modules::Tree,
+};
 
 /// The stack of the thread that runs scripts, in bytes: the engine's parser and some natives recurse. Only what is used is resident.
 const STACK_BYTES: usize = 256 * 1024 * 1024;
@@ -98,7 +102,9 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     };
     let sources = Sources {
         scripts: scripts.into_iter().map(|(name, wanted)| (name.to_owned(), wanted)).collect(),
-        files: Rc::new(files.into_iter().map(|(path, source)| (path.to_owned(), source.to_owned())).collect()),
+        tree: Rc::new(Tree::new(
+            files.into_iter().map(|(path, source)| (path.to_owned(), source.to_owned())).collect(),
+        )),
     };
     // What the process maps by now (its binary, this thread's stack) and the heap on top of it.
     limit(Resource::As, memory::virtual_bytes() + heap_bytes + SLACK_BYTES)?;

@@ -22,7 +22,7 @@ use std::{
 };
 
 use boa_engine::{
-    Context, JsObject, JsResult, JsValue,
+    Context, JsObject, JsResult, JsValue, Module,
     builtins::promise::PromiseState,
     job::{Job, JobExecutor},
     object::builtins::{JsArray, JsFunction, JsPromise},
@@ -124,7 +124,7 @@ impl EventLoop {
     }
 
     /// The loop of a context.
-    fn of(context: &Context) -> Rc<Self> {
+    pub(super) fn of(context: &Context) -> Rc<Self> {
         context.downcast_job_executor().expect("every context of a worker has this loop")
     }
 
@@ -333,6 +333,23 @@ impl EventLoop {
                 return Ok(());
             }
         }
+    }
+
+    /// Loads a module and what it imports, without running what else is queued.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn load_now(&self, module: &Module, context: &mut Context) -> JsResult<JsPromise> {
+        let aside = self.microtasks.take();
+        let loading = module.load(context);
+        let mut ran = Ok(());
+        while ran.is_ok()
+            && let Some(job) = self.next_microtask()
+        {
+            ran = self.run_job(job, context);
+        }
+        *self.microtasks.borrow_mut() = aside;
+        ran.map(|()| loading)
     }
 
     fn next_tick(&self) -> Option<(CallId, Task)> {

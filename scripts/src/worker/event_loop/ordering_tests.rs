@@ -10,6 +10,7 @@ use super::super::{
     engine::{Called, Engine, Sources},
     memory::Memory,
 };
+use crate::modules::Tree;
 
 /// The cases of a file: `//// name`, then the source.
 fn cases(text: &'static str) -> Vec<(&'static str, &'static str)> {
@@ -31,7 +32,7 @@ fn by_us(source: &str) -> Vec<String> {
     let heap = limits::SCRIPT_HEAP_BYTES;
     let file = format!("export function onMetric() {{\n{source}\n}}");
     let files = HashMap::from([("case.js".to_owned(), file)]);
-    let sources = Sources { scripts: vec![("case.js".to_owned(), true)], files: Rc::new(files) };
+    let sources = Sources { scripts: vec![("case.js".to_owned(), true)], tree: Rc::new(Tree::new(files)) };
     let mut engine = Engine::new(sources, Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
     let loaded = engine.load(|_| {});
     engine.host.begin_reading();

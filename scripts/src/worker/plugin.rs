@@ -1,0 +1,279 @@
+//! One handler as it is loaded: its main file is run, its exports are taken, and a plugin's `initialize` is awaited.
+
+use std::{rc::Rc, time::Duration};
+
+use boa_engine::{
+    Context, JsError, JsObject, JsResult, JsValue, Module, builtins::promise::PromiseState,
+    object::builtins::JsFunction,
+};
+use tidegate_actors::script::ParkReason;
+
+use super::{
+    engine::{is_promise, not_loaded},
+    event_loop::{EventLoop, Failed},
+    fault::{self, fault},
+    host::{Bridge, Host},
+    json_in, json_out,
+    modules::{Loader, entry, thrown},
+};
+use crate::{
+    frame::Fault,
+    modules::{self, Format, Tree},
+};
+
+/// What an `await` at the top of a file may wait for, and `initialize` again.
+const LOAD_WAIT: Duration = Duration::from_secs(2);
+/// What the host looks for among the exports of a handler.
+const EXPORTS: [&str; 4] = ["onMetric", "match", "initialize", "dispose"];
+
+/// A handler that is loaded.
+pub(super) struct Plugin {
+    pub(super) on_metric: JsFunction,
+    pub(super) dispose: Option<JsFunction>,
+}
+
+/// A handler on its way there.
+pub(super) struct Loading<'a> {
+    pub(super) name: &'a str,
+    pub(super) tree: &'a Tree,
+    pub(super) host: &'a Rc<Host>,
+    pub(super) events: &'a EventLoop,
+    pub(super) bridge: &'a Bridge,
+    pub(super) context: &'a mut Context,
+}
+
+impl Loading<'_> {
+    /// The handler's functions, and its `match` as JSON.
+    ///
+    /// # Errors
+    /// Why it is broken.
+    pub(super) fn load(mut self) -> Result<(Plugin, Option<Vec<u8>>), Fault> {
+        let loader = Loader::of(self.context).map_err(|_| not_loaded())?;
+        let path = self.path()?;
+        let exports = match loader.format(&path, self.context) {
+            Ok(Format::Module) => self.of_module(&loader, &path)?,
+            Ok(_) => self.of_common_js(&loader, &path)?,
+            Err(error) => return Err(self.broken(&error, &path)),
+        };
+        let [on_metric, matching, initialize, dispose] = exports;
+        let on_metric = on_metric
+            .as_function()
+            .ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
+        let mut json = Vec::new();
+        let has_match = json_out::write(&matching, self.host, self.context, &mut json)
+            .map_err(|error| fault(ParkReason::BadResult, format!("its export match: {error}")))?;
+        if let Some(initialize) = initialize.as_function() {
+            let config = self.config()?;
+            run(&initialize, &[config], LOAD_WAIT, self.host, self.events, self.bridge, self.context).map_err(
+                |fault| Fault { message: format!("initialize: {}", fault.message), ..in_file(fault, &path) },
+            )?;
+        }
+        Ok((Plugin { on_metric, dispose: dispose.as_function() }, has_match.then_some(json)))
+    }
+
+    /// Its main file.
+    fn path(&mut self) -> Result<String, Fault> {
+        if self.tree.is_file(self.name) {
+            return Ok(self.name.to_owned());
+        }
+        match modules::plugin(self.tree, self.name) {
+            Ok(modules::Plugin::Entry(path)) => Ok(path),
+            Ok(modules::Plugin::Library) => Err(fault(ParkReason::Threw, "its package.json names no main file")),
+            Err(error) => {
+                let error = thrown(&error, self.context);
+                Err(self.broken(&error, &Tree::join(self.name, "package.json")))
+            }
+        }
+    }
+
+    /// Its configuration: an object, empty if there is no file of it.
+    fn config(&mut self) -> Result<JsValue, Fault> {
+        let path = modules::config_of(self.tree, self.name);
+        let Some(source) = self.tree.source(&path) else { return Ok(json_in::new_object(self.context).into()) };
+        if let Some(why) = source.strip_prefix(modules::REFUSED) {
+            return Err(in_file(fault(ParkReason::Threw, why.trim_matches(['"', ')', ';'])), &path));
+        }
+        let context = &mut *self.context;
+        self.host.parse_json(&path, source, context).map_err(|_| {
+            let (line, column, message) = match serde_json::from_str::<serde::de::IgnoredAny>(source) {
+                Ok(_) => (0, 0, "it cannot be read".to_owned()),
+                Err(error) => (error.line(), error.column(), error.to_string()),
+            };
+            let (line, column) = (u32::try_from(line).unwrap_or(0), u32::try_from(column).unwrap_or(0));
+            Fault {
+                line,
+                column,
+                ..in_file(fault(ParkReason::Threw, format!("its configuration is no JSON: {message}")), &path)
+            }
+        })
+    }
+
+    fn of_module(&mut self, loader: &Loader, path: &str) -> Result<[JsValue; 4], Fault> {
+        let module = loader.module(path, "", self.context).map_err(|error| self.broken(&error, path))?;
+        match self.evaluate(&module).map_err(|error| self.broken(&error, path))? {
+            PromiseState::Fulfilled(_) => loader.finish(path),
+            PromiseState::Rejected(reason) => return Err(self.broken(&JsError::from_opaque(reason), path)),
+            PromiseState::Pending => return Err(fault(ParkReason::Deadline, "it does not finish loading")),
+        }
+        let source = self.tree.source(path).unwrap_or_default();
+        // What a source does not name it does not export, but for what it hands on whole.
+        let hands_on = source.contains('*');
+        let names: Vec<&str> = EXPORTS.into_iter().filter(|name| hands_on || source.contains(name)).collect();
+        let mut found = [const { JsValue::undefined() }; 4];
+        if let Some(values) = self.exports(path, &names)? {
+            place(&names, values, &mut found);
+        } else {
+            // A name that is not exported fails all of them.
+            for name in names {
+                let values = self.exports(path, &[name])?;
+                place(&[name], values.unwrap_or_default(), &mut found);
+            }
+        }
+        if found[0].is_undefined()
+            && (hands_on || source.contains("default"))
+            && let Some(values) = self.exports(path, &["default"])?
+        {
+            let all = values.first().cloned().unwrap_or_default();
+            return self.pick(loader, &all, path);
+        }
+        Ok(found)
+    }
+
+    /// Exports of a module that has run. `None`: one of them is not exported.
+    fn exports(&mut self, path: &str, names: &[&str]) -> Result<Option<Vec<JsValue>>, Fault> {
+        if names.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let entry = entry(path, &names.join(", "), self.context).map_err(|error| self.broken(&error, path))?;
+        let ran = self.evaluate(&entry);
+        Ok(matches!(ran, Ok(PromiseState::Fulfilled(_))).then(|| self.host.take_exports()))
+    }
+
+    fn of_common_js(&mut self, loader: &Loader, path: &str) -> Result<[JsValue; 4], Fault> {
+        let ran = loader.run_main(path, self.context);
+        let exports = ran.map_err(|error| self.broken(&error, path))?;
+        // What its top left to do.
+        self.events.work_off(LOAD_WAIT, self.context).map_err(|error| self.broken(&error, path))?;
+        if let Some(Failed::Threw(reason)) = self.events.failure() {
+            return Err(self.broken(&JsError::from_opaque(reason), path));
+        }
+        self.pick(loader, &exports, path)
+    }
+
+    fn pick(&mut self, loader: &Loader, exports: &JsValue, path: &str) -> Result<[JsValue; 4], Fault> {
+        let values = loader.pick(exports, &EXPORTS, self.context).map_err(|error| self.broken(&error, path))?;
+        let mut found = [const { JsValue::undefined() }; 4];
+        place(&EXPORTS, values, &mut found);
+        Ok(found)
+    }
+
+    /// Loads, links and evaluates a module, and waits for what is awaited at its top.
+    fn evaluate(&mut self, module: &Module) -> JsResult<PromiseState> {
+        let promise = module.load_link_evaluate(self.context);
+        self.events.await_settled(promise.clone().into());
+        self.events.work_off(LOAD_WAIT, self.context)?;
+        Ok(match self.events.failure() {
+            Some(Failed::Threw(reason)) => PromiseState::Rejected(reason),
+            Some(Failed::RanAway) => PromiseState::Pending,
+            None => promise.state(),
+        })
+    }
+
+    /// An error in words, with its place.
+    fn broken(&mut self, error: &JsError, path: &str) -> Fault {
+        let fault = with_syntax_place(fault::engine(error, &self.bridge.stack_of, self.context), path);
+        let Ok(loader) = Loader::of(self.context) else { return fault };
+        match loader.take_stray(&fault.message) {
+            Some(stray) if fault.line == 0 => {
+                Fault { file: Some(stray.file), line: stray.line, column: stray.column, ..fault }
+            }
+            _ => fault,
+        }
+    }
+}
+
+/// Puts values where their names are.
+fn place(names: &[&str], values: Vec<JsValue>, found: &mut [JsValue; 4]) {
+    for (name, value) in names.iter().zip(values) {
+        if let Some(at) = EXPORTS.iter().position(|of| of == name) {
+            found[at] = value;
+        }
+    }
+}
+
+/// Calls a function of a plugin, and waits for what it returns.
+///
+/// # Errors
+/// It threw, or is not done in time.
+pub(super) fn run(
+    function: &JsFunction,
+    args: &[JsValue],
+    allowed: Duration,
+    host: &Rc<Host>,
+    events: &EventLoop,
+    bridge: &Bridge,
+    context: &mut Context,
+) -> Result<(), Fault> {
+    let mut arguments = vec![function.clone().into()];
+    arguments.extend_from_slice(args);
+    let value = bridge.call.call(&JsValue::undefined(), &arguments, context);
+    let value = value.map_err(|error| fault::engine(&error, &bridge.stack_of, context))?;
+    if let Some(thrown) = host.thrown.borrow_mut().take() {
+        return Err(fault::thrown(&thrown, &bridge.stack_of, context));
+    }
+    let promise: Option<JsObject> = value.as_object().filter(is_promise);
+    if let Some(promise) = &promise {
+        events.await_settled(promise.clone());
+    }
+    events.work_off(allowed, context).map_err(|error| fault::engine(&error, &bridge.stack_of, context))?;
+    let late = || fault(ParkReason::Deadline, format!("it is not done within {} ms", allowed.as_millis()));
+    let failed = match events.failure() {
+        Some(Failed::RanAway) => return Err(late()),
+        Some(Failed::Threw(reason)) => Some(reason),
+        None => None,
+    };
+    let settled = promise.and_then(|promise| boa_engine::object::builtins::JsPromise::from_object(promise).ok());
+    match (failed, settled.map(|promise| promise.state())) {
+        (Some(reason), _) | (None, Some(PromiseState::Rejected(reason))) => {
+            Err(fault::thrown(&reason, &bridge.stack_of, context))
+        }
+        (None, Some(PromiseState::Pending)) => Err(late()),
+        (None, _) => Ok(()),
+    }
+}
+
+/// A fault without any place is in this file.
+fn in_file(mut fault: Fault, file: &str) -> Fault {
+    fault.file.get_or_insert_with(|| file.to_owned());
+    fault
+}
+
+/// A parser's message ends with `at line 3, col 9 in a.js`: that is the place, wherever the file was asked for. A fault without any
+/// place is in the handler's file.
+fn with_syntax_place(mut fault: Fault, file: &str) -> Fault {
+    if let Some((message, line, column, file)) = syntax_place(&fault.message) {
+        fault = Fault { message: message.to_owned(), line, column, file: Some(file.to_owned()), ..fault };
+    }
+    in_file(fault, file)
+}
+
+/// Message, line, column and file.
+fn syntax_place(message: &str) -> Option<(&str, u32, u32, &str)> {
+    let (rest, file) = message.rsplit_once(" in ")?;
+    let (rest, place) = rest.rsplit_once("at line ")?;
+    let (line, column) = place.split_once(", col ")?;
+    Some((rest.trim_end_matches([' ', ',']), line.parse().ok()?, column.parse().ok()?, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parser_message_gives_its_place() {
+        let message = "expected token ';', got 'foo' in expression statement at line 3, col 9 in lib/a.js";
+        let place = ("expected token ';', got 'foo' in expression statement", 3, 9, "lib/a.js");
+        assert_eq!(syntax_place(message), Some(place));
+        assert_eq!(syntax_place("no place in a.js"), None);
+    }
+}
