@@ -59,7 +59,7 @@ pub(crate) fn reload_on(mut hangup: Signal, pool: Arc<WorkerPool>) {
             let pool = Arc::clone(&pool);
             let reload = move || match pool.reload(true) {
                 Ok(Reloaded::Unchanged { generation }) => {
-                    tracing::info!(generation, "SIGHUP: the handlers are unchanged")
+                    tracing::info!(generation, "SIGHUP: the handlers are unchanged");
                 }
                 // The pool has told it.
                 Ok(Reloaded::Switched { .. }) | Err(ReloadError::RolledBack(_)) => {}

@@ -3,8 +3,6 @@
 //!
 //! `TIDEGATE_RELOADS=100` makes the test under load reload so often; by default it is a tenth of that.
 
-#![expect(clippy::print_stdout, reason = "what was measured is told")]
-
 mod support;
 
 use std::{

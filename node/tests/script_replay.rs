@@ -3,8 +3,6 @@
 //!
 //! `TIDEGATE_REPLAYED=100000` replays so many readings; by default it is 3,000.
 
-#![expect(clippy::print_stdout, reason = "what was measured is told")]
-
 mod support;
 
 use std::{fs, process::Output, time::Instant};
@@ -121,8 +119,8 @@ fn changed_handlers_are_shown_with_what_they_change() {
     assert_eq!(recent["readings"], 601);
 
     let broken = house.path("next/20-other.js");
-    fs::write(&broken, "export function onMetric( {").expect("written");
+    fs::write(&broken, "export function onMetric() {\n  return { a: ;\n}").expect("written");
     let refused = replay(&house, &["--with", &broken.display().to_string()]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && words.contains("20-other.js:1:"), "{words}");
+    assert!(!refused.status.success() && words.contains("20-other.js:2:15"), "{words}");
 }

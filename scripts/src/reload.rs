@@ -114,7 +114,7 @@ impl WorkerPool {
         // Whatever happens from here on, a start does not take up again what is taken back now.
         lock(&self.kept).take_back(&current.digest).map_err(ReloadError::Kept)?;
         let generation = set.generation;
-        self.take_over(set, process)?;
+        self.take_over(&set, process)?;
         tracing::warn!(generation, "rolled back: the former handlers run");
         Ok(generation)
     }
@@ -140,7 +140,7 @@ impl WorkerPool {
             (process, canary) = (tried, Some(report));
         }
         let (generation, scripts) = (set.generation, set.sources.handlers.len());
-        self.take_over(set, process)?;
+        self.take_over(&set, process)?;
         tracing::info!(generation, scripts, "new handlers run");
         Ok(Reloaded::Switched { generation, canary })
     }
@@ -200,10 +200,10 @@ impl WorkerPool {
         }
     }
 
-    fn take_over(&self, set: Arc<Set>, process: Option<Process>) -> Result<(), ReloadError> {
-        self.switch(Arc::clone(&set), process).map_err(ReloadError::Start)?;
+    fn take_over(&self, set: &Arc<Set>, process: Option<Process>) -> Result<(), ReloadError> {
+        self.switch(Arc::clone(set), process).map_err(ReloadError::Start)?;
         // An operator may have switched something meanwhile.
-        self.apply_switches(&set);
+        self.apply_switches(set);
         let generation = set.generation;
         if let Err(error) = lock(&self.kept).runs(generation, &set.sources, true) {
             tracing::error!(%error, generation, "the handlers run but cannot be kept: there is no rollback to them");
