@@ -8,11 +8,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering, fence},
     },
+    time::Duration,
 };
 
 use flume::{Receiver, Selector, Sender, TrySendError};
 use rustix::event::{EventfdFlags, eventfd};
 use tidegate_actors::script::ScriptRun;
+
+/// How often a thread that waits looks again. flume's selector takes one signal each time it is woken: of two that come at once (a run
+/// that another worker is faster to take, and the channel that closes) it would sleep on the second for ever.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The pool's end.
 #[derive(Debug)]
@@ -70,11 +75,16 @@ impl RunSender {
 impl RunReceiver {
     /// Waits for a run until `stop` or `leave` closes.
     pub(crate) fn recv(&self, stop: &Receiver<()>, leave: &Receiver<()>) -> Result<ScriptRun, Closed> {
-        Selector::new()
-            .recv(&self.runs, |run| run.map_err(|_| Closed))
-            .recv(stop, |_| Err(Closed))
-            .recv(leave, |_| Err(Closed))
-            .wait()
+        loop {
+            let waited = Selector::new()
+                .recv(&self.runs, |run| run.map_err(|_| Closed))
+                .recv(stop, |_| Err(Closed))
+                .recv(leave, |_| Err(Closed))
+                .wait_timeout(LOOK_AGAIN);
+            if let Ok(found) = waited {
+                return found;
+            }
+        }
     }
 
     /// Takes a run that is there.
