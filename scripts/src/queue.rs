@@ -17,7 +17,7 @@ use tidegate_actors::script::ScriptRun;
 
 /// How often a thread that waits looks again. flume's selector takes one signal each time it is woken: of two that come at once (a run
 /// that another worker is faster to take, and the channel that closes) it would sleep on the second for ever.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The pool's end.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::{
     config::{ScriptLimits, WorkerCommand},
     frame::FromWorker,
     process::{Death, Failure, Process, broken},
-    queue::{Listener, RunReceiver},
+    queue::{LOOK_AGAIN, Listener, RunReceiver},
     restarts::Restarts,
     set::Set,
     tap::Tap,
@@ -277,11 +277,18 @@ impl Supervisor {
         }
     }
 
-    /// A few restarts come at once; then they come ever more slowly, and no more than so many a window.
+    /// A few restarts come at once; then they come ever more slowly, and no more than so many a window. One that another set
+    /// replaces hardly waits: it has only the runs that it took, and the next reload waits for it.
     fn wait_to_restart(&mut self) -> Result<(), Stopped> {
-        match self.stop.recv_timeout(self.restarts.delay(Instant::now())) {
-            Err(RecvTimeoutError::Timeout) | Ok(()) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
+        let until = Instant::now() + self.restarts.delay(Instant::now());
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.stop.recv_timeout(left.min(LOOK_AGAIN)) == Err(RecvTimeoutError::Disconnected) {
+                return Err(Stopped);
+            }
+            if left <= LOOK_AGAIN || self.is_leaving() {
+                break;
+            }
         }
         self.restarts.note(Instant::now());
         Ok(())
