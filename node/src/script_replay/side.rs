@@ -67,8 +67,8 @@ impl Side {
     /// # Errors
     /// No worker can be started.
     pub(super) fn start(handlers: &Path, keeps_refusals: bool) -> Result<Self, LoadError> {
-        // Each device has one run under way at most, and a chunk is bounded.
-        let (sender, outcomes) = flume::unbounded();
+        // A full one holds the workers up, not the replay: it empties this between two tries to submit.
+        let (sender, outcomes) = flume::bounded(limits::SCRIPT_QUEUE);
         // Every reading is tried: a breaker would make results depend on which came first.
         let limits = ScriptLimits { breaker_failures: u32::MAX, max_restarts: u32::MAX, ..ScriptLimits::default() };
         let config = PoolConfig { limits, ..PoolConfig::new(handlers) };
