@@ -103,7 +103,8 @@
 
   // What `require` gives for an ES module.
   function required(path, parent) {
-    const all = namespace(path, parent ? below(parent.filename) : "");
+    const running = keys(cache).filter((filename) => !cache[filename]?.loaded).map(below);
+    const all = namespace(path, parent ? below(parent.filename) : "", running);
     if (hasOwn(all, "module.exports")) return all["module.exports"];
     return hasOwn(all, "default") && !hasOwn(all, "__esModule") ? facade(path) : all;
   }

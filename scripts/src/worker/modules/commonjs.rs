@@ -143,10 +143,8 @@ fn run_imported(module: &SyntheticModule, of: &(JsString, Vec<JsString>), contex
     let loader = Loader::of(context)?;
     let runtime = loader.runtime(context)?;
     let array = JsArray::from_iter(names.iter().cloned().map(JsValue::from), context);
-    loader.running.borrow_mut().push(path.to_std_string_lossy());
-    let values = call(&runtime.imported, &[path.clone().into(), array.into()], context);
-    loader.running.borrow_mut().pop();
-    let values = list(&values?, context)?;
+    let values = call(&runtime.imported, &[path.clone().into(), array.into()], context)?;
+    let values = list(&values, context)?;
     module.set_export(&js_string!("default"), values.first().cloned().unwrap_or_default())?;
     for (name, value) in names.iter().zip(values.into_iter().skip(1)) {
         module.set_export(name, value)?;
@@ -180,7 +178,7 @@ fn call(function: &JsFunction, args: &[JsValue], context: &mut Context) -> JsRes
     thrown.map_or(Ok(result), |thrown| Err(JsError::from_opaque(thrown)))
 }
 
-fn list(value: &JsValue, context: &mut Context) -> JsResult<Vec<JsValue>> {
+pub(super) fn list(value: &JsValue, context: &mut Context) -> JsResult<Vec<JsValue>> {
     let object: JsObject = value.as_object().ok_or_else(|| JsNativeError::typ().with_message("it is no list"))?;
     let array = JsArray::from_object(object)?;
     let length = i64::try_from(array.length(context)?).unwrap_or(0);

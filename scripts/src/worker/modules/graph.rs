@@ -22,19 +22,26 @@ use crate::{
 };
 
 impl Loader {
-    /// The namespace of an ES module, for `require`.
+    /// The namespace of an ES module, for `require`; `running`: what the cache holds that is not done.
     ///
     /// # Errors
     /// It does not load, waits at its top, is among those that wait for the file that asks, or threw.
-    pub(super) fn require_module(&self, path: &str, from: &str, context: &mut Context) -> JsResult<JsObject> {
+    pub(super) fn require_module(
+        &self,
+        path: &str,
+        from: &str,
+        running: &[String],
+        context: &mut Context,
+    ) -> JsResult<JsObject> {
         let module = self.module(path, "", context)?;
         load(&module, context)?;
         let graph = self.graph(path);
-        // To link or run a module again that is being run would end the process.
+        // To link or run a module again that is being run would end the process; and Node.js refuses a graph with a CommonJS file
+        // that is being run.
         let is_running =
             self.formats.borrow().get(from) == Some(&Format::Module) && !self.finished.borrow().contains(from);
         let from = is_running.then(|| from.to_owned());
-        let running = self.running.borrow().iter().chain(&from).find(|path| graph.contains(*path)).cloned();
+        let running = running.iter().chain(&from).find(|other| graph.contains(*other) && *other != path).cloned();
         if let Some(running) = running {
             let message = format!(
                 "Cannot require() ES Module {} in a cycle. A cycle involving require(esm) is not allowed: {} is still being loaded",

@@ -50,8 +50,6 @@ pub(super) struct Loader {
     runtime: RefCell<Option<Rc<Runtime>>>,
     /// Who imports whom.
     imports: RefCell<HashMap<String, Vec<String>>>,
-    /// The CommonJS files that an import is running.
-    running: RefCell<Vec<String>>,
     /// The ES modules that are known to have run.
     finished: RefCell<HashSet<String>>,
     /// The last import that led nowhere: what was said of it, and where it is.
@@ -76,7 +74,6 @@ impl Loader {
             jsons: RefCell::default(),
             runtime: RefCell::default(),
             imports: RefCell::default(),
-            running: RefCell::default(),
             finished: RefCell::default(),
             stray: RefCell::default(),
         }

@@ -6,7 +6,11 @@ use boa_engine::{
     object::{ObjectInitializer, builtins::JsArray},
 };
 
-use super::{BUILTINS, Loader, commonjs::text, thrown, url_of, without_mark};
+use super::{
+    BUILTINS, Loader,
+    commonjs::{list, text},
+    thrown, url_of, without_mark,
+};
 use crate::{
     modules::{Format, ROOT, Request, Target, import, located, look_up_paths, require, shown},
     worker::host::Host,
@@ -82,9 +86,12 @@ fn read(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValu
     Host::of(context).parse_json(&path, source, context)
 }
 
-/// Path, path of the file that asks → the namespace of an ES module, which is loaded and run at once.
+/// Path, path of the file that asks, what is being run → the namespace of an ES module, which is loaded and run at once.
 fn namespace(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    Loader::of(context)?.require_module(&argument(args, 0), &argument(args, 1), context).map(JsValue::from)
+    let running = list(args.get_or_undefined(2), context)?;
+    let running: Vec<_> =
+        running.iter().filter_map(JsValue::as_string).map(|path| path.to_std_string_lossy()).collect();
+    Loader::of(context)?.require_module(&argument(args, 0), &argument(args, 1), &running, context).map(JsValue::from)
 }
 
 /// Path of an ES module → its exports with `__esModule`.
