@@ -390,9 +390,11 @@ fn a_handler_that_waits_is_finished_by_the_version_that_began_it() {
     let node = house.start();
     let mut slow = Http::connect(node.http);
     slow.send("POST", "/metrics?ack=processed", &[], br#"{"deviceId":"slow","wait":3000}"#);
-    let busy = || node.get("/ledger").json()["inFlight"] == 1;
-    eventually("the slow one is under way", || Some(()).filter(|()| busy()));
-    std::thread::sleep(Duration::from_millis(100));
+    let is_taken = || {
+        let scripts = node.get("/scripts").json();
+        scripts["workers"].as_array().is_some_and(|workers| workers.iter().any(|worker| worker["busy"] == true))
+    };
+    eventually("a worker has the slow one", || is_taken().then_some(()));
     write(&house, "10-wait.js", &waits(2));
     let start = Instant::now();
     assert!(script(&node, &["reload", "--no-canary"]).status.success());
