@@ -24,6 +24,7 @@ use crate::{
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
     failed_loads::FailedLoads,
     fanout::{Filter, Viewer},
+    gather,
     ids::{DeviceId, LoopId, Position},
     journal::{Batch, Commit},
     ledger::RejectReason,
@@ -219,6 +220,7 @@ impl EventLoop {
     /// Takes what other loops handed over, to its devices.
     pub(crate) fn take_handed_over(&mut self) {
         self.services.handovers[self.turn.id.index()].take(&mut self.handed_over);
+        gather::arrived(self.handed_over.len());
         // One by one: after a panic the others are still there.
         while let Some(submission) = self.handed_over.pop_front() {
             self.arrive(submission);

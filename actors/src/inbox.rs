@@ -2,7 +2,15 @@
 //!
 //! flume carries the messages; the wake-up is our own, because a loop never blocks on a queue and one wake-up a turn is enough.
 
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    thread::{self, Thread},
+    time::Instant,
+};
 
 use futures_util::task::AtomicWaker;
 
@@ -11,6 +19,7 @@ use futures_util::task::AtomicWaker;
 pub struct Inbox<T> {
     queue: flume::Receiver<T>,
     waker: Arc<AtomicWaker>,
+    nap: Arc<Nap>,
 }
 
 /// A sending end: cheap to clone, usable from any thread.
@@ -18,20 +27,55 @@ pub struct Inbox<T> {
 pub struct Outlet<T> {
     queue: flume::Sender<T>,
     waker: Arc<AtomicWaker>,
+    nap: Arc<Nap>,
+}
+
+/// The sleep of a loop that waits for company, which a message may end.
+#[derive(Debug, Default)]
+pub(crate) struct Nap {
+    thread: OnceLock<Thread>,
+    called: AtomicBool,
+}
+
+impl Nap {
+    /// Sleeps on this thread until then, or until somebody calls.
+    pub(crate) fn sleep_until(&self, end: Instant) {
+        self.thread.get_or_init(thread::current);
+        while !self.called.load(Ordering::SeqCst) {
+            let now = Instant::now();
+            if now >= end {
+                return;
+            }
+            thread::park_timeout(end - now);
+        }
+    }
+
+    fn call(&self) {
+        self.called.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
 }
 
 /// An inbox for at most `limit` messages, and its first sending end.
 #[must_use]
 pub fn inbox<T>(limit: usize) -> (Outlet<T>, Inbox<T>) {
     let (sender, receiver) = flume::bounded(limit);
-    let waker = Arc::new(AtomicWaker::new());
-    (Outlet { queue: sender, waker: Arc::clone(&waker) }, Inbox { queue: receiver, waker })
+    let (waker, nap) = (Arc::new(AtomicWaker::new()), Arc::new(Nap::default()));
+    (Outlet { queue: sender, waker: Arc::clone(&waker), nap: Arc::clone(&nap) }, Inbox { queue: receiver, waker, nap })
 }
 
 impl<T> Inbox<T> {
     /// Says whom to wake at the next message. Call it before [`Inbox::take`], or a message may go unnoticed.
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
+        self.nap.called.store(false, Ordering::SeqCst);
+    }
+
+    /// The sleep that [`Outlet::send_now`] ends.
+    pub(crate) fn nap(&self) -> Arc<Nap> {
+        Arc::clone(&self.nap)
     }
 
     /// The next message, if one waits.
@@ -72,17 +116,54 @@ impl<T> Outlet<T> {
         self.waker.wake();
         Ok(())
     }
+
+    /// As [`Outlet::send`], for what somebody waits for: a loop that sleeps on for company is woken, too.
+    ///
+    /// # Errors
+    /// As [`Outlet::send`].
+    pub(crate) fn send_now(&self, message: T) -> Result<(), T> {
+        let sent = self.send(message);
+        self.nap.call();
+        sent
+    }
 }
 
 impl<T> Clone for Outlet<T> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), waker: Arc::clone(&self.waker) }
+        Self { queue: self.queue.clone(), waker: Arc::clone(&self.waker), nap: Arc::clone(&self.nap) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn an_answer_ends_the_wait_for_company_and_other_messages_do_not() {
+        let (outlet, inbox) = inbox(2);
+        let nap = inbox.nap();
+        let (began, for_good) = (Instant::now(), Duration::from_secs(3_600));
+        let sender = thread::spawn({
+            let outlet = outlet.clone();
+            move || {
+                outlet.send(1).unwrap();
+                thread::sleep(Duration::from_millis(20));
+                outlet.send_now(2).unwrap();
+            }
+        });
+        nap.sleep_until(began + for_good);
+        assert!(began.elapsed() >= Duration::from_millis(20));
+        sender.join().unwrap();
+        // An answer that is there already is not slept through, until the loop has begun a turn.
+        nap.sleep_until(began + for_good);
+        inbox.register(Waker::noop());
+        let end = Instant::now() + Duration::from_millis(5);
+        nap.sleep_until(end);
+        assert!(Instant::now() >= end);
+        assert_eq!((inbox.take(), inbox.take()), (Some(1), Some(2)));
+    }
 
     #[test]
     fn a_full_inbox_gives_the_message_back() {

@@ -13,6 +13,7 @@ pub mod checkpoint;
 #[cfg(test)]
 mod child;
 pub mod clock;
+mod company;
 pub mod crash_point;
 mod device;
 mod dirty;
@@ -21,6 +22,7 @@ pub mod export;
 mod failed_loads;
 pub mod fanout;
 pub mod fold;
+pub mod gather;
 pub mod handover;
 pub mod idempotency;
 pub mod ids;

@@ -63,9 +63,12 @@ pub const YIELD_AFTER: usize = 64;
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest wait for company of a commit that nobody waits for.
 pub const COMMIT_MAX_DELAY: Duration = Duration::from_millis(10);
-/// How long the journal waits for company: for the other loops' batches of the same tick when nobody waits for the commit, and from
-/// one commit to the next when they come in fast.
+/// How long the journal waits for the other loops' batches of the same tick when nobody waits for the commit.
 pub const COMMIT_COMPANY: Duration = Duration::from_millis(2);
+/// Time between two wake-ups of a loop, and between two commits, while sockets have something for them all the time.
+pub const GATHER: Duration = Duration::from_millis(5);
+/// What must be expected to come in within that time, or the loop does not wait for it.
+pub const GATHER_WORTH: f64 = 2.0;
 /// Time between two checkpoints of the latest states.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest body of a journal record, in bytes: what a decoder may allocate.

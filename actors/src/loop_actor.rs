@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     event_loop::{Due, LoopMessage},
+    gather,
     inbox::Inbox,
     limits,
     loop_handle::LoopHandle,
@@ -31,6 +32,7 @@ impl Actor for LoopActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        gather::called_by(self.inbox.nap());
         ctx.spawn(Turns {
             tick: Box::pin(tokio::time::sleep(TICK)),
             commit_tick: Box::pin(tokio::time::sleep(Duration::ZERO)),

@@ -33,7 +33,7 @@ impl LoopSink {
 impl CommitSink for LoopSink {
     fn committed(&self, owner: LoopId, commits: Vec<Commit>) {
         // A loop that has ended wants no answers: its connections are gone.
-        let _ = self.outlets[owner.index()].send(LoopMessage::Committed(commits));
+        let _ = self.outlets[owner.index()].send_now(LoopMessage::Committed(commits));
     }
 
     fn failed(&self, error: &JournalFailure) {

@@ -13,9 +13,11 @@ use crate::{
     blocking::{BlockingPool, PoolFull},
     checkpoint::Checkpointer,
     clock::Clock,
+    company,
     event_loop::{LoopHealth, LoopMessage},
     fanout::{Filter, Viewer},
     fold::Imported,
+    gather,
     handover::Handover,
     ids::{DeviceId, LoopId, Position},
     inbox::{Inbox, Outlet},
@@ -50,6 +52,8 @@ pub struct Services {
     pub handovers: Vec<Handover>,
     /// Longest wait for company of a batch that nobody waits for.
     pub commit_max_delay: Duration,
+    /// Longest time from one wake-up of a loop to the next while sockets have something for it all the time; zero: no wait.
+    pub gather: Duration,
     /// Time between two checkpoints.
     pub checkpoint_interval: Duration,
     /// Turns that panicked.
@@ -70,10 +74,8 @@ impl Services {
     /// When the loops hand over next what nobody waits for: a tick that they have in common, so that one commit serves all.
     #[must_use]
     pub fn next_commit_tick(&self) -> tokio::time::Instant {
-        let now = tokio::time::Instant::now();
-        let delay = self.commit_max_delay.as_micros().max(1);
-        let into = self.started.elapsed().as_micros() % delay;
-        now + Duration::from_micros(u64::try_from(delay - into).unwrap_or(0))
+        let now = Instant::now();
+        (now + company::next_tick(now, self.commit_max_delay, Duration::ZERO).1).into()
     }
 
     /// Milliseconds since the start, whatever becomes of the time of day.
@@ -138,7 +140,8 @@ impl Runtime {
     ) -> std::io::Result<Self> {
         let mut arbiters = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            let arbiter = Arbiter::with_tokio_rt(loop_runtime);
+            let gather = handle.services.gather;
+            let arbiter = Arbiter::with_tokio_rt(move || loop_runtime(gather));
             let (services, on_loop) = (Arc::clone(&handle.services), on_loop.clone());
             let id = LoopId(u16::try_from(index).map_err(std::io::Error::other)?);
             arbiter.spawn_fn(move || on_loop(LoopHandle::start(id, services, inbox)));
@@ -211,9 +214,13 @@ impl Runtime {
 }
 
 /// One loop's tokio runtime. Blocking work has its own pool: tokio's would be one more a loop, without a bound on its queue.
-fn loop_runtime() -> tokio::runtime::Runtime {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
-    built.expect("a thread can have an event loop: epoll and a timer are all it takes")
+fn loop_runtime(gather: Duration) -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(1);
+    if !gather.is_zero() {
+        builder.on_thread_park(move || gather::before_sleep(gather)).on_thread_unpark(gather::after_sleep);
+    }
+    builder.build().expect("a thread can have an event loop: epoll and a timer are all it takes")
 }
 
 impl RuntimeHandle {

@@ -155,12 +155,12 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let scripts = start_scripts(config, &sink)?;
 
     let Recovered { store, next, unfinished, lifetime, data, lock, .. } = recovered;
-    // The loops hand over what nobody waits for on a common tick: the journal waits just for the last of them.
-    let company = limits::COMMIT_COMPANY.min(config.data.commit_max_delay);
     let retention = retention(config);
     let journal_config = JournalConfig {
         segment_bytes: config.data.segment_bytes,
-        commit_max_delay: company,
+        // The loops hand over what nobody waits for on a common tick: the journal waits just for the last of them.
+        commit_max_delay: limits::COMMIT_COMPANY.min(config.data.commit_max_delay),
+        gather: config.runtime.gather,
         segment_age: retention.segment_age(),
     };
     let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), journal_config, next, Arc::new(sink))?;
@@ -183,6 +183,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         outlets,
         handovers: (0..config.runtime.loops).map(|_| Handover::default()).collect(),
         commit_max_delay: config.data.commit_max_delay,
+        gather: config.runtime.gather,
         checkpoint_interval: config.data.checkpoint_interval,
         panics: AtomicU64::new(0),
         heartbeats: inboxes.iter().map(|_| AtomicU64::new(0)).collect(),

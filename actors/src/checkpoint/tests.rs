@@ -194,8 +194,12 @@ fn batches_that_keep_coming_do_not_put_a_checkpoint_off() {
 fn keeps_house(retention: Retention, enough: impl Fn(&JournalStatus, u64) -> bool) -> (tempfile::TempDir, Vec<u64>) {
     let dir = tempfile::tempdir().unwrap();
     let (sink, store) = (WaitingSink::new(), Arc::new(MemoryStore::new()));
-    let config =
-        JournalConfig { segment_bytes: 1_000, commit_max_delay: Duration::ZERO, segment_age: retention.segment_age() };
+    let config = JournalConfig {
+        segment_bytes: 1_000,
+        commit_max_delay: Duration::ZERO,
+        gather: Duration::ZERO,
+        segment_age: retention.segment_age(),
+    };
     let journal = FileJournal::open(&dir.path().join("journal"), config, Position(1), sink.clone()).unwrap();
     let snapshot_dir = dir.path().join("snapshots");
     let config = CheckpointConfig {

@@ -103,6 +103,7 @@ impl World {
             outlets,
             handovers: (0..loops).map(|_| Handover::default()).collect(),
             commit_max_delay: Duration::from_millis(10),
+            gather: Duration::ZERO,
             checkpoint_interval: Duration::from_secs(1),
             panics: AtomicU64::new(0),
             heartbeats: (0..loops).map(|_| AtomicU64::new(0)).collect(),

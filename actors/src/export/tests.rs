@@ -45,8 +45,12 @@ struct Node {
 impl Node {
     fn open(dir: &Path, seed: u64) -> Self {
         let sink = WaitingSink::new();
-        let config =
-            JournalConfig { segment_bytes: 20_000, commit_max_delay: Duration::ZERO, ..JournalConfig::default() };
+        let config = JournalConfig {
+            segment_bytes: 20_000,
+            commit_max_delay: Duration::ZERO,
+            gather: Duration::ZERO,
+            ..JournalConfig::default()
+        };
         let journal = FileJournal::open(&dir.join("journal"), config, Position(1), sink.clone()).unwrap();
         let store = Arc::new(SledStore::open(&dir.join("state"), SledConfig::default()).unwrap());
         Self {

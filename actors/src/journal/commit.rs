@@ -21,7 +21,6 @@ use flume::{Receiver, RecvTimeoutError};
 
 use super::{
     batch::Batch,
-    company::Company,
     disk::{Disk, DiskFile},
     retention::{self, Kept, Retention},
     segment::{self, Segment},
@@ -30,6 +29,7 @@ use super::{
 };
 use crate::{
     blocking::message,
+    company::Company,
     crash_point::CrashPoint,
     ids::{LoopId, Position},
     lock::lock,
@@ -39,6 +39,8 @@ use crate::{
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Bytes after which a group takes no more batches: it bounds the time of one commit, and the memory that is held.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// Records that must be expected between two ticks, or an urgent commit does not wait for the next one.
+const WORTH_WAITING: f64 = 3.0;
 /// Batches of one group: one write takes that many pieces and the head of a segment (`IOV_MAX` is 1,024).
 const GROUP_BATCHES: usize = 512;
 
@@ -146,6 +148,10 @@ impl Group {
         self.batches.push(batch);
     }
 
+    fn records(&self) -> usize {
+        self.batches.iter().map(Batch::records).sum()
+    }
+
     fn is_full(&self) -> bool {
         self.bytes >= GROUP_BYTES || self.batches.len() >= GROUP_BATCHES
     }
@@ -186,7 +192,7 @@ impl Committer {
         shared: Arc<Shared>,
         sink: Arc<dyn CommitSink>,
     ) -> Self {
-        let company = Company::new(config.commit_max_delay);
+        let company = Company::new(config.gather, config.gather / 16, WORTH_WAITING);
         Self { disk, retry, dir, config, next, open: None, company, failing: false, shared, sink }
     }
 
@@ -241,14 +247,15 @@ impl Committer {
             group.add(batch);
         }
         let wait = if group.urgent && !group.is_full() { self.company.wait(Instant::now()) } else { None };
-        let before = group.batches.len();
+        let before = group.records();
         if let Some(wait) = wait {
             // Asleep, and not at the queue: each batch would wake this thread.
             std::thread::sleep(wait);
             group.fill(batches);
         }
-        let came = group.batches.len() - before;
-        self.company.begins(Instant::now(), group.batches.len(), wait.map(|wait| (wait, came)));
+        // Records, not batches: of those the loops make more when they do not wait themselves.
+        let records = group.records();
+        self.company.begins(Instant::now(), records, wait.map(|wait| (wait, records - before)));
         Some(group.batches)
     }
 

@@ -10,7 +10,6 @@
 
 mod batch;
 mod commit;
-mod company;
 pub(crate) mod disk;
 mod frame;
 mod inspect;

@@ -110,15 +110,22 @@ pub enum JournalError {
 pub struct JournalConfig {
     /// Size at which a segment is closed, and that is set aside for a new one.
     pub segment_bytes: u64,
-    /// How long a commit may wait for company: one that nobody waits for, or any when they come in fast.
+    /// How long a commit that nobody waits for waits for company.
     pub commit_max_delay: Duration,
+    /// Time between two commits when they come in fast; zero: each as soon as it can.
+    pub gather: Duration,
     /// Age at which a segment with records is closed ([`Retention::segment_age`]); `None`: only its size counts.
     pub segment_age: Option<Duration>,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { segment_bytes: limits::SEGMENT_BYTES, commit_max_delay: limits::COMMIT_COMPANY, segment_age: None }
+        Self {
+            segment_bytes: limits::SEGMENT_BYTES,
+            commit_max_delay: limits::COMMIT_COMPANY,
+            gather: limits::GATHER,
+            segment_age: None,
+        }
     }
 }
 

@@ -88,7 +88,12 @@ impl Runtime {
         assert!(report.is_clean(), "{report:?}");
         assert_eq!(unfinished, []);
         let sink = WaitingSink::new();
-        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, segment_age: None };
+        let config = JournalConfig {
+            segment_bytes,
+            commit_max_delay: Duration::ZERO,
+            gather: Duration::ZERO,
+            segment_age: None,
+        };
         let journal = FileJournal::open(&data.journal(), config, next, sink.clone()).unwrap();
         let states = store.page(None, "", usize::MAX).unwrap();
         let kept = kept_in(&*store);

@@ -63,8 +63,7 @@ pub(crate) fn run(dir: &Path, devices: usize, rate: Option<u32>, millions: u64) 
     let Recovered { store, next, lifetime, data, lock, .. } = recovered;
     let (outlets, inboxes): (Vec<_>, Vec<_>) = (0..LOOPS).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
     let sink = Arc::new(LoopSink::new(outlets.clone()));
-    let config =
-        JournalConfig { segment_bytes: SEGMENT_BYTES, commit_max_delay: limits::COMMIT_COMPANY, segment_age: None };
+    let config = JournalConfig { segment_bytes: SEGMENT_BYTES, ..JournalConfig::default() };
     let journal: Arc<dyn Journal> = FileJournal::open(&data.journal(), config, next, sink)?;
     let retention = Retention { bytes: RETENTION_BYTES, age: None };
     let checkpoints = CheckpointConfig { retention, ..CheckpointConfig::new(data.snapshots(), LOOPS) };
@@ -80,6 +79,7 @@ pub(crate) fn run(dir: &Path, devices: usize, rate: Option<u32>, millions: u64) 
         outlets,
         handovers: (0..LOOPS).map(|_| Handover::default()).collect(),
         commit_max_delay: limits::COMMIT_MAX_DELAY,
+        gather: limits::GATHER,
         checkpoint_interval: limits::CHECKPOINT_INTERVAL,
         panics: AtomicU64::new(0),
         heartbeats: inboxes.iter().map(|_| AtomicU64::new(0)).collect(),

@@ -356,6 +356,9 @@ section! {
         /// Jobs that wait for the blocking pool.
         "blocking_jobs" blocking_jobs: usize = limits::BLOCKING_JOBS, Rule::Count(1, 1_000_000),
             "A further job is refused by name (HTTP: 503).";
+        /// Time between two wake-ups of a loop, and between two commits, while sockets have something for them all the time.
+        "gather_ms" gather: Duration = limits::GATHER, Rule::Millis(0, 100),
+            "A wake-up costs more than the message that it brings: a loop that expects two or more MQTT messages within this time fetches them together. HTTP requests, and MQTT clients that wait for each answer, are not held up. 0: nothing waits; answers are as fast as they can be, for two to four times the processor time at thousands of messages a second.";
         /// Memory of the node's own process; script workers have limits of their own.
         "memory_limit_bytes" memory_limit_bytes: u64 = machine::memory_share().max(64 * MIB), Rule::Size(64 * MIB, 64 * TIB),
             "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way; at 90 % readings are refused and counted (`memory`), and `/readyz` says so.",

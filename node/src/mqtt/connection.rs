@@ -11,6 +11,7 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
+use tidegate_actors::gather;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     time::Sleep,
@@ -249,6 +250,7 @@ impl Connection {
             Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(Stop::Lost)),
             Poll::Ready(Ok(())) => {
                 edge.traffic.came_in(0, read.filled().len());
+                gather::arrived(1);
                 Poll::Ready(self.take(read.filled()))
             }
         };

@@ -21,7 +21,12 @@ type Files = Vec<(String, Vec<u8>)>;
 /// A journal of three segments: the files, by name, and the records.
 fn small_journal() -> (Files, Vec<(Position, Record)>) {
     let dir = tempfile::tempdir().unwrap();
-    let config = JournalConfig { segment_bytes: 450, commit_max_delay: Duration::ZERO, segment_age: None };
+    let config = JournalConfig {
+        segment_bytes: 450,
+        commit_max_delay: Duration::ZERO,
+        gather: Duration::ZERO,
+        segment_age: None,
+    };
     let sink = WaitingSink::new();
     let journal = FileJournal::open(dir.path(), config, Position(1), sink.clone()).unwrap();
     for number in 0..RECORDS {

@@ -393,7 +393,7 @@ proptest! {
     /// Whatever fails, and however often: all is committed once the disk is well, once and in order.
     #[test]
     fn any_faults_lose_nothing(steps in prop::collection::vec((1_usize..12, faults()), 1..12)) {
-        let mut bench = Bench::new(JournalConfig { segment_bytes: 1_500, commit_max_delay: Duration::ZERO, segment_age: None });
+        let mut bench = Bench::new(JournalConfig { segment_bytes: 1_500, commit_max_delay: Duration::ZERO, gather: Duration::ZERO, segment_age: None });
         for (records, fault) in steps {
             match fault {
                 None => {}

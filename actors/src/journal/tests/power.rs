@@ -130,7 +130,7 @@ proptest! {
     ) {
         let unused = tempfile::tempdir().unwrap();
         let (disk, sink) = (ForgetfulDisk::new(calls), WaitingSink::new());
-        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, segment_age: None };
+        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, gather: Duration::ZERO, segment_age: None };
         let retry = Duration::from_millis(1);
         let journal =
             FileJournal::open_on(Box::new(disk.clone()), retry, unused.path(), config, Position(1), sink.clone());

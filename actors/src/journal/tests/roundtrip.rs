@@ -16,8 +16,12 @@ use crate::{
 };
 
 /// Small segments, so that a test sees many.
-pub(super) const SMALL: JournalConfig =
-    JournalConfig { segment_bytes: 4 * 1024, commit_max_delay: Duration::from_millis(1), segment_age: None };
+pub(super) const SMALL: JournalConfig = JournalConfig {
+    segment_bytes: 4 * 1024,
+    commit_max_delay: Duration::from_millis(1),
+    gather: Duration::ZERO,
+    segment_age: None,
+};
 
 /// Everything from `from` on.
 pub(super) fn all(dir: &Path, from: u64) -> (Vec<(Position, Record)>, ScanReport) {
@@ -176,7 +180,7 @@ proptest! {
         from in 1_u64..200,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, segment_age: None };
+        let config = JournalConfig { segment_bytes, commit_max_delay: Duration::ZERO, gather: Duration::ZERO, segment_age: None };
         let mut model: Vec<Record> = Vec::new();
         for batches in rounds {
             let sink = WaitingSink::new();

@@ -36,8 +36,12 @@ impl House {
     fn journal(&self, fill: impl FnOnce(&mut Batch)) -> Position {
         let recovered = recover(self.0.path(), &mut fold_state).unwrap();
         let sink = WaitingSink::new();
-        let config =
-            JournalConfig { segment_bytes: 1 << 20, commit_max_delay: Duration::ZERO, ..JournalConfig::default() };
+        let config = JournalConfig {
+            segment_bytes: 1 << 20,
+            commit_max_delay: Duration::ZERO,
+            gather: Duration::ZERO,
+            ..JournalConfig::default()
+        };
         let journal =
             FileJournal::open(&self.data().journal(), config, recovered.next, Arc::clone(&sink) as _).unwrap();
         let mut batch = Batch::new(LoopId(0));

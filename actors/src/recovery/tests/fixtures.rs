@@ -85,7 +85,8 @@ fn write_fixtures() {
     batch.push_kept(&kept(b"s/pump-1", Some("session"))).unwrap();
     batch.push_kept(&kept(b"s/old", None)).unwrap();
     let sink = WaitingSink::new();
-    let config = JournalConfig { segment_bytes: 1, commit_max_delay: Duration::ZERO, segment_age: None };
+    let config =
+        JournalConfig { segment_bytes: 1, commit_max_delay: Duration::ZERO, gather: Duration::ZERO, segment_age: None };
     let journal = FileJournal::open(&dir.join("journal"), config, Position(1), sink.clone()).unwrap();
     let records = batch.records();
     journal.try_append(batch).unwrap();
