@@ -22,8 +22,10 @@ if [ ${#packages[@]} -gt 0 ]; then
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null
 fi
-have cargo-nextest || cargo install --locked cargo-nextest
-have cargo-deny || cargo install --locked cargo-deny
+# Without optimizations and symbols: that is built in a fraction of the time, and they wait for others anyway.
+tool() { have "$1" || CARGO_PROFILE_DEV_DEBUG=false cargo install --locked --debug --quiet "$1"; }
+tool cargo-nextest
+tool cargo-deny
 
 # The Python client lives in a folder of its own; a changed list of requirements makes a new one.
 requirements=node/tests/clients/requirements.txt
