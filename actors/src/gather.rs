@@ -14,6 +14,7 @@ use crate::{company::Company, inbox::Nap, limits};
 
 thread_local! {
     static ARRIVED: Cell<usize> = const { Cell::new(0) };
+    static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
     static GATHERING: RefCell<Gathering> = RefCell::new(Gathering::default());
 }
 
@@ -32,6 +33,11 @@ pub fn arrived(count: usize) {
     ARRIVED.set(ARRIVED.get() + count);
 }
 
+/// Somebody asked this thread's loop for something and may ask again only when he has the answer: for a while it waits for nobody.
+pub fn asked() {
+    ASKED.set(Some(Instant::now()));
+}
+
 /// This thread's loop is called like this when an answer is there.
 pub(crate) fn called_by(nap: Arc<Nap>) {
     GATHERING.with_borrow_mut(|gathering| gathering.nap = Some(nap));
@@ -48,6 +54,9 @@ pub(crate) fn before_sleep(longest: Duration) {
             company.begins(woken.unwrap_or_else(Instant::now), came, waited.take().map(|wait| (wait, came)));
         }
         let now = Instant::now();
+        if ASKED.get().is_some_and(|asked| now.saturating_duration_since(asked) < longest) {
+            return;
+        }
         if let Some(wait) = company.wait(now) {
             nap.sleep_until(now + wait);
             *waited = Some(now.elapsed());

@@ -13,6 +13,7 @@ use std::{
 };
 
 use actix_rt::net::{ActixStream, Ready};
+use tidegate_actors::gather;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::viewer::Seat;
@@ -112,7 +113,11 @@ impl AsyncRead for Socket {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
         let before = buf.filled().len();
         let read = Pin::new(stream).poll_read(task, buf);
-        let left = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before;
+        let ready = matches!(read, Poll::Ready(Ok(())));
+        let left = ready && buf.filled().len() == before;
+        if ready {
+            gather::asked();
+        }
         if left && let Some(seat) = self.tie.seat() {
             seat.end();
         }
