@@ -145,13 +145,10 @@ mod tests {
         let (outlet, inbox) = inbox(2);
         let nap = inbox.nap();
         let (began, for_good) = (Instant::now(), Duration::from_secs(3_600));
-        let sender = thread::spawn({
-            let outlet = outlet.clone();
-            move || {
-                outlet.send(1).unwrap();
-                thread::sleep(Duration::from_millis(20));
-                outlet.send_now(2).unwrap();
-            }
+        let sender = thread::spawn(move || {
+            outlet.send(1).unwrap();
+            thread::sleep(Duration::from_millis(20));
+            outlet.send_now(2).unwrap();
         });
         nap.sleep_until(began + for_good);
         assert!(began.elapsed() >= Duration::from_millis(20));
