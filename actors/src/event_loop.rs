@@ -499,10 +499,12 @@ impl EventLoop {
             }
         }
         for (queue, outlet) in self.ack_handover.iter_mut().zip(&self.services.outlets) {
-            if !queue.is_empty()
-                && let Err(LoopMessage::Acks(back)) = outlet.try_send(LoopMessage::Acks(std::mem::take(queue)))
-            {
-                *queue = back;
+            if queue.is_empty() {
+                continue;
+            }
+            match outlet.try_send(LoopMessage::Acks(std::mem::take(queue))) {
+                Err(LoopMessage::Acks(back)) => *queue = back,
+                _ => outlet.call(),
             }
         }
     }

@@ -73,7 +73,7 @@ impl<T> Inbox<T> {
         self.nap.called.store(false, Ordering::SeqCst);
     }
 
-    /// The sleep that [`Outlet::send_now`] ends.
+    /// The sleep that [`Outlet::call`] ends.
     pub(crate) fn nap(&self) -> Arc<Nap> {
         Arc::clone(&self.nap)
     }
@@ -117,14 +117,9 @@ impl<T> Outlet<T> {
         Ok(())
     }
 
-    /// As [`Outlet::send`], for what somebody waits for: a loop that sleeps on for company is woken, too.
-    ///
-    /// # Errors
-    /// As [`Outlet::send`].
-    pub(crate) fn send_now(&self, message: T) -> Result<(), T> {
-        let sent = self.send(message);
+    /// Somebody waits for what was sent: a loop that sleeps on for company is woken, too.
+    pub(crate) fn call(&self) {
         self.nap.call();
-        sent
     }
 }
 
@@ -148,7 +143,8 @@ mod tests {
         let sender = thread::spawn(move || {
             outlet.send(1).unwrap();
             thread::sleep(Duration::from_millis(20));
-            outlet.send_now(2).unwrap();
+            outlet.send(2).unwrap();
+            outlet.call();
         });
         nap.sleep_until(began + for_good);
         assert!(began.elapsed() >= Duration::from_millis(20));

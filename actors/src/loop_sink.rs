@@ -33,7 +33,9 @@ impl LoopSink {
 impl CommitSink for LoopSink {
     fn committed(&self, owner: LoopId, commits: Vec<Commit>) {
         // A loop that has ended wants no answers: its connections are gone.
-        let _ = self.outlets[owner.index()].send_now(LoopMessage::Committed(commits));
+        let outlet = &self.outlets[owner.index()];
+        let _ = outlet.send(LoopMessage::Committed(commits));
+        outlet.call();
     }
 
     fn failed(&self, error: &JournalFailure) {

@@ -358,7 +358,7 @@ section! {
             "A further job is refused by name (HTTP: 503).";
         /// Time between two wake-ups of a loop, and between two commits, while sockets have something for them all the time.
         "gather_ms" gather: Duration = limits::GATHER, Rule::Millis(0, 100),
-            "A wake-up costs more than the message that it brings: a loop that expects two or more MQTT messages within this time fetches them together. HTTP requests are not held up, nor are MQTT clients that all wait for each answer; readings that a gateway brings for devices of another loop wait at both. 0: nothing waits; answers are as fast as they can be, for two to four times the processor time at thousands of messages a second.";
+            "A wake-up costs more than the message that it brings: a loop that expects two or more MQTT messages within this time fetches them together. HTTP requests are not held up, nor are MQTT clients that all wait for each answer. 0: nothing waits; answers are as fast as they can be, for two to four times the processor time at thousands of messages a second.";
         /// Memory of the node's own process; script workers have limits of their own.
         "memory_limit_bytes" memory_limit_bytes: u64 = machine::memory_share().max(64 * MIB), Rule::Size(64 * MIB, 64 * TIB),
             "At 80 % of it sockets are not read (HTTP: 503 after 2 s) until less is used or nothing is under way; at 90 % readings are refused and counted (`memory`), and `/readyz` says so.",
