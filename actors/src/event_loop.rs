@@ -6,6 +6,7 @@
 //! ([`EventLoop::is_pressed`]) until there is room.
 
 mod checkpointing;
+mod events;
 mod queries;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::checkpointing::CheckpointCycle;
+use self::{checkpointing::CheckpointCycle, events::Timers};
 use crate::{
     clock::Uptime,
     device::{Brought, Committed, DeviceActor, DeviceKey, Step, split_ack},
@@ -119,6 +120,7 @@ pub(crate) struct EventLoop {
     ack_handover: Vec<Vec<Ack>>,
     failed_loads: FailedLoads,
     checkpoint: CheckpointCycle,
+    timers: Timers,
     /// Parked readings that the checkpoint thread has and the store perhaps not yet, by the number of their batch.
     unwritten_parked: VecDeque<(u64, ParkedChanges)>,
     sweep_at: usize,
@@ -168,6 +170,7 @@ impl EventLoop {
             ack_handover: (0..loops).map(|_| Vec::new()).collect(),
             failed_loads: FailedLoads::default(),
             checkpoint: CheckpointCycle::default(),
+            timers: Timers::default(),
             unwritten_parked: VecDeque::new(),
             sweep_at: 0,
             paused: Vec::new(),

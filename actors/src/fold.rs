@@ -51,7 +51,7 @@ impl Folded {
 ///
 /// The greatest [`Reading::ordering_time`] wins; of equal times, and without one, the later position. A position that the
 /// state already has changes nothing, so that replaying a journal twice is the same as replaying it once. A reading that its
-/// request had brought before changes no more than the bookkeeping.
+/// request had brought before changes no more than the bookkeeping, nor does an event of which no handler made a state.
 #[must_use]
 pub fn fold(
     previous: Option<&DeviceState>,
@@ -89,6 +89,10 @@ pub fn fold(
         Verdict::Parked { reason, .. } => {
             next.counts.settle(Disposition::Parked(*reason));
             return Folded::Parked(*reason, next);
+        }
+        Verdict::Unchanged if reading.channel.is_event() => {
+            next.counts.settle(Disposition::Conflated(ConflateReason::Event));
+            return Folded::Conflated(ConflateReason::Event, Some(next));
         }
         Verdict::Unchanged => reading.payload.clone(),
         Verdict::Keep(state) => state.clone(),

@@ -109,6 +109,10 @@ pub const SCRIPT_FOLDER_FILES: usize = 1_000;
 pub const SCRIPT_FOLDER_BYTES: usize = 4 * 1024 * 1024;
 /// Folders within folders below the handlers' directory; deeper: not read.
 pub const SCRIPT_FOLDER_DEPTH: usize = 16;
+/// Timers (`export const timers`) of one handler; more: that handler is broken.
+pub const SCRIPT_SCHEDULES: usize = 16;
+/// Shortest time between two calls for such a timer; shorter: that handler is broken.
+pub const SCRIPT_SCHEDULE_MIN: Duration = Duration::from_secs(1);
 /// CPU time of one call of a handler.
 pub const SCRIPT_CALL_CPU: Duration = Duration::from_millis(50);
 /// Wall time of one call of a handler; longer: its worker is killed, the reading parked.

@@ -23,6 +23,7 @@ use crate::{
     lifetime::Lifetime,
     loop_actor::LoopActor,
     placement,
+    reading::Channel,
     runtime::{PageQuery, Services},
     script::ScriptCommand,
     state::DeviceState,
@@ -213,6 +214,11 @@ impl LoopHandle {
         let mut event_loop = self.event_loop();
         event_loop.turn.memory = memory;
         event_loop.turn.wake();
+    }
+
+    /// Something else happened to a device of this loop: tells the handlers that want to know. `content`: a JSON object.
+    pub fn happened(&self, device: &DeviceId, channel: Channel, content: impl FnOnce() -> Bytes) {
+        self.event_loop().happened(device, channel, content);
     }
 
     /// A connection of this loop's device came or went.

@@ -59,7 +59,7 @@ impl Reading {
     }
 }
 
-/// The topic family of a reading. The numbers are stored in the journal: append only.
+/// The topic family of a reading, or what happened to its device. The numbers are stored in the journal: append only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Channel {
@@ -67,11 +67,26 @@ pub enum Channel {
     Metrics = 0,
     /// ThingsBoard's `v1/devices/me/telemetry`.
     Telemetry = 1,
+    /// Not a report: the device's first connection came.
+    Connected = 2,
+    /// Not a report: the device's last connection went.
+    Disconnected = 3,
+    /// Not a report: a command to the device is over, mostly because it has answered.
+    CommandReply = 4,
+    /// Not a report: a handler's timer is due.
+    Timer = 5,
 }
 
 impl Channel {
     /// Every channel, in the order of its number.
-    pub const ALL: [Self; 2] = [Self::Metrics, Self::Telemetry];
+    pub const ALL: [Self; 6] =
+        [Self::Metrics, Self::Telemetry, Self::Connected, Self::Disconnected, Self::CommandReply, Self::Timer];
+
+    /// Is it something that happened, and no report of the device? Handlers see it; by itself it changes no state.
+    #[must_use]
+    pub fn is_event(self) -> bool {
+        !matches!(self, Self::Metrics | Self::Telemetry)
+    }
 
     /// The channel of a stored number.
     #[must_use]
@@ -79,12 +94,16 @@ impl Channel {
         Self::ALL.into_iter().find(|channel| *channel as u8 == number)
     }
 
-    /// The MQTT topic that handlers' `topics` filters are matched against.
+    /// The MQTT topic that handlers' `topics` filters are matched against. (Of an event it is only shown.)
     #[must_use]
     pub fn topic(self, device: &DeviceId) -> String {
         match self {
             Self::Metrics => format!("devices/{device}/metrics"),
             Self::Telemetry => "v1/devices/me/telemetry".to_owned(),
+            Self::Connected => format!("$events/{device}/connected"),
+            Self::Disconnected => format!("$events/{device}/disconnected"),
+            Self::CommandReply => format!("$events/{device}/command-reply"),
+            Self::Timer => format!("$events/{device}/timer"),
         }
     }
 }

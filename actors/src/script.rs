@@ -73,6 +73,19 @@ pub struct ScriptOutcome {
     pub commands: Vec<ScriptCommand>,
 }
 
+/// A timer that a handler wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptTimer {
+    /// The handler's file name.
+    pub script: Box<str>,
+    /// What the handler calls it.
+    pub name: Box<str>,
+    /// The device whose handler is called, with its state: readings and timers of one device come one after the other.
+    pub device: DeviceId,
+    /// The time between two calls.
+    pub every: std::time::Duration,
+}
+
 /// A command that a handler wants sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptCommand {
@@ -171,6 +184,11 @@ pub trait ScriptEngine: Send + Sync + 'static {
 
     /// Changes whenever routes may have changed; the same number means the same routes.
     fn generation(&self) -> u64;
+
+    /// The timers that the handlers want, as of the present generation.
+    fn timers(&self) -> Vec<ScriptTimer> {
+        Vec::new()
+    }
 
     /// Are readings with this route of this generation to be refused at the door: does one of its handlers take none for now, and
     /// want none kept for it?

@@ -308,6 +308,7 @@ impl Batch {
         let time = call.reading.effective_time();
         if keeps(run.previous.as_ref().map(|(_, time)| *time), time) {
             match &verdict {
+                Verdict::Unchanged if call.reading.channel.is_event() => {}
                 Verdict::Unchanged => run.previous = Some((call.reading.payload.clone(), time)),
                 Verdict::Keep(json) => run.previous = Some((json.clone(), time)),
                 Verdict::Dropped { .. } | Verdict::Parked { .. } => {}

@@ -92,12 +92,25 @@ pub(crate) enum FromWorker {
 /// How one script loaded.
 #[derive(Debug, Clone, Encode, Decode)]
 pub(crate) enum Loaded {
-    /// It did: its `match` as JSON, if it has one.
-    Ready(Option<Vec<u8>>),
+    /// It did.
+    Ready(Exports),
     /// It did not.
     Broken(Fault),
     /// It was not to be loaded.
     Skipped,
+}
+
+/// What a handler that loaded exports, besides functions as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Exports {
+    /// By the number of a channel: does it have a function for that?
+    pub(crate) channels: u8,
+    /// `match`.
+    pub(crate) matching: Option<Vec<u8>>,
+    /// `timers`.
+    pub(crate) timers: Option<Vec<u8>>,
+    /// `priority`.
+    pub(crate) priority: Option<Vec<u8>>,
 }
 
 /// Some answers, and what came with them.

@@ -38,6 +38,7 @@ mod source;
 mod stats;
 mod supervisor;
 mod tap;
+mod wants;
 mod worker;
 
 pub use self::{

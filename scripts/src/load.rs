@@ -11,14 +11,14 @@ use tidegate_actors::{
 use crate::{
     config::{ScriptLimits, WorkerCommand},
     frame::{Fault, Loaded},
-    matching::Match,
     modules::REFUSED,
     process::{Failure, Process},
     source::{SourceSet, excerpt},
+    wants::Wants,
 };
 
-/// A name and what its script matches, or why it is broken.
-pub(crate) type LoadedScript = (Box<str>, Result<Match, ScriptError>);
+/// A name and what its script wants, or why it is broken.
+pub(crate) type LoadedScript = (Box<str>, Result<Wants, ScriptError>);
 
 /// What a first load found.
 pub(crate) struct FirstLoad {
@@ -90,7 +90,7 @@ fn report(sources: &SourceSet, broken: Vec<Option<ScriptError>>, loaded: Vec<Loa
         };
         let result = match (broken, loaded) {
             (Some(broken), _) => Err(broken),
-            (None, Some(Loaded::Ready(matching))) => Match::read(matching.as_deref()).map_err(error),
+            (None, Some(Loaded::Ready(exports))) => Wants::read(&handler.name, &exports).map_err(error),
             (None, Some(Loaded::Broken(fault))) => Err(load_error(fault, &handler.name)),
             (None, Some(Loaded::Skipped) | None) => Err(error("it was not loaded".to_owned())),
         };

@@ -45,12 +45,18 @@ impl Match {
 
     /// Does the handler want this device's readings on this channel?
     pub(crate) fn wants(&self, device: &DeviceId, channel: Channel) -> bool {
-        let any = |list: &Option<Vec<String>>, matches: &dyn Fn(&str) -> bool| {
-            list.as_ref().is_none_or(|list| list.iter().any(|pattern| matches(pattern)))
-        };
-        any(&self.devices, &|glob| glob_matches(glob, device.as_str()))
-            && any(&self.topics, &|filter| filter_matches(filter, &channel.topic(device)))
+        self.wants_device(device) && any(&self.topics, |filter| filter_matches(filter, &channel.topic(device)))
     }
+
+    /// Does it want this device, whatever the topic?
+    pub(crate) fn wants_device(&self, device: &DeviceId) -> bool {
+        any(&self.devices, |glob| glob_matches(glob, device.as_str()))
+    }
+}
+
+/// Does one of the patterns match, or is there no list?
+fn any(list: &Option<Vec<String>>, matches: impl Fn(&str) -> bool) -> bool {
+    list.as_ref().is_none_or(|list| list.iter().any(|pattern| matches(pattern)))
 }
 
 /// `*` stands for any characters, `?` for one.

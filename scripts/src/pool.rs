@@ -15,7 +15,7 @@ use tidegate_actors::{
     ids::DeviceId,
     limits,
     reading::Channel,
-    script::{OpenPolicy, OutcomeSink, Route, ScriptEngine, ScriptHealth, ScriptRun, WorkerHealth},
+    script::{OpenPolicy, OutcomeSink, Route, ScriptEngine, ScriptHealth, ScriptRun, ScriptTimer, WorkerHealth},
 };
 
 use crate::{
@@ -227,6 +227,10 @@ impl ScriptEngine for WorkerPool {
         self.routes.load(Ordering::SeqCst)
     }
 
+    fn timers(&self) -> Vec<ScriptTimer> {
+        self.current().scripts.timers()
+    }
+
     fn refuses(&self, route: Route, generation: u64) -> bool {
         if self.shared.limits.breaker_policy != OpenPolicy::Reject || generation != self.generation() {
             return false;
@@ -235,18 +239,21 @@ impl ScriptEngine for WorkerPool {
         current.scripts.refuses(route, Instant::now())
     }
 
-    /// Takes as many runs as fit, in order, and gives back the others. Gives all back once the pool is stopped.
+    /// Takes as many runs as fit, and gives back the others, in order. Gives all back once the pool is stopped.
     fn try_submit(&self, runs: Vec<ScriptRun>) -> Result<(), Vec<ScriptRun>> {
         if self.stopped.is_disconnected() {
             return Err(runs);
         }
-        let mut runs = runs.into_iter();
-        while let Some(run) = runs.next() {
-            if let Err(run) = self.queue.try_send(run) {
-                return Err(std::iter::once(run).chain(runs).collect());
+        let set = self.current();
+        let mut refused = Vec::new();
+        for run in runs {
+            let is_urgent = run.calls.iter().any(|call| set.scripts.is_urgent(call.route.0));
+            // Of one kind there may be room, and of the other not.
+            if let Err(run) = self.queue.try_send(run, is_urgent) {
+                refused.push(run);
             }
         }
-        Ok(())
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
     }
 
     fn scripts(&self) -> Vec<ScriptHealth> {

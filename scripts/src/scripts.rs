@@ -13,15 +13,15 @@ use tidegate_actors::{
     ids::DeviceId,
     limits,
     reading::Channel,
-    script::{OpenPolicy, Route, ScriptError, ScriptHealth, ScriptStatus},
+    script::{OpenPolicy, Route, ScriptError, ScriptHealth, ScriptStatus, ScriptTimer},
 };
 
 use crate::{
     breaker::Breaker,
     config::ScriptLimits,
     load::LoadedScript,
-    matching::Match,
     stats::{Counts, ScriptStats},
+    wants::Wants,
 };
 
 /// One script.
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct Script {
     pub(crate) name: Box<str>,
     /// What it wants, or why it did not load.
-    pub(crate) loaded: Result<Match, ScriptError>,
+    pub(crate) loaded: Result<Wants, ScriptError>,
     pub(crate) breaker: Breaker,
     pub(crate) stats: ScriptStats,
     enabled: AtomicBool,
@@ -52,6 +52,8 @@ pub(crate) struct Scripts {
     list: Vec<Script>,
     /// What becomes of the readings of one whose breaker is open.
     pub(crate) policy: OpenPolicy,
+    /// The bits of those with a high priority.
+    urgent: u64,
 }
 
 impl Scripts {
@@ -68,7 +70,10 @@ impl Scripts {
             breaker: Breaker::new(limits.breaker_failures, limits.breaker_open, limits.max_restarts),
             enabled: AtomicBool::new(true),
         };
-        Self { list: loaded.into_iter().map(script).collect(), policy: limits.breaker_policy }
+        let list: Vec<_> = loaded.into_iter().map(script).collect();
+        let is_urgent = |script: &Script| script.loaded.as_ref().is_ok_and(|wants| wants.is_urgent);
+        let urgent = bits(&list, is_urgent);
+        Self { list, policy: limits.breaker_policy, urgent }
     }
 
     /// The same scripts with breakers and counts of their own.
@@ -104,9 +109,18 @@ impl Scripts {
 
     /// The scripts that want a device's readings. Broken ones want none: what they would match is not known.
     pub(crate) fn route(&self, device: &DeviceId, channel: Channel) -> Route {
-        let wants = |script: &Script| script.loaded.as_ref().is_ok_and(|matching| matching.wants(device, channel));
-        let bits = self.list.iter().take(limits::SCRIPTS).enumerate().filter(|(_, script)| wants(script));
-        Route(bits.fold(0, |route, (number, _)| route | 1 << number))
+        Route(bits(&self.list, |script| script.loaded.as_ref().is_ok_and(|wants| wants.wants(device, channel))))
+    }
+
+    /// The timers of those that run.
+    pub(crate) fn timers(&self) -> Vec<ScriptTimer> {
+        let running = self.list.iter().filter_map(|script| script.loaded.as_ref().ok());
+        running.flat_map(Wants::timers).cloned().collect()
+    }
+
+    /// Does one of these scripts want its readings before those of others?
+    pub(crate) fn is_urgent(&self, route: u64) -> bool {
+        self.urgent & route != 0
     }
 
     /// Is a reading with this route to be refused at the door?
@@ -137,4 +151,10 @@ impl Scripts {
         };
         self.list.iter().map(of).collect()
     }
+}
+
+/// The bits of the scripts of which something holds.
+fn bits(list: &[Script], holds: impl Fn(&Script) -> bool) -> u64 {
+    let numbers = list.iter().take(limits::SCRIPTS).enumerate().filter(|(_, script)| holds(script));
+    numbers.fold(0, |bits, (number, _)| bits | 1 << number)
 }

@@ -38,6 +38,7 @@ impl EventLoop {
             self.paused.drain(..).for_each(Waker::wake);
         }
         self.passivate(now);
+        self.ring_timers(now);
         if start_checkpoint {
             self.turn.watchers.sweep();
             if self.checkpoint.remaining.is_none() {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{EventLoop, LoopHealth};
 use crate::{
     device::DeviceActor,
@@ -9,6 +11,7 @@ use crate::{
     fold::Imported,
     ids::{DeviceId, Position},
     placement,
+    reading::Channel,
     state::DeviceState,
     turn::{Memory, ReplyTo, ToImport, Written},
 };
@@ -92,8 +95,12 @@ impl EventLoop {
                 self.turn.connected.remove(device);
             }
         }
-        if before != self.turn.is_connected(device)
-            && let Some(key) = self.by_id.get(device)
+        if before == self.turn.is_connected(device) {
+            return;
+        }
+        let channel = if here { Channel::Connected } else { Channel::Disconnected };
+        self.happened(device, channel, || Bytes::from_static(b"{}"));
+        if let Some(key) = self.by_id.get(device)
             && let Some(actor) = self.devices.get(*key as usize)
         {
             actor.show(&mut self.turn);

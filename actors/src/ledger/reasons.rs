@@ -67,5 +67,7 @@ reasons! {
         Duplicate = "duplicate",
         /// The same request had brought it before (its idempotency key).
         IdempotentRetry = "idempotent-retry",
+        /// It was no report but an event (a connection, a timer), and its handlers made no state of it.
+        Event = "event",
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use self::disk::probe;
+use self::disk::{beside, probe};
 use self::journal::Cost;
 use self::node::{Ingest, Node};
 use self::report::Report;
@@ -24,7 +24,7 @@ use crate::scenario::latencies;
 use crate::server;
 
 /// Paces, in readings a second, at which acknowledgements are timed.
-const PACES: [u32; 2] = [5_000, 20_000];
+const PACES: [u32; 3] = [5_000, 20_000, 100_000];
 /// Batches for sled and the journal, besides those that the node's own commits have.
 const BATCHES: [usize; 2] = [100, 1_000];
 
@@ -73,6 +73,8 @@ struct Paced {
     sync_bytes: usize,
     sync_p50_us: f64,
     sync_p99_us: f64,
+    /// The same while the node was at it.
+    beside_p99_us: f64,
 }
 
 /// Measures all of it and gives the tables in Markdown.
@@ -126,10 +128,12 @@ fn paced(plan: &Plan, node: &Node, dir: &std::path::Path, pace: u32) -> Result<P
     let sync_bytes = short.bytes_per_commit.round() as usize;
     let mut sync_us = latencies()?;
     probe(dir, sync_bytes, plan.window / 2, &mut sync_us)?;
-    let ingest = node.paced(pace, plan.window)?;
+    let mut beside_us = latencies()?;
+    let ingest = beside(dir, sync_bytes, &mut beside_us, || node.paced(pace, plan.window))?;
     probe(dir, sync_bytes, plan.window / 2, &mut sync_us)?;
     let at = |quantile| sync_us.value_at_quantile(quantile) as f64;
-    Ok(Paced { ingest, sync_bytes, sync_p50_us: at(0.5), sync_p99_us: at(0.99) })
+    let beside_p99_us = beside_us.value_at_quantile(0.99) as f64;
+    Ok(Paced { ingest, sync_bytes, sync_p50_us: at(0.5), sync_p99_us: at(0.99), beside_p99_us })
 }
 
 impl Round {

@@ -106,22 +106,27 @@ impl Report<'_> {
     fn latencies(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "| paced | ack p50, ms | ack p99, ms | disk's fdatasync p50, ms | p99, ms (writes of) | ack p99 ÷ fdatasync p99 | goal |"
+            "| paced | ack p50, ms | ack p99, ms | disk's fdatasync p50, ms | p99, ms (writes of) | ack p99 ÷ that | goal | fdatasync p99 beside the node, ms | ack p99 ÷ that | goal |"
         );
-        let _ = writeln!(out, "|---|---:|---:|---:|---:|---:|---|");
+        let _ = writeln!(out, "|---|---:|---:|---:|---:|---:|---|---:|---:|---|");
         for (index, pace) in super::PACES.iter().enumerate() {
             let over = |figure: fn(&Paced) -> f64| self.over(|r| figure(&r.paced[index]));
             let ratio = |r: &Round| r.paced[index].ingest.p99_us / r.paced[index].sync_p99_us;
+            let beside = |r: &Round| r.paced[index].ingest.p99_us / r.paced[index].beside_p99_us;
+            let goal = |ratio: f64| judged(ratio <= ACK_GOAL, &format!("≤ {ACK_GOAL}"));
             let _ = writeln!(
                 out,
-                "| {pace}/s | {} | {} | {} | {} ({} B) | {} | {} |",
+                "| {pace}/s | {} | {} | {} | {} ({} B) | {} | {} | {} | {} | {} |",
                 over(|p| p.ingest.p50_us / 1e3),
                 over(|p| p.ingest.p99_us / 1e3),
                 over(|p| p.sync_p50_us / 1e3),
                 over(|p| p.sync_p99_us / 1e3),
                 number(self.median(|r| r.paced[index].sync_bytes as f64)),
                 self.over(ratio),
-                judged(self.median(ratio) <= ACK_GOAL, &format!("≤ {ACK_GOAL}")),
+                goal(self.median(ratio)),
+                over(|p| p.beside_p99_us / 1e3),
+                self.over(beside),
+                goal(self.median(beside)),
             );
         }
         let _ = writeln!(out);

@@ -149,10 +149,19 @@ impl Command {
 
     /// The command as it is shown over HTTP.
     pub(crate) fn json(&self, device: &DeviceId) -> String {
+        self.shown(Some(device))
+    }
+
+    /// The command as handlers see it when it is over: they know the device.
+    pub(crate) fn event(&self) -> String {
+        self.shown(None)
+    }
+
+    fn shown(&self, device: Option<&DeviceId>) -> String {
         let order = &self.order;
         let shown = Shown {
             request: &self.id,
-            device_id: device.as_str(),
+            device_id: device.map(DeviceId::as_str),
             name: &order.name,
             params: raw(&order.params),
             status: self.status.name(),
@@ -180,7 +189,8 @@ fn raw(json: &str) -> Option<&RawValue> {
 #[serde(rename_all = "camelCase")]
 struct Shown<'a> {
     request: &'a str,
-    device_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<&'a str>,
     name: &'a str,
     params: Option<&'a RawValue>,
     status: &'static str,

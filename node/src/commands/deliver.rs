@@ -3,7 +3,10 @@
 use std::{rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use serde_json::value::RawValue;
-use tidegate_actors::ids::{DeviceId, LoopId};
+use tidegate_actors::{
+    ids::{DeviceId, LoopId},
+    reading::Channel,
+};
 
 use super::{
     command::RequestId,
@@ -86,6 +89,10 @@ fn carry_out(edge: &Rc<EdgeLoop>, effect: Effect) {
                 // Its limits are far below those of a record.
                 tracing::error!(error, "a command cannot be kept: it would not survive a crash");
             }
+        }
+        Effect::Ended(device, id) => {
+            let event = || edge.commands.borrow().event(&device, &id).unwrap_or_else(|| "{}".to_owned());
+            edge.handle.happened(&device, Channel::CommandReply, || event().into());
         }
         Effect::Send(sending) => send(edge, *sending),
     }

@@ -61,6 +61,8 @@ pub(crate) enum Effect {
     Keep(Bytes, Option<Bytes>),
     /// A command came to this.
     Count(Status),
+    /// A command is over, however it ended: handlers may want to know.
+    Ended(DeviceId, RequestId),
 }
 
 /// A command that goes to its device.
@@ -398,6 +400,11 @@ impl Commands {
         self.lanes.get(device)?.find(id).map(|command| command.json(device))
     }
 
+    /// One command that is over, as handlers see it.
+    pub(crate) fn event(&self, device: &DeviceId, id: &str) -> Option<String> {
+        self.lanes.get(device)?.find(id).map(Command::event)
+    }
+
     /// A device's commands as they are shown, the oldest first: those that are over, and those that are not.
     pub(crate) fn list(&self, device: &DeviceId) -> Vec<String> {
         let Some(lane) = self.lanes.get(device) else { return Vec::new() };
@@ -495,6 +502,7 @@ impl Commands {
             let _ = waiter.send(Ended { status, failure, reason: command.reason.clone(), json: command.json(device) });
         }
         keep(&mut self.effects, device, &command);
+        self.effects.push(Effect::Ended(device.clone(), RequestId::clone(&command.id)));
         let kept = u64::try_from(limits::COMMAND_ENDED_KEPT.as_millis()).unwrap_or(u64::MAX);
         self.timers.set(device, &mut command, now.uptime + kept);
         lane.ended.push_back(command);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use boa_engine::JsValue;
-use tidegate_actors::script::ParkReason;
+use tidegate_actors::{reading::Channel, script::ParkReason};
 
 use super::{
     engine::{Called, Engine},
@@ -95,6 +95,11 @@ impl Chain {
         Self { route, ..Self::default() }
     }
 
+    /// Leaves only the handler of this number, or none.
+    pub(super) fn keep_only(&mut self, script: Option<usize>) {
+        self.route &= script.map_or(0, |script| 1 << script);
+    }
+
     /// The handler whose turn it is.
     pub(super) fn script(&self) -> Option<u8> {
         #[expect(clippy::cast_possible_truncation, reason = "below 64")]
@@ -116,7 +121,8 @@ impl Chain {
     pub(super) fn finished(&mut self, call: &Call<'_>, threaded: &mut Threaded, engine: &Engine) -> Outcome {
         let time = effective_time(call);
         let kept = self.kept.clone();
-        if keeps(threaded.previous.as_ref().map(|(_, time)| *time), time) {
+        let makes_state = kept.is_some() || !is_event(call);
+        if makes_state && keeps(threaded.previous.as_ref().map(|(_, time)| *time), time) {
             threaded.previous = Some((kept.clone().unwrap_or_else(|| Rc::from(call.payload)), time));
         }
         let verdict = kept.map_or(WireVerdict::Unchanged, |json| WireVerdict::Keep(json.to_vec()));
@@ -139,6 +145,11 @@ impl Chain {
         }
         Outcome { run: 0, verdict, states, emits: engine.host.emits.take(), commands: engine.host.commands.take() }
     }
+}
+
+/// Is it no report of the device? Then its handlers see what happened, and none of them the former's result.
+pub(super) fn is_event(call: &Call<'_>) -> bool {
+    Channel::from_number(call.channel).is_some_and(Channel::is_event)
 }
 
 fn effective_time(call: &Call<'_>) -> i64 {
@@ -166,8 +177,9 @@ pub(super) fn handle(
         Lazy { json: threaded.previous.as_ref().map(|(json, _)| Rc::clone(json)), value: None };
     *host.state.borrow_mut() = Lazy { json, value };
 
-    let metric = engine.metric(chain.kept.as_deref().unwrap_or(call.payload), effective_time(call))?;
-    let called = engine.call(script, metric)?;
+    let input = chain.kept.as_deref().filter(|_| !is_event(call)).unwrap_or(call.payload);
+    let metric = engine.metric(input, effective_time(call))?;
+    let called = engine.call(script, call.channel, metric)?;
     take_in(engine, script, called, chain)
 }
 

@@ -22,7 +22,7 @@ use super::{
     plugin::{self, Loading, Plugin},
 };
 use crate::{
-    frame::{Fault, Loaded, LogLevel, LogLine},
+    frame::{Exports, Fault, Loaded, LogLevel, LogLine},
     modules::Tree,
 };
 
@@ -105,9 +105,9 @@ impl Engine {
             loading(number);
             self.host.script.set(number);
             match live.load_one(name, &self.sources.tree, &self.host) {
-                Ok((handler, matching)) => {
+                Ok((handler, exports)) => {
                     live.handlers.push(Ok(handler));
-                    reports.push(Loaded::Ready(matching));
+                    reports.push(Loaded::Ready(exports));
                 }
                 Err(broken) => {
                     live.handlers.push(Err(broken.clone()));
@@ -117,6 +117,11 @@ impl Engine {
         }
         self.live = Some(live);
         reports
+    }
+
+    /// The number of the handler of this name.
+    pub(super) fn number_of(&self, name: &str) -> Option<usize> {
+        self.sources.scripts.iter().position(|(known, _)| known == name)
     }
 
     /// Drops the context and everything in it.
@@ -143,13 +148,13 @@ impl Engine {
             .map_err(|error| fault(ParkReason::Threw, format!("the metric does not read: {error}")))
     }
 
-    /// Calls a handler and lets it run as far as it goes without waiting.
+    /// Calls a handler's function for this channel and lets it run as far as it goes without waiting.
     ///
     /// # Errors
     /// The handler's failure; after one of the engine's, the context is gone as soon as no other call waits in it.
-    pub(super) fn call(&mut self, script: u8, metric: JsValue) -> Result<Called, Fault> {
+    pub(super) fn call(&mut self, script: u8, channel: u8, metric: JsValue) -> Result<Called, Fault> {
         let live = self.live.as_mut().ok_or_else(not_loaded)?;
-        let called = live.call(script, metric, &self.host, self.async_wall);
+        let called = live.call((script, channel), metric, &self.host, self.async_wall);
         self.judge(called)
     }
 
@@ -297,8 +302,8 @@ enum Failure {
 }
 
 impl Live {
-    /// Loads one handler: its functions, and its `match` as JSON.
-    fn load_one(&mut self, name: &str, tree: &Tree, host: &Rc<Host>) -> Result<(Plugin, Option<Vec<u8>>), Fault> {
+    /// Loads one handler: its functions, and its other exports.
+    fn load_one(&mut self, name: &str, tree: &Tree, host: &Rc<Host>) -> Result<(Plugin, Exports), Fault> {
         host.begin_reading();
         self.events.begin();
         let Self { events, bridge, context, .. } = self;
@@ -318,10 +323,20 @@ impl Live {
         disposed
     }
 
-    fn call(&mut self, script: u8, metric: JsValue, host: &Host, allowed: Duration) -> Result<Called, Failure> {
+    fn call(
+        &mut self,
+        (script, channel): (u8, u8),
+        metric: JsValue,
+        host: &Host,
+        allowed: Duration,
+    ) -> Result<Called, Failure> {
         let Self { handlers, ctx, bridge, events, context, .. } = self;
         let handler = match handlers.get(usize::from(script)) {
-            Some(Ok(plugin)) => plugin.on_metric.clone(),
+            Some(Ok(plugin)) => match plugin.function(channel) {
+                Some(function) => function.clone(),
+                // The node asks for what the handler exports; what it does not has nothing to say.
+                None => return Ok(Called::Done(JsValue::undefined())),
+            },
             Some(Err(broken)) => return Err(Failure::Script(broken.clone())),
             None => return Err(Failure::Script(not_loaded())),
         };

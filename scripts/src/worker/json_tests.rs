@@ -157,7 +157,7 @@ fn a_context_that_is_dropped_is_freed() {
             assert!(engine.needs_load());
             engine.load(|_| {});
             let metric = engine.metric(b"{}", 1).expect("a metric");
-            assert!(engine.call(0, metric).is_err());
+            assert!(engine.call(0, 0, metric).is_err());
         }
         super::memory::resident_bytes()
     };

@@ -6,7 +6,7 @@ use boa_engine::{
     Context, JsError, JsObject, JsResult, JsValue, Module, builtins::promise::PromiseState,
     object::builtins::JsFunction,
 };
-use tidegate_actors::script::ParkReason;
+use tidegate_actors::{reading::Channel, script::ParkReason};
 
 use super::{
     engine::{is_promise, not_loaded},
@@ -17,19 +17,53 @@ use super::{
     modules::{Loader, entry, thrown},
 };
 use crate::{
-    frame::Fault,
+    frame::{Exports, Fault},
     modules::{self, Format, Tree},
 };
 
 /// What an `await` at the top of a file may wait for, and `initialize` again.
 const LOAD_WAIT: Duration = Duration::from_secs(2);
 /// What the host looks for among the exports of a handler.
-const EXPORTS: [&str; 4] = ["onMetric", "match", "initialize", "dispose"];
+const EXPORTS: [&str; 10] = [
+    "onMetric",
+    "onConnect",
+    "onDisconnect",
+    "onCommandReply",
+    "onTimer",
+    "match",
+    "timers",
+    "priority",
+    "initialize",
+    "dispose",
+];
+/// The first of them are functions for what comes of devices; one of these it must have.
+const FUNCTIONS: usize = 5;
+
+type Found = [JsValue; EXPORTS.len()];
 
 /// A handler that is loaded.
 pub(super) struct Plugin {
-    pub(super) on_metric: JsFunction,
+    /// Its functions for what comes of devices, in the order of their names in [`EXPORTS`].
+    functions: [Option<JsFunction>; FUNCTIONS],
     pub(super) dispose: Option<JsFunction>,
+}
+
+impl Plugin {
+    /// Its function for what comes on the channel of this number.
+    pub(super) fn function(&self, channel: u8) -> Option<&JsFunction> {
+        self.functions.get(Channel::from_number(channel).map(function_of)?)?.as_ref()
+    }
+}
+
+/// Which of the functions takes what comes on a channel.
+fn function_of(channel: Channel) -> usize {
+    match channel {
+        Channel::Metrics | Channel::Telemetry => 0,
+        Channel::Connected => 1,
+        Channel::Disconnected => 2,
+        Channel::CommandReply => 3,
+        Channel::Timer => 4,
+    }
 }
 
 /// A handler on its way there.
@@ -43,11 +77,11 @@ pub(super) struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    /// The handler's functions, and its `match` as JSON.
+    /// The handler's functions, and its other exports.
     ///
     /// # Errors
     /// Why it is broken.
-    pub(super) fn load(mut self) -> Result<(Plugin, Option<Vec<u8>>), Fault> {
+    pub(super) fn load(mut self) -> Result<(Plugin, Exports), Fault> {
         let loader = Loader::of(self.context).map_err(|_| not_loaded())?;
         let path = self.path()?;
         let exports = match loader.format(&path, self.context) {
@@ -55,20 +89,36 @@ impl Loading<'_> {
             Ok(_) => self.of_common_js(&loader, &path)?,
             Err(error) => return Err(self.broken(&error, &path)),
         };
-        let [on_metric, matching, initialize, dispose] = exports;
-        let on_metric = on_metric
-            .as_function()
-            .ok_or_else(|| fault(ParkReason::Threw, "it does not export a function onMetric"))?;
-        let mut json = Vec::new();
-        let has_match = json_out::write(&matching, self.host, self.context, &mut json)
-            .map_err(|error| fault(ParkReason::BadResult, format!("its export match: {error}")))?;
+        let [on_metric, on_connect, on_disconnect, on_reply, on_timer, matching, timers, priority, initialize, dispose] =
+            exports;
+        let functions = [on_metric, on_connect, on_disconnect, on_reply, on_timer].map(|value| value.as_function());
+        if functions.iter().all(Option::is_none) {
+            let names = EXPORTS[1..FUNCTIONS].join(", ");
+            return Err(fault(ParkReason::Threw, format!("it exports no function onMetric (nor {names})")));
+        }
+        let takes = |channel: &Channel| functions[function_of(*channel)].is_some();
+        let channels = Channel::ALL.into_iter().filter(takes).fold(0, |bits, channel| bits | 1 << channel as u8);
+        let exports = Exports {
+            channels,
+            matching: self.json("match", &matching)?,
+            timers: self.json("timers", &timers)?,
+            priority: self.json("priority", &priority)?,
+        };
         if let Some(initialize) = initialize.as_function() {
             let config = self.config()?;
             run(&initialize, &[config], LOAD_WAIT, self.host, self.events, self.bridge, self.context).map_err(
                 |fault| Fault { message: format!("initialize: {}", fault.message), ..in_file(fault, &path) },
             )?;
         }
-        Ok((Plugin { on_metric, dispose: dispose.as_function() }, has_match.then_some(json)))
+        Ok((Plugin { functions, dispose: dispose.as_function() }, exports))
+    }
+
+    /// An export's JSON; `None`: it has none.
+    fn json(&mut self, name: &str, value: &JsValue) -> Result<Option<Vec<u8>>, Fault> {
+        let mut json = Vec::new();
+        let has_json = json_out::write(value, self.host, self.context, &mut json)
+            .map_err(|error| fault(ParkReason::BadResult, format!("its export {name}: {error}")))?;
+        Ok(has_json.then_some(json))
     }
 
     /// Its main file.
@@ -108,7 +158,7 @@ impl Loading<'_> {
         })
     }
 
-    fn of_module(&mut self, loader: &Loader, path: &str) -> Result<[JsValue; 4], Fault> {
+    fn of_module(&mut self, loader: &Loader, path: &str) -> Result<Found, Fault> {
         let module = loader.module(path, "", self.context).map_err(|error| self.broken(&error, path))?;
         match self.evaluate(&module).map_err(|error| self.broken(&error, path))? {
             PromiseState::Fulfilled(_) => loader.finish(path),
@@ -119,7 +169,7 @@ impl Loading<'_> {
         // What a source does not name it does not export, but for what it hands on whole.
         let hands_on = source.contains('*');
         let names: Vec<&str> = EXPORTS.into_iter().filter(|name| hands_on || source.contains(name)).collect();
-        let mut found = [const { JsValue::undefined() }; 4];
+        let mut found = nothing();
         if let Some(values) = self.exports(path, &names)? {
             place(&names, values, &mut found);
         } else {
@@ -129,7 +179,7 @@ impl Loading<'_> {
                 place(&[name], values.unwrap_or_default(), &mut found);
             }
         }
-        if found[0].is_undefined()
+        if found[..FUNCTIONS].iter().all(JsValue::is_undefined)
             && (hands_on || source.contains("default"))
             && let Some(values) = self.exports(path, &["default"])?
         {
@@ -149,7 +199,7 @@ impl Loading<'_> {
         Ok(matches!(ran, Ok(PromiseState::Fulfilled(_))).then(|| self.host.take_exports()))
     }
 
-    fn of_common_js(&mut self, loader: &Loader, path: &str) -> Result<[JsValue; 4], Fault> {
+    fn of_common_js(&mut self, loader: &Loader, path: &str) -> Result<Found, Fault> {
         let ran = loader.run_main(path, self.context);
         let exports = ran.map_err(|error| self.broken(&error, path))?;
         // What its top left to do.
@@ -160,9 +210,9 @@ impl Loading<'_> {
         self.pick(loader, &exports, path)
     }
 
-    fn pick(&mut self, loader: &Loader, exports: &JsValue, path: &str) -> Result<[JsValue; 4], Fault> {
+    fn pick(&mut self, loader: &Loader, exports: &JsValue, path: &str) -> Result<Found, Fault> {
         let values = loader.pick(exports, &EXPORTS, self.context).map_err(|error| self.broken(&error, path))?;
-        let mut found = [const { JsValue::undefined() }; 4];
+        let mut found = nothing();
         place(&EXPORTS, values, &mut found);
         Ok(found)
     }
@@ -192,8 +242,12 @@ impl Loading<'_> {
     }
 }
 
+fn nothing() -> Found {
+    [const { JsValue::undefined() }; EXPORTS.len()]
+}
+
 /// Puts values where their names are.
-fn place(names: &[&str], values: Vec<JsValue>, found: &mut [JsValue; 4]) {
+fn place(names: &[&str], values: Vec<JsValue>, found: &mut Found) {
     for (name, value) in names.iter().zip(values) {
         if let Some(at) = EXPORTS.iter().position(|of| of == name) {
             found[at] = value;

@@ -208,7 +208,12 @@ impl Work {
     fn begin(&mut self, call: &Call<'_>) -> Chain {
         self.engine.host.begin_reading();
         self.engine.host.position.set(call.position);
-        Chain::new(call.route)
+        let mut chain = Chain::new(call.route);
+        if call.channel == Channel::Timer as u8 {
+            // Of the handlers with timers on this device, it is this one's.
+            chain.keep_only(self.engine.number_of(&timer_of(call.payload)));
+        }
+        chain
     }
 
     /// A reading through the handlers that are left to it.
@@ -422,6 +427,15 @@ impl Work {
         results.cpu_us = process_cpu_us();
         frame::send(&mut self.socket, &FromWorker::Results(results), &mut self.buffer)
     }
+}
+
+/// The handler whose timer it is.
+fn timer_of(payload: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Tick {
+        script: String,
+    }
+    serde_json::from_slice(payload).map(|tick: Tick| tick.script).unwrap_or_default()
 }
 
 fn topic_of(channel: u8, device: &str) -> JsString {

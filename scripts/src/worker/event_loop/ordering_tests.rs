@@ -37,7 +37,7 @@ fn by_us(source: &str) -> Vec<String> {
     let loaded = engine.load(|_| {});
     engine.host.begin_reading();
     let metric = engine.metric(b"{}", 0).expect("a metric");
-    let mut called = engine.call(0, metric);
+    let mut called = engine.call(0, 0, metric);
     let failed = loop {
         match called {
             Ok(Called::Done(_)) => break None,

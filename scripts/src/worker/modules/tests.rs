@@ -54,7 +54,7 @@ fn by_us(files: &Files<'_>) -> Vec<String> {
     let mut engine = Engine::new(sources, Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
     let loaded = engine.load(|_| {});
     let failed = match &loaded[0] {
-        Loaded::Broken(fault) if !fault.message.contains("does not export a function onMetric") => {
+        Loaded::Broken(fault) if !fault.message.contains("exports no function onMetric") => {
             eprintln!("{}: {fault:?}", files[0].0);
             Some(FAILED.to_owned())
         }
