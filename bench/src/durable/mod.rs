@@ -24,7 +24,7 @@ use crate::scenario::latencies;
 use crate::server;
 
 /// Paces, in readings a second, at which acknowledgements are timed.
-const PACES: [u32; 3] = [5_000, 20_000, 100_000];
+const PACES: [u32; 2] = [5_000, 20_000];
 /// Batches for sled and the journal, besides those that the node's own commits have.
 const BATCHES: [usize; 2] = [100, 1_000];
 
