@@ -32,6 +32,9 @@ export function onMetric(metric, ctx) {
   return { temperature: metric.temperature, f: metric.temperature * 1.8 + 32, hot: metric.temperature > 80, site: metric.site };
 }"#;
 
+/// What the comparison with other servers runs.
+const PEERS: &str = include_str!("../../bench/peers/handler.js");
+
 /// Runs into a limit of the engine each time: a new context for each reading.
 const REBUILT: &str = "export function onMetric(m) { const f = () => f(); f(); }";
 
@@ -51,7 +54,8 @@ fn main() -> ExitCode {
     }
     let workers = first.and_then(|workers| workers.parse().ok()).unwrap_or(1);
     let readings = args.next().and_then(|readings| readings.parse().ok()).unwrap_or(200_000);
-    for (name, script) in [("nothing", NOTHING), ("small", SMALL), ("fields", FIELDS), ("realistic", REALISTIC)] {
+    for (name, script) in [("nothing", NOTHING), ("small", SMALL), ("fields", FIELDS), ("realistic", REALISTIC), ("peers", PEERS)]
+    {
         measure(name, script, workers, readings);
     }
     measure("rebuilt", REBUILT, workers, readings / 200);
@@ -107,11 +111,12 @@ fn one_run(pool: &WorkerPool, first: usize, readings: usize) -> ScriptRun {
     let route = pool.route(&device, Channel::Metrics);
     let call = |at: usize| {
         let payload = format!(
-            r#"{{"temperature":{}.5,"humidity":{},"vibration":{}.25,"site":"north","unit":"celsius","ok":true,"serial":"A-{at}","load":0.{}}}"#,
+            r#"{{"temperature":{}.5,"humidity":{},"vibration":{}.25,"site":"north","unit":"celsius","ok":true,"serial":"A-{at}","load":0.{},"pressure":101.{},"battery":88}}"#,
             at % 100,
             at % 60,
             at % 10,
-            at % 97
+            at % 97,
+            at % 9
         );
         let received = i64::try_from(at).unwrap();
         let reading = Reading {
