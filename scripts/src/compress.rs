@@ -42,6 +42,7 @@ pub(crate) enum ZipError {
 /// # Errors
 /// [`ZipError`].
 pub(crate) fn zip(kind: Zip, level: Option<u32>, input: &[u8], most: usize) -> Result<Vec<u8>, ZipError> {
+    check_header(kind, input)?;
     let packing = level.map_or_else(Compression::default, |level| Compression::new(level.min(9)));
     match kind {
         Zip::Gzip => read(GzEncoder::new(input, packing), most),
@@ -56,6 +57,24 @@ pub(crate) fn zip(kind: Zip, level: Option<u32>, input: &[u8], most: usize) -> R
         Zip::InflateRaw => read(DeflateDecoder::new(input), most),
         Zip::BrotliDecompress => read(brotli::Decompressor::new(input, BROTLI_BUFFER), most),
     }
+}
+
+/// An input of another kind is told from one that is cut.
+fn check_header(kind: Zip, input: &[u8]) -> Result<(), ZipError> {
+    let is_gzip = input.iter().zip([0x1f, 0x8b]).all(|(byte, wanted)| *byte == wanted);
+    let is_zlib = match input {
+        // RFC 1950, section 2.2.
+        [method, flags, ..] => method & 15 == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0,
+        [method] => method & 15 == 8,
+        [] => true,
+    };
+    let is_well = match kind {
+        Zip::Gunzip => is_gzip,
+        Zip::Inflate => is_zlib,
+        Zip::Unzip => is_gzip || is_zlib,
+        _ => true,
+    };
+    if is_well { Ok(()) } else { Err(ZipError::Bad("incorrect header check".to_owned())) }
 }
 
 fn read(coder: impl Read, most: usize) -> Result<Vec<u8>, ZipError> {
@@ -99,7 +118,7 @@ mod tests {
     #[test]
     fn rubbish_is_refused() {
         for kind in [Zip::Gunzip, Zip::Inflate, Zip::InflateRaw, Zip::Unzip, Zip::BrotliDecompress] {
-            assert!(zip(kind, None, &[0xff; 64], 1 << 20).is_err(), "{kind:?}");
+            assert!(matches!(zip(kind, None, &[0xff; 64], 1 << 20), Err(ZipError::Bad(_))), "{kind:?}");
         }
     }
 }

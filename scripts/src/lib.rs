@@ -6,8 +6,9 @@
 //! one handler). Before any of that `source` reads the files, `precheck` looks at them, and `load` has them loaded.
 //!
 //! What a script can do: read its metric, its state and the time of the reading; return a state; emit events; print. It opens no
-//! file and no socket: slow work that it waits for (`fetch`, files, hashes, compression) is done for it by the node, in `slow`. What it does to its process (an endless loop, a memory bomb, a crash of the engine) costs that process and
-//! parks that reading, and nothing else.
+//! file and no socket: slow work that it waits for (`fetch`, files, hashes, compression) is done for it by the node, in `slow`.
+//! What it does to its process (an endless loop, a memory bomb, a crash of the engine) costs that process and parks that reading,
+//! and nothing else.
 //!
 //! No file outside of `worker` names Boa.
 

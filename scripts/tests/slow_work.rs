@@ -206,7 +206,7 @@ fn a_bomb_is_stopped_at_its_limit_and_rubbish_has_nodes_codes() {
     for (what, code, limit) in [
         ("bomb", "ERR_BUFFER_TOO_LARGE", "limit script_zlib_bytes"),
         ("now", "ERR_BUFFER_TOO_LARGE", "limit script_zlib_sync_bytes"),
-        ("rubbish", "Z_DATA_ERROR", "incorrect"),
+        ("rubbish", "Z_DATA_ERROR", "incorrect header check"),
         ("cut", "Z_BUF_ERROR", "unexpected end of file"),
         ("brotli", "ERR_TIDEGATE_LIMIT", "limit script_brotli_bytes"),
         ("large", "ERR_TIDEGATE_LIMIT", "limit script_job_bytes"),

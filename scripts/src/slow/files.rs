@@ -306,6 +306,11 @@ fn error_of(wrong: Wrong, call: &FileCall) -> SlowError {
         Errno::MFILE | Errno::NFILE => ("EMFILE", "too many open files"),
         _ => ("EIO", "i/o error"),
     };
+    if call.call == Call::ReadFile && errno == Errno::ISDIR {
+        // It opens, but cannot be read.
+        let error = SlowError::new(code, format!("{code}: {words}, read"));
+        return error.with("errno", -errno.raw_os_error()).with("syscall", "read");
+    }
     let (syscall, path) = (call.call.name(), &call.path);
     let mut message = format!("{code}: {words}{more}, {syscall} '{path}'");
     if call.call == Call::Rename {

@@ -140,7 +140,7 @@ pub(crate) fn zip_error(error: &ZipError, limit: &str) -> (&'static str, String)
             ("ERR_BUFFER_TOO_LARGE", format!("Cannot create a Buffer larger than {most} bytes (limit {limit})"))
         }
         ZipError::Cut => ("Z_BUF_ERROR", "unexpected end of file".to_owned()),
-        ZipError::Bad(why) => ("Z_DATA_ERROR", format!("incorrect data: {why}")),
+        ZipError::Bad(why) => ("Z_DATA_ERROR", why.clone()),
     }
 }
 

@@ -14,12 +14,18 @@
     return all;
   }
   // A copy: what is hashed is what was given then.
-  const copy = (data, encoding) => new Uint8Array(bytes(data, "data", encoding));
-  const known = (name, message) => {
-    if (typeof name !== "string") throw type(message === undefined ? "algorithm" : "hmac", "of type string", name);
-    if (!hash(name)) throw coded(new Error(message ?? "Digest method not supported"), message === undefined ? "ERR_CRYPTO_INVALID_DIGEST" : "ERR_CRYPTO_INVALID_DIGEST");
+  const copy = (data, encoding) => {
+    if (data instanceof ArrayBuffer || (typeof data !== "string" && !ArrayBuffer.isView(data))) {
+      throw type("data", "of type string or an instance of Buffer, TypedArray, or DataView", data);
+    }
+    return new Uint8Array(bytes(data, "data", encoding));
+  };
+  const known = (name, error) => {
+    if (typeof name !== "string") throw type("algorithm", "of type string", name);
+    if (!hash(name)) throw coded(error ?? new Error("Digest method not supported"), "ERR_CRYPTO_INVALID_DIGEST");
     return name;
   };
+  const invalid = (name) => new TypeError(`Invalid digest: ${name}`);
   const finalized = () => coded(new Error("Digest already called"), "ERR_CRYPTO_HASH_FINALIZED");
 
   class Hash {
@@ -44,7 +50,7 @@
     #name; #key; #chunks = []; #done = false;
     constructor(name, key) {
       if (typeof name !== "string") throw type("hmac", "of type string", name);
-      this.#name = known(name, `Invalid digest: ${name}`);
+      this.#name = known(name, invalid(name));
       this.#key = new Uint8Array(bytes(key, "key"));
     }
     update(data, encoding) {
@@ -65,7 +71,7 @@
     salt = bytes(salt, "salt");
     integer(iterations, "iterations", 1, 2 ** 31 - 1);
     integer(keylen, "keylen", 0, 2 ** 31 - 1);
-    known(digest, `Invalid digest: ${digest}`);
+    known(digest, invalid(digest));
     return [password, salt];
   }
   function pbkdf2(password, salt, iterations, keylen, digest, callback) {
