@@ -131,6 +131,7 @@ impl Desk {
                 wanted.store(false, Ordering::Relaxed);
             }
         }
+        self.work.gate.purge();
     }
 
     /// The answers that are there: id, did it fail, JSON, bytes.
@@ -156,6 +157,7 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         self.open.values().for_each(|wanted| wanted.store(false, Ordering::Relaxed));
+        self.work.gate.purge();
     }
 }
 

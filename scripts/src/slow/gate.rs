@@ -109,6 +109,22 @@ impl Gate {
         (job.answer)(Err(SlowError::new(LIMIT, message)));
     }
 
+    /// Lets go of what waits and nobody waits for any more.
+    pub(super) fn purge(&self) {
+        let gone: Vec<Job> = {
+            let mut state = self.state();
+            let unwanted = |waiting: &mut VecDeque<Job>| {
+                let all = std::mem::take(waiting).into_iter();
+                let (kept, gone): (VecDeque<Job>, VecDeque<Job>) = all.partition(|job| (job.is_wanted)());
+                *waiting = kept;
+                gone
+            };
+            state.waiting.iter_mut().flat_map(unwanted).collect()
+        };
+        // Their arguments and answers go with them, outside of the lock.
+        drop(gone);
+    }
+
     /// A piece was refused before it came here.
     pub(super) fn refuse(&self, operation: Operation) {
         self.counts[operation as usize].refused.fetch_add(1, Ordering::Relaxed);
@@ -261,6 +277,23 @@ mod tests {
         assert!(rig.answers.recv().expect("an answer").is_ok(), "it does not wait for the network");
         drop(held);
         assert!((0..5).all(|_| rig.answers.recv().expect("an answer").is_ok()));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_leaves_the_queue() {
+        let rig = Rig::new(2, 8, 1);
+        let held = rig.hold(Operation::Fetch);
+        for is_wanted in [true, false, true] {
+            let sender = rig.sender.clone();
+            let answer = Box::new(move |done| drop(sender.send(done)));
+            let work = Box::new(|| Ok(Reply::default()));
+            rig.gate.submit(Job { operation: Operation::Zlib, is_wanted: Box::new(move || is_wanted), work, answer });
+        }
+        assert_eq!(rig.gate.status().waiting, 3);
+        rig.gate.purge();
+        assert_eq!(rig.gate.status().waiting, 2);
+        drop(held);
+        assert!((0..3).all(|_| rig.answers.recv().expect("an answer").is_ok()));
     }
 
     #[test]

@@ -73,6 +73,9 @@ impl Entry {
             Some("*") => Port::Any,
             Some(digits) => Port::This(digits.parse().map_err(|_| format!("has no port {digits:?} in {word:?}"))?),
         };
+        if host.contains('*') {
+            return Err(format!("has a * in {word:?}: it stands for the names below one only, as in *.example.org"));
+        }
         let parsed = Host::parse(host).map_err(|_| format!("has no host in {word:?}"))?;
         if is_below && !matches!(parsed, Host::Domain(_)) {
             return Err(format!("has no name behind *. in {word:?}"));
