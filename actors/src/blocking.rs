@@ -8,7 +8,10 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Mutex, RwLock},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     thread::JoinHandle,
 };
@@ -24,6 +27,8 @@ pub struct BlockingPool {
     queue: RwLock<Option<flume::Sender<Job>>>,
     limit: usize,
     threads: usize,
+    running: Arc<AtomicUsize>,
+    refused: AtomicU64,
     handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -65,16 +70,27 @@ impl BlockingPool {
     pub fn new(threads: usize, jobs: usize) -> std::io::Result<Self> {
         let (queue, waiting) = flume::bounded::<Job>(jobs);
         let mut handles = Vec::with_capacity(threads);
+        let running = Arc::new(AtomicUsize::new(0));
         for number in 0..threads {
-            let waiting = waiting.clone();
+            let (waiting, running) = (waiting.clone(), Arc::clone(&running));
             let thread = std::thread::Builder::new().name(format!("blocking-{number}"));
             handles.push(thread.spawn(move || {
                 for job in waiting {
+                    running.fetch_add(1, Ordering::Relaxed);
+                    // Its panics are caught within.
                     job();
+                    running.fetch_sub(1, Ordering::Relaxed);
                 }
             })?);
         }
-        Ok(Self { queue: RwLock::new(Some(queue)), limit: jobs, threads, handles: Mutex::new(handles) })
+        Ok(Self {
+            queue: RwLock::new(Some(queue)),
+            limit: jobs,
+            threads,
+            running,
+            refused: AtomicU64::new(0),
+            handles: Mutex::new(handles),
+        })
     }
 
     /// Hands a job over. Never blocks; the future resolves when the job has run.
@@ -93,7 +109,11 @@ impl BlockingPool {
             let _ = answer.send(result);
         });
         let full = PoolFull { limit: self.limit };
-        read(&self.queue).as_ref().ok_or(full)?.try_send(job).map_err(|_| full)?;
+        let sent = read(&self.queue).as_ref().is_some_and(|queue| queue.try_send(job).is_ok());
+        if !sent {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(full);
+        }
         Ok(Running(running))
     }
 
@@ -101,6 +121,18 @@ impl BlockingPool {
     #[must_use]
     pub fn queued(&self) -> usize {
         read(&self.queue).as_ref().map_or(0, flume::Sender::len)
+    }
+
+    /// Jobs that run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Jobs that were refused so far.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Jobs that may wait.
@@ -177,9 +209,10 @@ mod tests {
             .unwrap();
         has_started.recv().unwrap();
         let waiting = [pool.try_run(|| 2).unwrap(), pool.try_run(|| 3).unwrap()];
-        assert_eq!(pool.queued(), 2);
+        assert_eq!((pool.queued(), pool.running(), pool.refused()), (2, 1, 0));
         let full = pool.try_run(|| 4).unwrap_err();
         assert_eq!(full.to_string(), "the blocking pool is full: 2 jobs wait (limit blocking_jobs)");
+        assert_eq!(pool.refused(), 1);
         release.send(()).unwrap();
         pool.stop();
         assert_eq!(wait(first), Ok(1));

@@ -150,6 +150,57 @@ pub const SCRIPT_RUN: usize = 64;
 /// `ctx.emit` calls of one call of a handler; more: the call fails.
 pub const SCRIPT_EMITS: usize = 100;
 
+// ---- slow work of scripts
+
+/// Pieces of slow work of one call that are under way; more: the piece is refused.
+pub const SCRIPT_CALL_JOBS: usize = 16;
+/// Pieces of slow work of one worker that are under way; more: the piece is refused.
+pub const SCRIPT_WORKER_JOBS: usize = 256;
+/// Threads of the blocking pool that scripts may hold at once, and never the last one; further pieces wait.
+pub const SCRIPT_POOL_THREADS: usize = 3;
+/// Pieces of slow work that wait for such a thread; more: the piece is refused.
+pub const SCRIPT_POOL_QUEUE: usize = 1_024;
+/// Bytes of the arguments and answers of all pieces that are under way; more: the piece is refused.
+pub const SCRIPT_POOL_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that one piece of slow work takes in, and of a file that is read; more: it is refused.
+pub const SCRIPT_JOB_BYTES: usize = 8 * 1024 * 1024;
+/// Iterations of `pbkdf2`, times the blocks of its key; more: it is refused.
+pub const SCRIPT_PBKDF2_ROUNDS: u64 = 2_000_000;
+/// The same for `pbkdf2Sync`, which holds its worker up.
+pub const SCRIPT_PBKDF2_SYNC_ROUNDS: u64 = 10_000;
+/// Longest key of `pbkdf2` and `scrypt`, in bytes.
+pub const SCRIPT_KEY_BYTES: usize = 1_024;
+/// Memory of one `scrypt` (128 * N * r), in bytes; more: it is refused.
+pub const SCRIPT_SCRYPT_BYTES: u64 = 64 * 1024 * 1024;
+/// The parallelization of one `scrypt` (p); more: it is refused.
+pub const SCRIPT_SCRYPT_P: u32 = 16;
+/// What one call of `zlib` may give, in bytes; more (a decompression bomb): it is stopped and refused.
+pub const SCRIPT_ZLIB_BYTES: usize = 8 * 1024 * 1024;
+/// What `zlib.brotliCompress` takes in, in bytes: at its best quality it works on a megabyte for seconds.
+pub const SCRIPT_BROTLI_BYTES: usize = 1024 * 1024;
+/// What a `zlib.*Sync` takes in and gives, in bytes.
+pub const SCRIPT_ZLIB_SYNC_BYTES: usize = 256 * 1024;
+/// Bytes of one script's files; more: `EDQUOT`.
+pub const SCRIPT_FS_BYTES: u64 = 16 * 1024 * 1024;
+/// Files and folders of one script; more: `EDQUOT`.
+pub const SCRIPT_FS_FILES: u64 = 1_000;
+/// Folders within folders of a script's files.
+pub const SCRIPT_FS_DEPTH: usize = 16;
+/// Time of one `fetch`, redirects and body included; more: it fails.
+pub const SCRIPT_FETCH_WALL: Duration = Duration::from_secs(5);
+/// Bytes of the body of an answer to a `fetch`; more: it fails.
+pub const SCRIPT_FETCH_BODY: usize = 1024 * 1024;
+/// Redirects that a `fetch` follows.
+pub const SCRIPT_FETCH_REDIRECTS: usize = 10;
+/// Bytes of the headers of an answer to a `fetch`.
+pub const SCRIPT_FETCH_HEADERS: usize = 64 * 1024;
+/// `fetch`es in a row without an answer after which a host's breaker opens.
+pub const SCRIPT_FETCH_BREAKER_FAILURES: u32 = 5;
+/// Time for which it stays open.
+pub const SCRIPT_FETCH_BREAKER_OPEN: Duration = Duration::from_secs(30);
+/// Hosts whose failures are counted; more: those that failed longest ago are forgotten.
+pub const SCRIPT_FETCH_HOSTS: usize = 1_024;
+
 // ---- MQTT
 
 /// Largest MQTT packet, in bytes; larger: closed with 0x95.

@@ -41,8 +41,9 @@ export class HealthView {
     this.node = facts('Node', ['Version', 'Uptime', 'Process', 'MQTT connections', 'Viewers', 'Readings']);
     this.memory = meter('Memory');
     this.pool = meter('Blocking pool');
+    this.work = meter('Slow work of scripts');
     this.limits = facts('Limits', []);
-    this.limits.element.append(this.memory.element, this.pool.element);
+    this.limits.element.append(this.memory.element, this.pool.element, this.work.element);
     this.element = h('div.view.health', { 'data-testid': 'view-health' },
       h('div.page-head', null, this.heading, this.summary),
       h('div.health-grid', null,
@@ -59,7 +60,8 @@ export class HealthView {
     setAttr(this.summary, 'data-tone', problems.length ? 'bad' : 'good');
     this.node.set([o.node.version ?? '–', duration(o.node.uptimeSeconds * 1000), `pid ${o.node.pid ?? '–'}`, count(o.connections.mqtt), count(o.connections.viewers), `${compact(Math.round(o.rates.readingsPerSecond))} / s`]);
     this.memory.set(o.node.rssBytes, o.node.memoryLimitBytes, bytes, 'sockets are not read above 80 %');
-    this.pool.set(o.pool.queued, o.pool.limit, count, `${count(o.pool.threads)} threads; queued jobs`);
+    this.pool.set(o.pool.queued, o.pool.limit, count, `${count(o.pool.running)} of ${count(o.pool.threads)} threads busy; queued jobs${o.pool.refused > 0 ? `; ${count(o.pool.refused)} refused` : ''}`);
+    this.work.set(o.slowWork.waiting, o.slowWork.limit, count, workNote(o.slowWork));
     this.drawJournal(o.journal);
     this.loops.fill(o.loops, (l) => l.id, (l) => [`loop ${l.id}`, cell(millis(l.lagMs), l.lagMs >= LAG_WARN_MS ? 'bad' : null), count(l.devices), count(l.connections)]);
     this.workers.fill(o.workers, (w) => w.pid, (w) => [`pid ${w.pid}`, pill(w.busy ? 'busy' : 'idle', w.busy ? 'accent' : 'plain'), cell(count(w.restarts), w.restarts > 0 ? 'warn' : null), bytes(w.rssBytes)]);
@@ -121,8 +123,17 @@ export function problemsOf(overview) {
   const slow = o.loops.filter((l) => l.lagMs >= LAG_WARN_MS);
   if (slow.length) problems.push(`loop ${slow.map((l) => l.id).join(', ')} lags`);
   if (o.node.rssBytes / o.node.memoryLimitBytes >= 0.8) problems.push('memory is near its limit');
+  if (o.slowWork.waiting / o.slowWork.limit >= 0.8) problems.push('slow work of scripts piles up');
   if (o.pool.queued / o.pool.limit >= 0.8) problems.push('the blocking pool is nearly full');
   return problems;
+}
+
+/** How many threads scripts hold, and what they had done. */
+function workNote(work) {
+  const sum = (of) => work.operations.reduce((all, operation) => all + (Number.isFinite(operation[of]) ? operation[of] : 0), 0);
+  const used = work.operations.filter((operation) => operation.done > 0).map((operation) => `${text(operation.name)} ${count(operation.done)}`);
+  const bad = [['failed', sum('failed')], ['refused', sum('refused')]].filter(([, n]) => n > 0).map(([word, n]) => `${count(n)} ${word}`);
+  return [`${count(work.running)} of ${count(work.threads)} threads held; waiting`, ...used, ...bad].join('; ');
 }
 
 /** Reasons and their counts, for a tooltip. */

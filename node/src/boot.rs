@@ -32,7 +32,7 @@ use tidegate_actors::{
     script::ScriptEngine,
     store::{SledConfig, StateStore, StoreError},
 };
-use tidegate_scripts::{CanaryConfig, LoadError, PoolConfig, ScriptLimits, WorkerPool};
+use tidegate_scripts::{CanaryConfig, LoadError, PoolConfig, ScriptLimits, SlowConfig, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -152,7 +152,8 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let (outlets, inboxes): (Vec<_>, Vec<_>) =
         (0..config.runtime.loops).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
     let sink = LoopSink::new(outlets.clone());
-    let scripts = start_scripts(config, &sink)?;
+    let pool = Arc::new(BlockingPool::new(config.runtime.blocking_threads, config.runtime.blocking_jobs)?);
+    let scripts = start_scripts(config, &sink, &pool)?;
 
     let Recovered { store, next, unfinished, lifetime, data, lock, .. } = recovered;
     let retention = retention(config);
@@ -179,7 +180,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         scripts: Arc::clone(&scripts) as Arc<dyn ScriptEngine>,
         store,
         checkpointer,
-        pool: Arc::new(BlockingPool::new(config.runtime.blocking_threads, config.runtime.blocking_jobs)?),
+        pool,
         outlets,
         handovers: (0..config.runtime.loops).map(|_| Handover::default()).collect(),
         commit_max_delay: config.data.commit_max_delay,
@@ -443,7 +444,7 @@ fn recover(config: &Config) -> Result<Recovered, ServeError> {
     Ok(recovered)
 }
 
-fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<WorkerPool>, ServeError> {
+fn start_scripts(config: &Config, sink: &LoopSink, pool: &Arc<BlockingPool>) -> Result<Arc<WorkerPool>, ServeError> {
     if config.scripts.dir.exists() && !config.scripts.dir.is_dir() {
         return Err(ServeError::HandlersNoDir(config.scripts.dir.clone()));
     }
@@ -469,8 +470,29 @@ fn start_scripts(config: &Config, sink: &LoopSink) -> Result<Arc<WorkerPool>, Se
         cost_factor: config.scripts.canary_cost_factor,
     };
     let kept_dir = Some(std::path::absolute(config.data.dir.join("scripts"))?);
-    let pool = PoolConfig { workers: config.scripts.workers, limits, kept_dir, canary, ..PoolConfig::new(dir) };
-    Ok(WorkerPool::start(pool, Arc::new(sink.clone()))?)
+    let slow = slow_work(config, pool)?;
+    let workers =
+        PoolConfig { workers: config.scripts.workers, limits, kept_dir, canary, slow, ..PoolConfig::new(dir) };
+    Ok(WorkerPool::start(workers, Arc::new(sink.clone()))?)
+}
+
+/// What handlers may do beside their worker.
+fn slow_work(config: &Config, pool: &Arc<BlockingPool>) -> Result<SlowConfig, ServeError> {
+    let scripts = &config.scripts;
+    Ok(SlowConfig {
+        pool: Some(Arc::clone(pool)),
+        pool_threads: scripts.pool_threads,
+        has_effects: true,
+        files_dir: Some(std::path::absolute(script::files_dir(&config.data.dir))?),
+        fs_bytes: scripts.fs_bytes,
+        fs_files: scripts.fs_files,
+        // It was checked when it was read.
+        fetch_allow: scripts.fetch_allow.parse().unwrap_or_default(),
+        fetch_wall: scripts.fetch_wall,
+        fetch_body: usize::try_from(scripts.fetch_body).unwrap_or(usize::MAX),
+        fetch_breaker_failures: scripts.fetch_breaker_failures,
+        fetch_breaker_open: scripts.fetch_breaker_open,
+    })
 }
 
 /// What is kept of the journal. Only whole segments are freed, so fewer bytes than one has would mean a snapshot a second.

@@ -1,11 +1,20 @@
 //! Operators' scripts, as the command line and signals see them.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use tidegate_scripts::{ReloadError, Reloaded, ScriptReport, WorkerPool};
 use tokio::signal::unix::Signal;
 
 use crate::{exit::Exit, output};
+
+/// Where the handlers' own files are, in the data directory.
+pub(crate) fn files_dir(data: &Path) -> PathBuf {
+    data.join("script-files")
+}
 
 /// Checks one handler or a directory of them, in a child process: a bad source cannot hurt this one.
 ///

@@ -8,6 +8,8 @@ use std::{
 
 use tidegate_actors::{limits, script::OpenPolicy};
 
+use crate::slow::SlowConfig;
+
 /// How many workers, running what, on which handlers.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
@@ -23,6 +25,8 @@ pub struct PoolConfig {
     pub kept_dir: Option<PathBuf>,
     /// How a new set is tried beside the old one before it takes its place.
     pub canary: CanaryConfig,
+    /// What scripts may do beside their worker.
+    pub slow: SlowConfig,
 }
 
 /// How a new set of handlers is tried.
@@ -55,6 +59,7 @@ impl PoolConfig {
             limits: ScriptLimits::default(),
             kept_dir: None,
             canary: CanaryConfig::default(),
+            slow: SlowConfig::default(),
         }
     }
 }

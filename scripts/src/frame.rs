@@ -1,11 +1,14 @@
 //! What goes over the socket between the node and a worker process: length-prefixed frames of bincode, with a limit on both.
 //!
 //! The node asks ([`ToWorker`], borrowed on the worker's side), the worker answers ([`FromWorker`]). A run's answers come in the order
-//! of its calls and name the run: those of other runs may come between them, since a run that waits lets others pass.
+//! of its calls and name the run: those of other runs may come between them, since a run that waits lets others pass. For slow work
+//! it is the worker that asks ([`FromWorker::Ask`]), and the node that answers ([`ToWorker::Answer`]), whenever it is done.
 
 use std::io::{self, Read, Write};
 
 use bincode::{BorrowDecode, Decode, Encode, config};
+
+use crate::operation::Operation;
 
 /// Longest frame, in bytes: what a decoder may allocate. One reading with the largest state of every script fits.
 const FRAME_BYTES: usize = 80 * 1024 * 1024;
@@ -25,6 +28,19 @@ pub(crate) enum ToWorker<'a> {
     Batch(Batch<'a>),
     /// The worker is not needed any more: it tells its scripts, and ends.
     Stop,
+    /// What came of a piece of slow work.
+    Answer(Answer<'a>),
+}
+
+/// What came of a [`FromWorker::Ask`].
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct Answer<'a> {
+    pub(crate) id: u64,
+    /// It failed: `about` has a message and a code.
+    pub(crate) failed: bool,
+    /// JSON.
+    pub(crate) about: &'a str,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// What a worker works with.
@@ -87,6 +103,23 @@ pub(crate) enum FromWorker {
     /// The batch is through: what has no answer yet waits, and there is room for another. `retire`: the worker has grown too large
     /// or is no longer sound, and ends by itself.
     Done { retire: bool },
+    /// A call asks for slow work. It waits for the [`Answer`].
+    Ask(Ask),
+    /// Nobody waits for these any more: what has not begun need not begin.
+    Forget(Vec<u64>),
+}
+
+/// Slow work that a call asks for.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct Ask {
+    /// What its answer is named by: never used twice by a worker.
+    pub(crate) id: u64,
+    pub(crate) run: u32,
+    pub(crate) script: u8,
+    pub(crate) operation: Operation,
+    /// JSON.
+    pub(crate) arguments: String,
+    pub(crate) bytes: Vec<Vec<u8>>,
 }
 
 /// How one script loaded.
@@ -134,6 +167,14 @@ pub(crate) struct Outcome {
     pub(crate) states: Vec<(u8, Vec<u8>)>,
     pub(crate) emits: Vec<(String, Vec<u8>)>,
     pub(crate) commands: Vec<Command>,
+}
+
+impl Outcome {
+    /// The reading is kept as it came.
+    pub(crate) fn unchanged() -> Self {
+        let (states, emits, commands) = (Vec::new(), Vec::new(), Vec::new());
+        Self { run: 0, verdict: WireVerdict::Unchanged, states, emits, commands }
+    }
 }
 
 /// A `ctx.command`: a checked device id, a name and the parameters as JSON.

@@ -15,10 +15,10 @@ use tidegate_actors::{
 
 use crate::{
     batch::Batch,
-    frame::FromWorker,
+    frame::{FromWorker, Outcome},
     process::{Failure, Process, broken},
     set::Set,
-    supervisor::{Shared, blame, start},
+    supervisor::{Shared, attach, blame, start},
 };
 
 /// No set has it: a lane finds its own routes.
@@ -68,6 +68,10 @@ impl Lane {
     /// `process`: a worker in which the set is loaded.
     pub(crate) fn new(shared: &Arc<Shared>, set: &Arc<Set>, process: Option<Process>) -> Self {
         let scripts = Arc::new(set.scripts.twin(&shared.limits));
+        let mut process = process;
+        if let Some(process) = &mut process {
+            attach(process, shared, set, false);
+        }
         Self {
             shared: Arc::clone(shared),
             set: Arc::clone(set),
@@ -97,7 +101,7 @@ impl Lane {
                 return Err(LaneError::Stopped);
             }
             if self.process.is_none() && self.set.runs() {
-                self.process = Some(start(&self.shared, &self.set).map_err(LaneError::Broken)?);
+                self.process = Some(start(&self.shared, &self.set, false).map_err(LaneError::Broken)?);
             }
             if let Err(failure) = self.talk(&mut calling) {
                 deaths += 1;
@@ -151,7 +155,11 @@ impl Lane {
             match process.hear(patience)? {
                 FromWorker::Calling { run, script } => *calling = Some((run, script)),
                 FromWorker::Results(results) => {
-                    for outcome in results.outcomes {
+                    for mut outcome in results.outcomes {
+                        // What a shadow is refused says nothing of the handler.
+                        if process.desk().is_some_and(|desk| desk.take_refused(outcome.run)) {
+                            outcome = Outcome { run: outcome.run, ..Outcome::unchanged() };
+                        }
                         self.batch.answer(outcome, Instant::now()).map_err(broken)?;
                     }
                 }
@@ -162,7 +170,9 @@ impl Lane {
                     self.batch.redecide(false, Instant::now());
                     return Ok(());
                 }
-                FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
+                FromWorker::Loading(_) | FromWorker::Loaded(_) | FromWorker::Ask(_) | FromWorker::Forget(_) => {
+                    return Err(broken("an answer out of place"));
+                }
             }
         }
         Ok(())

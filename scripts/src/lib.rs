@@ -6,8 +6,9 @@
 //! one handler). Before any of that `source` reads the files, `precheck` looks at them, and `load` has them loaded.
 //!
 //! What a script can do: read its metric, its state and the time of the reading; return a state; emit events; print. It opens no
-//! file and no socket. What it does to its process (an endless loop, a memory bomb, a crash of the engine) costs that process and
-//! parks that reading, and nothing else.
+//! file and no socket: slow work that it waits for (`fetch`, files, hashes, compression) is done for it by the node, in `slow`.
+//! What it does to its process (an endless loop, a memory bomb, a crash of the engine) costs that process and parks that reading,
+//! and nothing else.
 //!
 //! No file outside of `worker` names Boa.
 
@@ -15,9 +16,11 @@ mod batch;
 mod breaker;
 mod canary;
 mod check;
+mod compress;
 mod config;
 mod crew;
 mod frame;
+mod hashes;
 mod kept;
 mod lane;
 mod late;
@@ -25,6 +28,7 @@ mod load;
 mod logs;
 mod matching;
 mod modules;
+mod operation;
 mod outbox;
 mod pool;
 mod precheck;
@@ -34,6 +38,7 @@ mod reload;
 mod restarts;
 mod scripts;
 mod set;
+mod slow;
 mod source;
 mod stats;
 mod supervisor;
@@ -48,5 +53,6 @@ pub use self::{
     load::LoadError,
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},
+    slow::{Hosts, SlowConfig, SlowStatus},
     worker::worker_main,
 };

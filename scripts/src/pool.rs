@@ -26,6 +26,7 @@ use crate::{
     process::{Process, resident_bytes},
     queue::{RunReceiver, RunSender, queue},
     set::{Set, digest},
+    slow::{SlowStatus, SlowWork},
     source::SourceSet,
     supervisor::{Shared, WorkerGauge},
     tap::Tap,
@@ -71,7 +72,8 @@ impl WorkerPool {
     /// # Errors
     /// [`LoadError`]: the directory cannot be read, or no worker can be started.
     pub fn start(config: PoolConfig, sink: Arc<dyn OutcomeSink>) -> Result<Arc<Self>, LoadError> {
-        let PoolConfig { handlers_dir, workers, command, limits, kept_dir, canary } = config;
+        let PoolConfig { handlers_dir, workers, command, limits, kept_dir, canary, slow } = config;
+        let slow = SlowWork::new(slow).map_err(|error| LoadError::Worker(error.to_string()))?;
         let mut kept = Kept::open(kept_dir.as_deref()).map_err(LoadError::Read)?;
         let sources = sources_to_start_with(SourceSet::read(&handlers_dir).map_err(LoadError::Read)?, &kept);
         let loaded = first_load(&sources, &command, &limits)?;
@@ -95,7 +97,14 @@ impl WorkerPool {
         if let Err(error) = kept.runs(generation, &set.sources, is_good) {
             tracing::error!(%error, "the handlers cannot be kept: a later version cannot be rolled back to them");
         }
-        let shared = Arc::new(Shared { command, limits, workers: workers.max(1), sink, tap: Tap::default() });
+        let shared = Arc::new(Shared {
+            command,
+            limits,
+            workers: workers.max(1),
+            sink,
+            tap: Tap::default(),
+            slow: Arc::new(slow),
+        });
         let crew = Crew::new(&shared, &set, &runs, &stopped, loaded.process, &[]);
         let mut crew = crew.map_err(|error| LoadError::Worker(error.to_string()))?;
         crew.begin();
@@ -187,6 +196,11 @@ impl WorkerPool {
         kept.enable(name, enabled)?;
         script.enable(enabled);
         Ok(true)
+    }
+
+    /// The slow work of scripts: what is under way, and what came of it.
+    pub fn slow_work(&self) -> SlowStatus {
+        self.shared.slow.status()
     }
 
     /// How long a breaker stays open.

@@ -1,7 +1,7 @@
 //! One worker process as the node holds it: started, asked, watched, ended.
 
 use std::{
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
@@ -15,12 +15,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{SendFlags, send},
+};
+use smallvec::{SmallVec, smallvec};
 use tidegate_actors::limits::SCRIPTS;
 
 use crate::{
     config::{ScriptLimits, WorkerCommand},
-    frame::{self, FromWorker, Loaded, LogLine, Start, ToWorker, clip},
+    frame::{self, Answer, FromWorker, Loaded, LogLine, Start, ToWorker, clip},
+    slow::Desk,
     source::SourceSet,
 };
 
@@ -40,6 +46,12 @@ pub(crate) struct Process {
     said: Arc<Mutex<String>>,
     body: Vec<u8>,
     buffer: Vec<u8>,
+    /// Frames that the worker has not taken yet: it may be writing to us meanwhile, so a write must never wait for it.
+    outgoing: Vec<u8>,
+    /// Bytes of them that are sent.
+    sent: usize,
+    /// Where its asks for slow work go.
+    desk: Option<Desk>,
     /// CPU time of the worker when it last said so, microseconds.
     cpu_us: u64,
 }
@@ -102,7 +114,28 @@ impl Process {
             thread::Builder::new().name("script-stderr".to_owned()).spawn(move || listen(stderr, pid, &said))
         });
         let stderr = stderr.transpose()?;
-        Ok(Self { child, socket, stderr, said, body: Vec::new(), buffer: Vec::new(), cpu_us: 0 })
+        Ok(Self {
+            child,
+            socket,
+            stderr,
+            said,
+            body: Vec::new(),
+            buffer: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+            desk: None,
+            cpu_us: 0,
+        })
+    }
+
+    /// Gives its asks for slow work a desk. What it asked for at another one is of no use any more.
+    pub(crate) fn attach(&mut self, desk: Desk) {
+        self.desk = Some(desk);
+    }
+
+    /// Its desk.
+    pub(crate) fn desk(&mut self) -> Option<&mut Desk> {
+        self.desk.as_mut()
     }
 
     /// Its process id.
@@ -153,7 +186,35 @@ impl Process {
     /// # Errors
     /// It is dead or does not read.
     pub(crate) fn ask(&mut self, batch: frame::Batch<'_>) -> Result<(), Failure> {
-        Ok(frame::send(&mut self.socket, &ToWorker::Batch(batch), &mut self.buffer)?)
+        frame::send(&mut self.outgoing, &ToWorker::Batch(batch), &mut self.buffer)?;
+        Ok(self.pump()?)
+    }
+
+    /// Sends what the worker takes without waiting for it.
+    fn pump(&mut self) -> io::Result<()> {
+        while self.sent < self.outgoing.len() {
+            match send(&self.socket, &self.outgoing[self.sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.outgoing.clear();
+        // One large frame must not hold its memory for good.
+        self.outgoing.shrink_to(1024 * 1024);
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Sends the answers that its desk has.
+    fn answer(&mut self) -> io::Result<()> {
+        let answers = self.desk.as_mut().map(Desk::take_answers).unwrap_or_default();
+        for (id, failed, about, bytes) in answers {
+            let answer = ToWorker::Answer(Answer { id, failed, about: &about, bytes: &bytes });
+            frame::send(&mut self.outgoing, &answer, &mut self.buffer)?;
+        }
+        self.pump()
     }
 
     /// Waits for the next frame. A worker that got no CPU time is given more patience than one that used it.
@@ -178,11 +239,25 @@ impl Process {
         since: Instant,
         patience: Duration,
     ) -> Result<Option<FromWorker>, Failure> {
-        let mut round = 1;
+        let (mut since, mut round) = (since, 1);
         loop {
             let left = (patience * round).saturating_sub(since.elapsed());
             match self.wait(bell, left)? {
-                Woken::Frame => break,
+                Woken::Frame => {
+                    let Some(message) = self.receive()? else {
+                        (since, round) = (Instant::now(), 1);
+                        continue;
+                    };
+                    return Ok(Some(message));
+                }
+                Woken::Room => {
+                    self.pump()?;
+                    continue;
+                }
+                Woken::Answers => {
+                    self.answer()?;
+                    continue;
+                }
                 Woken::Bell => return Ok(None),
                 Woken::Late if since.elapsed() < patience * round => continue,
                 Woken::Late => {}
@@ -193,14 +268,29 @@ impl Process {
             }
             round += 1;
         }
+    }
+
+    /// Reads a frame. `None`: it was for the desk.
+    fn receive(&mut self) -> Result<Option<FromWorker>, Failure> {
         if !frame::receive(&mut self.socket, &mut self.body)? {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        let message: FromWorker = frame::decode(&self.body)?;
-        if let FromWorker::Results(results) = &message {
-            self.cpu_us = results.cpu_us;
+        match (frame::decode(&self.body)?, &mut self.desk) {
+            (FromWorker::Ask(ask), Some(desk)) => {
+                desk.ask(ask);
+                Ok(None)
+            }
+            (FromWorker::Forget(ids), Some(desk)) => {
+                desk.forget(&ids);
+                Ok(None)
+            }
+            (message, _) => {
+                if let FromWorker::Results(results) = &message {
+                    self.cpu_us = results.cpu_us;
+                }
+                Ok(Some(message))
+            }
         }
-        Ok(Some(message))
     }
 
     /// Kills it, if it still runs, and says how it ended.
@@ -221,11 +311,13 @@ impl Process {
     /// Tells it to stop and waits for it to end; kills it if it does not. Gives what its scripts printed at last.
     pub(crate) fn retire(self, patience: Duration) -> Vec<LogLine> {
         let deadline = Instant::now() + patience;
-        let Self { mut child, mut socket, stderr, mut body, mut buffer, .. } = self;
+        let Self { mut child, mut socket, stderr, mut body, mut buffer, outgoing, sent, .. } = self;
         let mut logs = Vec::new();
         // One that has ended already neither reads nor says anything.
         let _ = socket.set_read_timeout(Some(patience));
-        if frame::send(&mut socket, &ToWorker::Stop, &mut buffer).is_ok() {
+        let is_told =
+            socket.write_all(&outgoing[sent..]).and_then(|()| frame::send(&mut socket, &ToWorker::Stop, &mut buffer));
+        if is_told.is_ok() {
             while Instant::now() < deadline && matches!(frame::receive(&mut socket, &mut body), Ok(true)) {
                 if let Ok(FromWorker::Results(results)) = frame::decode(&body) {
                     logs.extend(results.logs);
@@ -262,25 +354,32 @@ impl Process {
             tv_nsec: patience.subsec_nanos().into(),
         };
         let socket = self.socket.as_fd();
-        let mut ears =
-            [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-        let mut count = 1;
-        if let Some(bell) = bell {
-            ears[1] = PollFd::from_borrowed_fd(bell, PollFlags::IN);
-            count = 2;
+        let wanted = if self.outgoing.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        let desk = self.desk.as_ref().map(Desk::bell);
+        let mut ears: SmallVec<[PollFd<'_>; 3]> = smallvec![PollFd::from_borrowed_fd(socket, wanted)];
+        ears.extend(desk.into_iter().chain(bell).map(|ear| PollFd::from_borrowed_fd(ear, PollFlags::IN)));
+        match poll(&mut ears, Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(Woken::Late),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
         }
-        match poll(&mut ears[..count], Some(&timeout)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(Woken::Late),
-            Ok(_) if ears[0].revents().is_empty() => Ok(Woken::Bell),
-            Ok(_) => Ok(Woken::Frame),
-            Err(error) => Err(error.into()),
-        }
+        let rang = |at: usize| ears.get(at).is_some_and(|ear| !ear.revents().is_empty());
+        Ok(match ears[0].revents() {
+            PollFlags::OUT => Woken::Room,
+            heard if !heard.is_empty() => Woken::Frame,
+            _ if desk.is_some() && rang(1) => Woken::Answers,
+            _ => Woken::Bell,
+        })
     }
 }
 
 /// What a wait ended with.
 enum Woken {
     Frame,
+    /// The worker takes more of what is for it.
+    Room,
+    /// Slow work is done.
+    Answers,
     Bell,
     Late,
 }

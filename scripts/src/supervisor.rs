@@ -24,6 +24,7 @@ use crate::{
     queue::{LOOK_AGAIN, Listener, RunReceiver},
     restarts::Restarts,
     set::Set,
+    slow::{Desk, SlowWork},
     tap::Tap,
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     pub(crate) sink: Arc<dyn OutcomeSink>,
     pub(crate) tap: Tap,
+    pub(crate) slow: Arc<SlowWork>,
 }
 
 /// What is shown of one worker.
@@ -87,6 +89,10 @@ impl Supervisor {
         let is_ready = !self.set.runs() || self.ensure_process().is_ok();
         // It waits until the channel closes.
         let _ = self.begin.recv();
+        // One that a canary had was a shadow until now.
+        if let Some(process) = &mut self.process {
+            attach(process, &self.shared, &self.set, true);
+        }
         if is_ready {
             let _ = self.work_until_stopped();
         }
@@ -265,7 +271,7 @@ impl Supervisor {
                 self.bury(&idle);
             }
             self.wait_to_restart()?;
-            match start(&self.shared, &self.set) {
+            match start(&self.shared, &self.set, true) {
                 Ok(process) => {
                     if std::mem::replace(&mut self.has_started, true) {
                         self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
@@ -312,19 +318,32 @@ impl Supervisor {
             let last = process.retire(Duration::from_millis(500));
             self.set.logs.log(last, &self.set.scripts, Instant::now());
         }
-        if let Ok(process) = start(&self.shared, &self.set) {
+        if let Ok(process) = start(&self.shared, &self.set, true) {
             self.gauge.restarts.fetch_add(1, Ordering::Relaxed);
             self.process = Some(process);
         }
     }
 }
 
-/// Starts a worker and loads what loaded before.
-pub(crate) fn start(shared: &Shared, set: &Set) -> Result<Process, String> {
+/// Starts a worker and loads what loaded before. `has_effects`: it is no shadow.
+pub(crate) fn start(shared: &Shared, set: &Set, has_effects: bool) -> Result<Process, String> {
     let mut process = Process::spawn(&shared.command).map_err(|error| error.to_string())?;
     match process.load(&set.sources, &set.skip, &shared.limits) {
-        Ok(_) => Ok(process),
+        Ok(_) => {
+            attach(&mut process, shared, set, has_effects);
+            Ok(process)
+        }
         Err((_, failure)) => Err(process.bury(&failure).message),
+    }
+}
+
+/// Gives a worker a desk for its slow work.
+pub(crate) fn attach(process: &mut Process, shared: &Shared, set: &Set, has_effects: bool) {
+    let names = set.scripts.iter().map(|script| script.name.clone()).collect();
+    match Desk::new(&shared.slow, names, has_effects) {
+        Ok(desk) => process.attach(desk),
+        // Its first ask ends it, and the next worker may have more luck.
+        Err(error) => tracing::error!(%error, "a script worker has no desk for slow work"),
     }
 }
 
@@ -374,7 +393,9 @@ fn take_message(
         // One that retires may leave answers out, but not all of them: that would never end.
         FromWorker::Done { retire: true } if talk.has_answered => return Ok(Some(true)),
         FromWorker::Done { .. } => return Err(broken("answers are missing")),
-        FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
+        FromWorker::Loading(_) | FromWorker::Loaded(_) | FromWorker::Ask(_) | FromWorker::Forget(_) => {
+            return Err(broken("an answer out of place"));
+        }
     }
     Ok(None)
 }

@@ -362,7 +362,7 @@ fn the_realm_has_no_way_out_and_a_native_json_parse() {
         export function onMetric(m) {
           return {
             eval: tried(() => eval("1")), Function: tried(() => new Function("return 1")()),
-            globals: ["Atomics", "SharedArrayBuffer", "WeakRef", "FinalizationRegistry", "require", "fetch", "XMLHttpRequest"].filter((n) => n in globalThis),
+            globals: ["Atomics", "SharedArrayBuffer", "WeakRef", "FinalizationRegistry", "require", "XMLHttpRequest"].filter((n) => n in globalThis),
             parse: JSON.parse('{"a":[1,{"b":"ü"}]}'), revived: JSON.parse('{"a":1,"b":[2,3],"c":4}', (k, v) => typeof v === "number" ? (v === 4 ? undefined : v * 2) : v),
             bad: tried(() => JSON.parse("{bad")), deep: tried(() => JSON.parse("[".repeat(1000) + "]".repeat(1000))), coerced: JSON.parse(7),
             ctor: tried(() => (() => {}).constructor("return 1")()),

@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tidegate_actors::{limits, reading::AckLevel, script::OpenPolicy};
+use tidegate_scripts::Hosts;
 
 use super::{
     Config, machine,
@@ -350,7 +351,7 @@ section! {
         /// Event loops; each owns its share of the devices and connections.
         "loops" loops: usize = machine::cores(MOST_CORES), Rule::Count(1, MOST_CORES as u64),
             "More loops than cores bring nothing.", flag "--loops", derived "one per core";
-        /// Threads of the shared blocking pool (files, compression).
+        /// Threads of the shared blocking pool (files, password hashes, compression, what handlers wait for).
         "blocking_threads" blocking_threads: usize = limits::BLOCKING_THREADS, Rule::Count(1, 256),
             "Further jobs wait.", flag "--blocking-threads";
         /// Jobs that wait for the blocking pool.
@@ -408,7 +409,35 @@ section! {
         /// How many times the CPU time of the running handlers new ones may take.
         "canary_cost_factor" canary_cost_factor: u32 = 4, Rule::Count(1, 1_000),
             "Above it, and above 50 us a reading more, they are rolled back.";
+        /// Threads of the blocking pool that handlers' slow work may hold at once, and never the last one; waiting for other hosts never takes the last of these.
+        "pool_threads" pool_threads: usize = limits::SCRIPT_POOL_THREADS, Rule::Count(1, 256),
+            "Further pieces wait, 1,024 at most.";
+        /// Bytes of the files that one handler may keep.
+        "fs_bytes" fs_bytes: u64 = limits::SCRIPT_FS_BYTES, Rule::Size(0, TIB),
+            "What would be more is refused (`EDQUOT`).";
+        /// Files and folders that one handler may keep.
+        "fs_files" fs_files: u64 = limits::SCRIPT_FS_FILES, Rule::Count(0, 100_000),
+            "One more is refused (`EDQUOT`).";
+        /// Hosts that handlers may reach with `fetch` and look up with `dns.lookup`, separated by commas: `api.example.org`, `*.example.org` (below it), `10.0.0.7:8080`, `[::1]:*`. Without a port it is that of `http` or `https`.
+        "fetch_allow" fetch_allow: String = String::new(), Rule::Checked("hosts separated by commas, such as api.example.org, *.example.org, 10.0.0.7:8080 or [::1]:*; empty: none", check_hosts),
+            "Any other host is refused, also behind a redirect. Empty: all are.";
+        /// Time of one `fetch`, redirects and body included.
+        "fetch_wall_ms" fetch_wall: Duration = limits::SCRIPT_FETCH_WALL, Rule::Millis(1, 600_000),
+            "Its promise is rejected. A reading waits no longer than `scripts.async_wall_ms`.";
+        /// Largest body of an answer to a `fetch`.
+        "fetch_body_bytes" fetch_body: u64 = limits::SCRIPT_FETCH_BODY as u64, Rule::Size(0, 32 * MIB),
+            "Its promise is rejected.";
+        /// `fetch`es in a row to a host that come to nothing (no connection, no answer in time) after which it is left alone.
+        "fetch_breaker_failures" fetch_breaker_failures: u32 = limits::SCRIPT_FETCH_BREAKER_FAILURES, Rule::Count(1, 1_000_000),
+            "Further ones are refused at once for `scripts.fetch_breaker_open_ms`.";
+        /// Time for which a host is left alone before one `fetch` tries it.
+        "fetch_breaker_open_ms" fetch_breaker_open: Duration = limits::SCRIPT_FETCH_BREAKER_OPEN, Rule::Millis(100, 24 * HOUR_MS),
+            "One is tried: if it is answered, the others may come, too.";
     }
+}
+
+fn check_hosts(text: &str) -> Result<(), String> {
+    text.parse::<Hosts>().map(drop)
 }
 
 section! {

@@ -140,6 +140,29 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
         "Jobs that may wait (limit blocking_jobs).",
         services.pool.limit(),
     );
+    text.one("tidegate_blocking_pool_threads", "gauge", "Threads of the blocking pool.", services.pool.threads());
+    text.one("tidegate_blocking_pool_running", "gauge", "Jobs that run on the blocking pool.", services.pool.running());
+    let help = "Jobs that the blocking pool refused (limit blocking_jobs).";
+    text.one("tidegate_blocking_pool_refused_total", "counter", help, services.pool.refused());
+    slow_work(text, edge);
+}
+
+/// What handlers wait for.
+fn slow_work(text: &mut Text, edge: &EdgeLoop) {
+    let work = edge.shared.scripts.slow_work();
+    let help = "Pieces of handlers' slow work that are on the blocking pool.";
+    text.one("tidegate_script_work_running", "gauge", help, work.running);
+    let help = "The most that may be (limit script_pool_threads).";
+    text.one("tidegate_script_work_threads", "gauge", help, work.threads);
+    let help = "Pieces of handlers' slow work that wait for that (limit script_pool_queue).";
+    text.one("tidegate_script_work_waiting", "gauge", help, work.waiting);
+    const WORK: &str = "tidegate_script_work_total";
+    text.head(WORK, "counter", "Pieces of handlers' slow work, by operation and by what became of them.");
+    for of in &work.operations {
+        for (result, count) in [("done", of.done), ("failed", of.failed), ("refused", of.refused)] {
+            text.value(WORK, &format!("{{operation=\"{}\",result=\"{result}\"}}", of.name), count);
+        }
+    }
 }
 
 fn identity(text: &mut Text, edge: &EdgeLoop) {

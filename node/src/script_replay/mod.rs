@@ -106,7 +106,8 @@ pub(crate) fn run(replay: &Replay) -> anyhow::Result<Exit> {
             bail!("a handler does not load:\n{broken}");
         }
     }
-    let (mut old, mut new) = (Side::start(&handlers, true)?, Side::start(changed.dir(), false)?);
+    let files = std::path::absolute(script::files_dir(&replay.data_dir))?;
+    let (mut old, mut new) = (Side::start(&handlers, &files, true)?, Side::start(changed.dir(), &files, false)?);
     let mut report = Report { limit: replay.limit, ..Report::default() };
     let journal = DataDir::new(&replay.data_dir).journal();
     let journaled = Journaled::read(&journal, device.as_ref(), replay.since, |chunk, so_far| {

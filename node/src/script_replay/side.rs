@@ -16,7 +16,7 @@ use tidegate_actors::{
     script::{OutcomeSink, ParkReason, Route, ScriptCall, ScriptEngine as _, ScriptOutcome, ScriptRun, Verdict},
     state::DeviceState,
 };
-use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, WorkerPool};
+use tidegate_scripts::{LoadError, PoolConfig, ScriptLimits, SlowConfig, WorkerPool};
 
 /// A reading of the journal, with what became of it when it came.
 pub(super) struct Item {
@@ -66,12 +66,14 @@ struct Lane<'a> {
 impl Side {
     /// # Errors
     /// No worker can be started.
-    pub(super) fn start(handlers: &Path, keeps_refusals: bool) -> Result<Self, LoadError> {
+    pub(super) fn start(handlers: &Path, files: &Path, keeps_refusals: bool) -> Result<Self, LoadError> {
         // A full one holds the workers up, not the replay: it empties this between two tries to submit.
         let (sender, outcomes) = flume::bounded(limits::SCRIPT_QUEUE);
         // Every reading is tried: a breaker would make results depend on which came first.
         let limits = ScriptLimits { breaker_failures: u32::MAX, max_restarts: u32::MAX, ..ScriptLimits::default() };
-        let config = PoolConfig { limits, ..PoolConfig::new(handlers) };
+        // What the handlers' files hold now can be read; nothing can be changed.
+        let slow = SlowConfig { files_dir: Some(files.to_owned()), ..SlowConfig::default() };
+        let config = PoolConfig { limits, slow, ..PoolConfig::new(handlers) };
         let pool = WorkerPool::start(config, Arc::new(Sink(sender)))?;
         Ok(Self { pool, outcomes, states: HashMap::new(), failed: 0, keeps_refusals })
     }

@@ -22,7 +22,7 @@ use super::{
     plugin::{self, Loading, Plugin},
 };
 use crate::{
-    frame::{Exports, Fault, Loaded, LogLevel, LogLine},
+    frame::{Answer, Exports, Fault, Loaded, LogLevel, LogLine},
     modules::Tree,
 };
 
@@ -213,6 +213,11 @@ impl Engine {
         }
     }
 
+    /// Takes an answer in. The call that waits for it, if it still does.
+    pub(super) fn answered(&self, answer: &Answer<'_>) -> Option<CallId> {
+        self.live.as_ref().and_then(|live| live.events.answered(answer))
+    }
+
     /// The calls that callbacks ran for, beside the one that was asked for.
     pub(super) fn take_entered(&self) -> Vec<CallId> {
         self.live.as_ref().map(|live| live.events.take_entered()).unwrap_or_default()
@@ -341,6 +346,7 @@ impl Live {
             None => return Err(Failure::Script(not_loaded())),
         };
         events.begin();
+        host.may_ask.set(true);
         let arguments = [handler.into(), metric, ctx.clone()];
         let value = bridge.call.call(&JsValue::undefined(), &arguments, context);
         let value = value.map_err(|error| Failure::Engine(fault::engine(&error, &bridge.stack_of, context)))?;
@@ -374,9 +380,10 @@ impl Live {
                 let message = format!("it queued more than {most} jobs in one call (limit script_jobs)");
                 Err(Failure::Script(fault(ParkReason::Deadline, message)))
             }
-            Standing::TooLong => {
+            Standing::TooLong(operation) => {
+                let on = operation.map(|operation| format!(" for {}", operation.name())).unwrap_or_default();
                 let message = format!(
-                    "it waits for longer than {} ms (limit script_async_wall, setting scripts.async_wall_ms)",
+                    "it waits{on} for longer than {} ms (limit script_async_wall, setting scripts.async_wall_ms)",
                     allowed.as_millis()
                 );
                 Err(Failure::Script(fault(ParkReason::Deadline, message)))

@@ -14,6 +14,7 @@ use boa_engine::{
     object::{FunctionObjectBuilder, IntegrityLevel, ObjectInitializer, builtins::JsFunction},
     property::{PropertyDescriptor, PropertyKey},
 };
+use hashbrown::HashMap;
 use tidegate_actors::{
     ids::{DeviceId, Position},
     limits,
@@ -21,12 +22,12 @@ use tidegate_actors::{
 };
 
 use super::{
-    event_loop::CallId,
+    event_loop::{AskId, CallId},
     fault, globals,
     json_in::{self, Keys},
     json_out::{self, JsonError, Shapes},
 };
-use crate::frame::{Command, LogLevel, LogLine, clip};
+use crate::frame::{Ask, Command, LogLevel, LogLine, clip};
 
 /// Log lines of one call; more: dropped, and said so.
 const LOG_LINES: usize = 20;
@@ -52,6 +53,18 @@ pub(super) struct Host {
     /// The state of `Math.random`.
     pub(super) random: Cell<u64>,
     pub(super) script: Cell<u8>,
+    /// What the node names the call's run by.
+    pub(super) run: Cell<u32>,
+    /// Is it a reading's call? Only these may ask for slow work.
+    pub(super) may_ask: Cell<bool>,
+    /// Slow work that is asked for and not sent yet, and what nobody waits for any more.
+    pub(super) asks: RefCell<Vec<Ask>>,
+    pub(super) forgotten: RefCell<Vec<AskId>>,
+    /// All that is under way, and the call that waits for it.
+    pub(super) open_asks: RefCell<HashMap<AskId, CallId>>,
+    asked: Cell<AskId>,
+    /// Gives the names of a group of globals ([`globals`]).
+    pub(super) group: RefCell<Option<JsFunction>>,
     pub(super) device: RefCell<JsString>,
     pub(super) topic: RefCell<JsString>,
     /// The device's state before.
@@ -114,7 +127,7 @@ impl Host {
         let mut get = |name| callable(&made.get(js_string!(name), context)?);
         let (call, callback) = (get("call")?, get("callback")?);
         let (stringify, stack_of) = (get("stringify")?, get("stackOf")?);
-        globals::install(&natives, context)?;
+        *self.group.borrow_mut() = Some(globals::install(&natives, context)?);
         let bridge = Bridge { call, callback, stringify, stack_of };
         *self.bridge.borrow_mut() = Some(bridge);
         Ok(())
@@ -124,6 +137,24 @@ impl Host {
     pub(super) fn next_call(&self) -> CallId {
         self.calls.set(self.calls.get() + 1);
         self.calls.get()
+    }
+
+    /// A number for a piece of slow work.
+    pub(super) fn next_ask(&self) -> AskId {
+        self.asked.set(self.asked.get() + 1);
+        self.asked.get()
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn forget_ask(&self, id: AskId) {
+        if self.open_asks.borrow_mut().remove(&id).is_none() {
+            return;
+        }
+        let mut asks = self.asks.borrow_mut();
+        match asks.iter().position(|ask| ask.id == id) {
+            Some(at) => drop(asks.remove(at)),
+            None => self.forgotten.borrow_mut().push(id),
+        }
     }
 
     /// The functions of the prelude.
@@ -142,6 +173,9 @@ impl Host {
         *self.state.borrow_mut() = Lazy::default();
         *self.thrown.borrow_mut() = None;
         self.exports.take();
+        *self.group.borrow_mut() = None;
+        let open: Vec<_> = self.open_asks.borrow().keys().copied().collect();
+        open.into_iter().for_each(|id| self.forget_ask(id));
     }
 
     /// Begins the calls of one reading.

@@ -109,6 +109,12 @@ impl Work {
                     self.flush()?;
                     true
                 }
+                ToWorker::Answer(answer) => {
+                    if let Some(id) = self.engine.answered(&answer) {
+                        self.flights.look_at(id);
+                    }
+                    false
+                }
                 ToWorker::Start(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start")),
             };
             if ends {
@@ -226,11 +232,13 @@ impl Work {
     ) -> io::Result<Progress> {
         while let Some(script) = chain.script() {
             self.announce(run, script)?;
+            self.engine.host.run.set(run);
             if self.engine.needs_load() {
                 self.engine.load(|_| {});
                 threaded.forget_values();
             }
             let next = self.guarded(script, chain, |engine, chain| handle(engine, script, call, chain, threaded));
+            self.send_asks()?;
             if let Some(progress) = self.conclude(script, next, threaded, chain) {
                 return Ok(progress);
             }
@@ -311,6 +319,7 @@ impl Work {
             }
             go_on(engine, id, script, chain)
         });
+        self.send_asks()?;
         let progress = self.conclude(script, next, threaded, chain);
         let progress = match progress {
             Some(progress) => progress,
@@ -411,6 +420,18 @@ impl Work {
         result
     }
 
+    /// Sends what calls have asked for, and what nobody waits for any more: before the outcome of the reading.
+    fn send_asks(&mut self) -> io::Result<()> {
+        for ask in self.engine.host.asks.take() {
+            frame::send(&mut self.socket, &FromWorker::Ask(ask), &mut self.buffer)?;
+        }
+        let forgotten = self.engine.host.forgotten.take();
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        frame::send(&mut self.socket, &FromWorker::Forget(forgotten), &mut self.buffer)
+    }
+
     fn answer(&mut self, run: u32, outcome: Outcome) -> io::Result<()> {
         let logs = self.engine.host.logs.take();
         self.waiting += 16 + outcome.bytes() + logs.iter().map(|line| line.text.len()).sum::<usize>();
@@ -420,6 +441,7 @@ impl Work {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.send_asks()?;
         self.waiting = 0;
         self.flushed = Instant::now();
         let mut results = std::mem::take(&mut self.results);

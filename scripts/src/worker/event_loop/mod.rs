@@ -1,11 +1,12 @@
 //! The event loop of the scripts of one context, in the order of Node.js: `process.nextTick`, promise microtasks, then turns of
 //! timers → pending → poll → check → close. (Pending and close have nothing to do: a handler has no sockets. Poll is where the
-//! worker waits for the next timer or frame, `work`.)
+//! worker waits for the next timer or frame, `work`, and where the answers to slow work come in, [`asks`].)
 //!
 //! Each call has timers and a time of its own ([`timers`]), so that what it sees does not depend on the calls beside it. Ticks and
 //! microtasks have one queue each for all, since they are run to their end before anything else. Whose a callback is was noted
 //! when it was handed over; before it runs, the host is made to show that call ([`EventLoop::enter`]).
 
+mod asks;
 mod natives;
 #[cfg(test)]
 mod ordering_tests;
@@ -30,12 +31,17 @@ use boa_engine::{
 use hashbrown::HashMap;
 use tidegate_actors::limits;
 
-pub(super) use self::natives::NATIVES;
+pub(super) use self::{asks::AskId, natives::NATIVES};
 use self::{
+    asks::{Asks, Given, Stand},
     saved::Saved,
-    timers::{Next, Timers},
+    timers::{Arrived, Next, Timers},
 };
 use super::host::Host;
+use crate::{frame::Answer, operation::Operation};
+
+/// A call that waits for pure work is not woken by its own clock.
+const UNTIL_ANSWERED: Duration = Duration::from_secs(3_600);
 
 /// The number of a call; 0: none is under way. Never used twice in a process.
 pub(super) type CallId = u64;
@@ -62,6 +68,8 @@ pub(super) struct EventLoop {
 #[derive(Default)]
 struct Own {
     timers: Timers<Task>,
+    /// The slow work that it waits for.
+    asks: Asks,
     /// Callbacks so far.
     ran: usize,
     rejections: Vec<(JsObject, JsValue)>,
@@ -102,8 +110,8 @@ pub(super) enum Standing {
     Failed(Failed),
     /// It goes on at this moment.
     Waits(Instant),
-    /// It waits for what is later than its time allows ([`limits::SCRIPT_ASYNC_WALL`]).
-    TooLong,
+    /// It waits for what is later than its time allows ([`limits::SCRIPT_ASYNC_WALL`]), perhaps for this.
+    TooLong(Option<Operation>),
     /// Its promise is pending and nothing of its own is left that could settle it.
     Stuck,
 }
@@ -130,10 +138,9 @@ impl EventLoop {
 
     /// Begins a call, which the host shows already.
     pub(super) fn begin(&self) {
-        if self.touched.replace(false) {
-            self.own.take();
-        }
+        self.drop_own();
         self.current.set(self.host.next_call());
+        self.host.may_ask.set(false);
     }
 
     /// Did the call under way queue nothing at all?
@@ -144,9 +151,23 @@ impl EventLoop {
     /// The call under way is over: what it left is dropped.
     pub(super) fn end(&self) {
         self.current.set(0);
+        self.drop_own();
+    }
+
+    fn drop_own(&self) {
         if self.touched.replace(false) {
-            self.own.take();
+            let own = self.own.take();
+            own.asks.ids().for_each(|id| self.host.forget_ask(id));
         }
+    }
+
+    /// An answer has come. The call that waits for it, if it still does.
+    pub(super) fn answered(&self, answer: &Answer<'_>) -> Option<CallId> {
+        let call = self.host.open_asks.borrow_mut().remove(&answer.id)?;
+        let mut others = self.others.borrow_mut();
+        let (_, own) = others.get_mut(&call)?;
+        own.asks.answer(answer.id, Given::from(answer));
+        Some(call)
     }
 
     /// Did calls that are over leave jobs behind?
@@ -266,19 +287,35 @@ impl EventLoop {
         if let Some(failed) = own.failed.clone() {
             return Standing::Failed(failed);
         }
-        let next = own.timers.next();
+        let (next, asks) = (own.timers.next(), own.asks.stand());
+        let asks_nothing = asks == Stand::Nothing;
         let returned = own.returned.clone().unwrap_or_default();
         match promise(&returned).map(|promise| promise.state()) {
             Some(PromiseState::Fulfilled(value)) => return Standing::Done(value),
             Some(PromiseState::Rejected(reason)) => return Standing::Rejected(reason),
-            Some(PromiseState::Pending) if next == Next::Never => return Standing::Stuck,
-            None if !own.timers.hold() => return Standing::Done(returned),
+            Some(PromiseState::Pending) if next == Next::Never && asks_nothing => return Standing::Stuck,
+            None if !own.timers.hold() && asks_nothing => return Standing::Done(returned),
             Some(PromiseState::Pending) | None => {}
         }
         let now = Instant::now();
         let began = *own.began.get_or_insert(now);
+        match asks {
+            Stand::Nothing => {}
+            Stand::Pure => return Standing::Waits(now + UNTIL_ANSWERED),
+            Stand::PureDone | Stand::Done => return Standing::Waits(now),
+            Stand::Out(operation) => {
+                // What comes first: the next timer or the end of its time. The answer may come before both.
+                let due = match next {
+                    Next::Now => return Standing::Waits(now),
+                    Next::At(due) => Duration::from_millis(due).min(allowed),
+                    Next::Never => allowed,
+                };
+                let is_over = due >= allowed && began + allowed <= now;
+                return if is_over { Standing::TooLong(Some(operation)) } else { Standing::Waits(began + due) };
+            }
+        }
         match next {
-            Next::At(due) if Duration::from_millis(due) > allowed => Standing::TooLong,
+            Next::At(due) if Duration::from_millis(due) > allowed => Standing::TooLong(None),
             Next::At(due) => Standing::Waits(began + Duration::from_millis(due)),
             Next::Now | Next::Never => Standing::Waits(now),
         }
@@ -288,10 +325,18 @@ impl EventLoop {
     fn turn(&self, call: CallId, context: &mut Context) -> JsResult<()> {
         {
             let own = &mut *self.own.borrow_mut();
-            own.timers.begin_turn();
+            let now = Instant::now();
+            let arrived = match own.asks.stand() {
+                Stand::PureDone => Arrived::Pure,
+                Stand::Done => {
+                    let since = own.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+                    Arrived::At(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+                }
+                Stand::Nothing | Stand::Pure | Stand::Out(_) => Arrived::Nothing,
+            };
+            own.timers.begin_turn(arrived);
             let time = own.timers.now();
             // A callback that comes late moves what follows: each wait lasts as long as it says.
-            let now = Instant::now();
             own.began = now.checked_sub(Duration::from_millis(time)).max(own.began);
             self.host.now.set(self.host.received.get().saturating_add_unsigned(time));
         }
@@ -303,6 +348,14 @@ impl EventLoop {
             if self.enter(call) {
                 self.own.borrow_mut().timers.fired(id, every, holds, task);
             }
+        }
+        // Poll.
+        while self.enter(call) {
+            let next = self.own.borrow_mut().asks.next();
+            let Some((callback, answer)) = next else { break };
+            let task = answer.task(callback, context);
+            self.run(&task, context)?;
+            self.drain(context)?;
         }
         // Check.
         let last = self.own.borrow().timers.last_immediate();

@@ -8,10 +8,10 @@ use boa_engine::{
 };
 use tidegate_actors::limits;
 
-use super::{super::host::Host, EventLoop, Task};
+use super::{super::host::Host, EventLoop, Task, asks};
 
 /// By the names that `loop.js` has for them.
-pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 11] = [
+pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 13] = [
     ("tick", tick),
     ("microtask", microtask),
     ("start", start),
@@ -23,6 +23,8 @@ pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 11] = [
     ("elapsed", elapsed),
     ("origin", origin),
     ("listen", listen),
+    ("ask", asks::ask),
+    ("forget", asks::forget),
 ];
 
 /// A text of the host as a value.

@@ -12,6 +12,8 @@ pub(super) struct Saved {
     received: i64,
     random: u64,
     script: u8,
+    run: u32,
+    may_ask: bool,
     device: JsString,
     topic: JsString,
     previous: Lazy,
@@ -32,6 +34,8 @@ impl Saved {
             received: host.received.get(),
             random: host.random.get(),
             script: host.script.get(),
+            run: host.run.get(),
+            may_ask: host.may_ask.get(),
             device: host.device.borrow().clone(),
             topic: host.topic.borrow().clone(),
             previous: host.previous.take(),
@@ -51,6 +55,8 @@ impl Saved {
         host.received.set(self.received);
         host.random.set(self.random);
         host.script.set(self.script);
+        host.run.set(self.run);
+        host.may_ask.set(self.may_ask);
         host.device.replace(self.device);
         host.topic.replace(self.topic);
         host.previous.replace(self.previous);

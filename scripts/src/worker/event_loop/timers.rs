@@ -39,6 +39,16 @@ pub(super) enum Next {
     Never,
 }
 
+/// What has come in from outside when a turn begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrived {
+    Nothing,
+    /// Pure work is done: it takes a millisecond.
+    Pure,
+    /// Other work is done, so long after the call began.
+    At(u64),
+}
+
 impl<T> Default for Timers<T> {
     fn default() -> Self {
         Self {
@@ -119,10 +129,16 @@ impl<T: Clone> Timers<T> {
         }
     }
 
-    /// Begins a turn: the time moves on to the next timer, or by a millisecond if an immediate waits.
-    pub(super) fn begin_turn(&mut self) {
-        let due = self.queue.keys().next().map_or(0, |(due, _)| *due);
-        self.now = if self.immediates.is_empty() { due.max(self.now + 1) } else { self.now + 1 };
+    /// Begins a turn: the time moves on to the next timer, or by a millisecond if an immediate waits. What arrived moves it, too,
+    /// but not beyond a timer that is due before.
+    pub(super) fn begin_turn(&mut self, arrived: Arrived) {
+        let due = self.queue.keys().next().map(|(due, _)| *due);
+        let next = match arrived {
+            Arrived::Nothing if self.immediates.is_empty() => due.unwrap_or(0),
+            Arrived::Nothing | Arrived::Pure => 0,
+            Arrived::At(time) => time.min(due.unwrap_or(u64::MAX)),
+        };
+        self.now = next.max(self.now + 1);
     }
 
     /// The next timer that is due in this turn. Its callback is to run before [`Timers::fired`].
@@ -169,7 +185,7 @@ mod tests {
 
     fn fire(timers: &mut Timers<&'static str>) -> Vec<&'static str> {
         let mut fired = Vec::new();
-        timers.begin_turn();
+        timers.begin_turn(Arrived::Nothing);
         while let Some((id, every, holds, task)) = timers.due() {
             fired.push(task);
             timers.fired(id, every, holds, task);
@@ -213,6 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_moves_the_time_but_not_beyond_the_next_timer() {
+        let mut timers = Timers::default();
+        let id = timers.name();
+        timers.start(id, 50, false, true, "timer");
+        timers.begin_turn(Arrived::Pure);
+        assert_eq!((timers.now(), timers.due().is_some()), (1, false));
+        timers.begin_turn(Arrived::At(20));
+        assert_eq!((timers.now(), timers.due().is_some()), (20, false));
+        timers.begin_turn(Arrived::At(20));
+        assert_eq!((timers.now(), timers.due().is_some()), (21, false));
+        timers.begin_turn(Arrived::At(200));
+        assert_eq!((timers.now(), timers.due().is_some()), (50, true));
+        timers.begin_turn(Arrived::At(200));
+        assert_eq!(timers.now(), 200);
+    }
+
+    #[test]
     fn an_interval_repeats_until_it_is_cleared() {
         let mut timers = Timers::default();
         let id = timers.name();
@@ -220,7 +253,7 @@ mod tests {
         assert_eq!((fire(&mut timers), fire(&mut timers), timers.now()), (vec!["tick"], vec!["tick"], 20));
         timers.set_holds(id, false);
         assert!(!timers.hold() && timers.len() == 1);
-        timers.begin_turn();
+        timers.begin_turn(Arrived::Nothing);
         let (_, every, holds, task) = timers.due().expect("it is due");
         timers.clear(id);
         timers.fired(id, every, holds, task);

@@ -27,22 +27,30 @@ pub(super) fn encode(_: &JsValue, args: &[JsValue], context: &mut Context) -> Js
         // Of each unit the lower byte.
         _ => text.to_vec().into_iter().map(|unit| unit.to_le_bytes()[0]).collect(),
     };
+    array(&bytes, context)
+}
+
+/// Bytes as a `Uint8Array`.
+pub(in super::super) fn array(bytes: &[u8], context: &mut Context) -> JsResult<JsValue> {
     let buffer = JsArrayBuffer::new(bytes.len(), context)?;
     if let Some(mut data) = buffer.data_mut() {
-        data.copy_from_slice(&bytes);
+        data.copy_from_slice(bytes);
     }
     Ok(JsUint8Array::from_array_buffer(buffer, context)?.into())
 }
 
-/// `Uint8Array`, encoding, and whether it must be well-formed → the text; undefined: it is not.
-pub(super) fn decode(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    let array = args.get_or_undefined(0).as_object();
-    let array = array.ok_or_else(|| JsNativeError::typ().with_message("a Uint8Array was expected"))?;
+/// The bytes of a `Uint8Array`.
+pub(in super::super) fn of(value: &JsValue, context: &mut Context) -> JsResult<Vec<u8>> {
+    let array = value.as_object().ok_or_else(|| JsNativeError::typ().with_message("a Uint8Array was expected"))?;
     let array = JsUint8Array::from_object(array)?;
     let (start, length) = (array.byte_offset(context)?, array.byte_length(context)?);
     let buffer = array.buffer(context)?.as_object().map(JsArrayBuffer::from_object).transpose()?;
-    let bytes =
-        buffer.and_then(|buffer| buffer.data()?.get(start..start + length).map(<[u8]>::to_vec)).unwrap_or_default();
+    Ok(buffer.and_then(|buffer| buffer.data()?.get(start..start + length).map(<[u8]>::to_vec)).unwrap_or_default())
+}
+
+/// `Uint8Array`, encoding, and whether it must be well-formed → the text; undefined: it is not.
+pub(super) fn decode(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let bytes = of(args.get_or_undefined(0), context)?;
     let text = match name(args, 1).as_str() {
         "utf8" if args.get_or_undefined(2).to_boolean() => match String::from_utf8(bytes) {
             Ok(text) => text.into(),

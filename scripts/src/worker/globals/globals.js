@@ -11,6 +11,7 @@
     url: ["URL", "URLSearchParams"],
     crypto: ["crypto"],
     buffer: ["Buffer"],
+    fetch: ["fetch", "Headers", "Request", "Response"],
   };
   const loaded = {};
   const load = (group) => (loaded[group] ??= native.load(group)(native, load));
@@ -24,4 +25,5 @@
       defineProperty(globalThis, name, { get, set, enumerable: false, configurable: true });
     }
   }
+  return load;
 })

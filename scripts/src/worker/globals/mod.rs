@@ -2,19 +2,23 @@
 //! on a few natives, which is run when a script first asks for one of its names. (A context is built anew after each error of the
 //! engine: what no handler uses must cost nothing there.)
 
-mod bytes;
+pub(super) mod bytes;
+mod hashes;
 
 use boa_engine::{
     Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, NativeFunction, Source,
     native_function::NativeFunctionPointer,
-    object::{ObjectInitializer, builtins::JsArray},
+    object::{
+        ObjectInitializer,
+        builtins::{JsArray, JsFunction},
+    },
 };
 use url::{Url, quirks};
 
 use super::{event_loop, host::callable};
 
 /// The groups by name.
-const GROUPS: [(&str, &str); 8] = [
+const GROUPS: [(&str, &str); 14] = [
     ("loop", include_str!("../event_loop/loop.js")),
     ("console", include_str!("console.js")),
     ("events", include_str!("events.js")),
@@ -23,17 +27,23 @@ const GROUPS: [(&str, &str); 8] = [
     ("url", include_str!("url.js")),
     ("crypto", include_str!("crypto.js")),
     ("buffer", include_str!("buffer.js")),
+    ("slow", include_str!("slow.js")),
+    ("hashes", include_str!("hashes.js")),
+    ("zlib", include_str!("zlib.js")),
+    ("files", include_str!("files.js")),
+    ("dns", include_str!("dns.js")),
+    ("fetch", include_str!("fetch.js")),
 ];
 
-/// Sets up the names of a new context.
+/// Sets up the names of a new context. The function gives the names of a group.
 ///
 /// # Errors
 /// The engine's.
-pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResult<()> {
+pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResult<JsFunction> {
     let functions: [(&str, NativeFunctionPointer); 5] =
         [("load", load), ("encode", bytes::encode), ("decode", bytes::decode), ("parse", parse), ("change", change)];
     let mut natives = ObjectInitializer::new(context);
-    for (name, function) in functions.into_iter().chain(event_loop::NATIVES) {
+    for (name, function) in functions.into_iter().chain(event_loop::NATIVES).chain(hashes::NATIVES) {
         natives.function(NativeFunction::from_fn_ptr(function), JsString::from(name), 0);
     }
     let natives = natives.build();
@@ -42,7 +52,8 @@ pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResul
         natives.set(JsString::from(name), native, true, context)?;
     }
     let setup = context.eval(Source::from_bytes(include_str!("globals.js")))?;
-    callable(&setup)?.call(&JsValue::undefined(), &[natives.into()], context).map(drop)
+    let load = callable(&setup)?.call(&JsValue::undefined(), &[natives.into()], context)?;
+    callable(&load)
 }
 
 /// The function of a group's file.

@@ -1,5 +1,5 @@
 // The modules of Node.js that scripts may import, as far as this host has what is in them.
-(function (failure) {
+(function (failure, group) {
   "use strict";
   const { defineProperty } = Object;
 
@@ -54,12 +54,18 @@
     console: () => console,
     crypto: () => ({
       getRandomValues: (values) => crypto.getRandomValues(values), randomUUID: () => crypto.randomUUID(), webcrypto: crypto,
+      ...group("hashes"),
     }),
+    dns: () => group("dns"),
+    "dns/promises": () => group("dns").promises,
+    fs: () => group("files"),
+    "fs/promises": () => group("files").promises,
     perf_hooks: () => ({ performance }),
     process: () => process,
     timers: () => ({ ...Object.fromEntries(WEB.map((name) => [name, globalThis[name]])), promises: timers }),
     "timers/promises": () => timers,
     url: () => ({ URL, URLSearchParams, fileURLToPath, pathToFileURL }),
     util: () => ({ TextDecoder, TextEncoder, promisify }),
+    zlib: () => group("zlib"),
   };
 })

@@ -146,7 +146,7 @@
     return makeRequire(module);
   }
 
-  const builtins = makeBuiltins(failure);
+  const builtins = makeBuiltins(failure, native.group);
   const isBuiltin = (name) => BUILTINS.includes(`${name}`.replace(/^node:/, ""));
   builtins.module = () => {
     defineProperty(Module, "Module", hidden(Module));

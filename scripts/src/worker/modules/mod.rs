@@ -34,8 +34,23 @@ const FACADE: &str = "tidegate:facade";
 /// What is put before a CommonJS source, on its first line.
 pub(super) const WRAPPER: &str = "(function (exports, require, module, __filename, __dirname) {";
 /// The modules of the host (`builtins.js`).
-const BUILTINS: [&str; 10] =
-    ["buffer", "console", "crypto", "module", "perf_hooks", "process", "timers", "timers/promises", "url", "util"];
+const BUILTINS: [&str; 15] = [
+    "buffer",
+    "console",
+    "crypto",
+    "dns",
+    "dns/promises",
+    "fs",
+    "fs/promises",
+    "module",
+    "perf_hooks",
+    "process",
+    "timers",
+    "timers/promises",
+    "url",
+    "util",
+    "zlib",
+];
 
 /// The modules of one context.
 pub(super) struct Loader {
