@@ -25,6 +25,10 @@ pub(crate) enum ToWorker<'a> {
     Batch(Batch<'a>),
     /// The worker is not needed any more: it tells its scripts, and ends.
     Stop,
+    /// A file of tests to run, in place of readings.
+    Test(TestFile<'a>),
+    /// The answer to [`FromWorker::Ask`], as JSON.
+    Answer(&'a str),
 }
 
 /// What a worker works with.
@@ -34,10 +38,25 @@ pub(crate) struct Start<'a> {
     pub(crate) heap_bytes: u64,
     /// How long a call may wait for its promise, in milliseconds.
     pub(crate) async_wall_ms: u64,
+    /// Timers do not wait: when everything waits for them, their time has come.
+    pub(crate) virtual_time: bool,
     /// The handler files by name order; `false`: known to be broken, do not load.
     pub(crate) scripts: Vec<(&'a str, bool)>,
     /// Every file that may be imported, the handlers among them: path below the handlers' directory, and source.
     pub(crate) files: Vec<(&'a str, &'a str)>,
+}
+
+/// A file of tests.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct TestFile<'a> {
+    /// Its path below the handlers' directory.
+    pub(crate) path: &'a str,
+    /// Only tests whose name has this in it.
+    pub(crate) filter: &'a str,
+    /// The first test to run: those before it cost other workers.
+    pub(crate) from: u32,
+    /// What its clock shows when it begins.
+    pub(crate) now: i64,
 }
 
 /// Some runs.
@@ -87,6 +106,14 @@ pub(crate) enum FromWorker {
     /// The batch is through: what has no answer yet waits, and there is room for another. `retire`: the worker has grown too large
     /// or is no longer sound, and ends by itself.
     Done { retire: bool },
+    /// The names of a file's tests as JSON, or why it does not load.
+    Tests(Result<String, Fault>),
+    /// It is about to run this test.
+    Testing(u32),
+    /// How the test did: its report as JSON, or what ended it; and what it printed.
+    Tested(Result<String, Fault>, Vec<LogLine>),
+    /// A test asks the node for something, as JSON, and waits for [`ToWorker::Answer`].
+    Ask(String),
 }
 
 /// How one script loaded.
@@ -121,6 +148,8 @@ pub(crate) struct Outcome {
     pub(crate) states: Vec<(u8, Vec<u8>)>,
     pub(crate) emits: Vec<(String, Vec<u8>)>,
     pub(crate) commands: Vec<Command>,
+    /// How long its handlers waited, by their clocks, in milliseconds.
+    pub(crate) waited_ms: u64,
 }
 
 /// A `ctx.command`: a checked device id, a name and the parameters as JSON.

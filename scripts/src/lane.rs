@@ -162,7 +162,7 @@ impl Lane {
                     self.batch.redecide(false, Instant::now());
                     return Ok(());
                 }
-                FromWorker::Loading(_) | FromWorker::Loaded(_) => return Err(broken("an answer out of place")),
+                _ => return Err(broken("an answer out of place")),
             }
         }
         Ok(())

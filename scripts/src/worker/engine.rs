@@ -9,10 +9,10 @@ use std::{
 };
 
 use boa_engine::{Context, JsObject, JsResult, JsValue, vm::RuntimeLimits};
-use tidegate_actors::{limits, script::ParkReason};
+use tidegate_actors::script::ParkReason;
 
 use super::{
-    event_loop::{CallId, EventLoop, Failed, Standing},
+    event_loop::{CallId, EventLoop, Failed, Manner, Standing},
     fault::{self, fault},
     hooks::Hooks,
     host::{Bridge, Host, ScriptClock, ctx_object},
@@ -58,6 +58,8 @@ pub(super) struct Engine {
     /// How long a call may wait for its promise.
     pub(super) async_wall: Duration,
     pub(super) host: Rc<Host>,
+    /// What calls may do.
+    pub(super) manner: Manner,
     live: Option<Live>,
 }
 
@@ -82,7 +84,7 @@ struct Live {
 
 impl Engine {
     pub(super) fn new(sources: Sources, memory: Rc<Memory>, heap_bytes: u64, async_wall: Duration) -> Self {
-        Self { sources, memory, heap_bytes, async_wall, host: Rc::default(), live: None }
+        Self { sources, memory, heap_bytes, async_wall, host: Rc::default(), manner: Manner::default(), live: None }
     }
 
     /// Loads every script in a new context; `loading` is told before each.
@@ -117,6 +119,21 @@ impl Engine {
         }
         self.live = Some(live);
         reports
+    }
+
+    /// Loads a file of tests in a new context: the names of its tests as JSON. [`Engine::call`] then runs the test of a number.
+    ///
+    /// # Errors
+    /// Why it does not load.
+    pub(super) fn load_tests(&mut self, path: &str, filter: &str) -> Result<String, Fault> {
+        self.drop_context();
+        let mut live = self
+            .new_context()
+            .map_err(|error| fault(ParkReason::Crashed, format!("the engine does not start: {error}")))?;
+        let (names, step) = live.load_tests(path, filter, &self.sources.tree, &self.host)?;
+        live.handlers.push(Ok(step));
+        self.live = Some(live);
+        Ok(names)
     }
 
     /// Drops the context and everything in it.
@@ -264,7 +281,7 @@ impl Engine {
     }
 
     fn new_context(&self) -> JsResult<Live> {
-        let events = Rc::new(EventLoop::new(Rc::clone(&self.host)));
+        let events = Rc::new(EventLoop::new(Rc::clone(&self.host), self.manner));
         let hooks = Hooks {
             memory: Rc::clone(&self.memory),
             host: Rc::clone(&self.host),
@@ -303,6 +320,21 @@ impl Live {
         self.events.begin();
         let Self { events, bridge, context, .. } = self;
         let loaded = Loading { name, tree, host, events, bridge, context }.load();
+        self.events.end();
+        loaded
+    }
+
+    fn load_tests(
+        &mut self,
+        path: &str,
+        filter: &str,
+        tree: &Tree,
+        host: &Rc<Host>,
+    ) -> Result<(String, Plugin), Fault> {
+        host.begin_reading();
+        self.events.begin();
+        let Self { events, bridge, context, .. } = self;
+        let loaded = Loading { name: path, tree, host, events, bridge, context }.load_tests(filter);
         self.events.end();
         loaded
     }
@@ -355,7 +387,7 @@ impl Live {
                 Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)))
             }
             Standing::Failed(Failed::RanAway) => {
-                let most = limits::SCRIPT_JOBS;
+                let most = events.manner().jobs;
                 let message = format!("it queued more than {most} jobs in one call (limit script_jobs)");
                 Err(Failure::Script(fault(ParkReason::Deadline, message)))
             }

@@ -24,4 +24,5 @@
       defineProperty(globalThis, name, { get, set, enumerable: false, configurable: true });
     }
   }
+  return load;
 })

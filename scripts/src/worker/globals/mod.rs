@@ -3,15 +3,19 @@
 //! engine: what no handler uses must cost nothing there.)
 
 mod bytes;
+mod kinds;
 
 use boa_engine::{
     Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, NativeFunction, Source,
     native_function::NativeFunctionPointer,
-    object::{ObjectInitializer, builtins::JsArray},
+    object::{
+        ObjectInitializer,
+        builtins::{JsArray, JsFunction},
+    },
 };
 use url::{Url, quirks};
 
-use super::{event_loop, host::callable};
+use super::{event_loop, host::callable, modules::LIBRARY, testing};
 
 /// The groups by name.
 const GROUPS: [(&str, &str); 8] = [
@@ -25,13 +29,22 @@ const GROUPS: [(&str, &str); 8] = [
     ("buffer", include_str!("buffer.js")),
 ];
 
-/// Sets up the names of a new context.
+/// Sets up the names of a new context. Gives the function that loads a group by its name.
 ///
 /// # Errors
 /// The engine's.
-pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResult<()> {
-    let functions: [(&str, NativeFunctionPointer); 5] =
-        [("load", load), ("encode", bytes::encode), ("decode", bytes::decode), ("parse", parse), ("change", change)];
+pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResult<JsFunction> {
+    let functions: [(&str, NativeFunctionPointer); 9] = [
+        ("load", load),
+        ("encode", bytes::encode),
+        ("decode", bytes::decode),
+        ("parse", parse),
+        ("change", change),
+        ("kind", kinds::kind),
+        ("settled", kinds::settled),
+        ("place", kinds::place),
+        ("ask", testing::ask),
+    ];
     let mut natives = ObjectInitializer::new(context);
     for (name, function) in functions.into_iter().chain(event_loop::NATIVES) {
         natives.function(NativeFunction::from_fn_ptr(function), JsString::from(name), 0);
@@ -42,15 +55,16 @@ pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResul
         natives.set(JsString::from(name), native, true, context)?;
     }
     let setup = context.eval(Source::from_bytes(include_str!("globals.js")))?;
-    callable(&setup)?.call(&JsValue::undefined(), &[natives.into()], context).map(drop)
+    let load = callable(&setup)?.call(&JsValue::undefined(), &[natives.into()], context)?;
+    callable(&load)
 }
 
 /// The function of a group's file.
 fn load(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     let name = args.get_or_undefined(0).as_string().unwrap_or_default();
-    let group = GROUPS.into_iter().find(|(group, _)| name == *group);
+    let group = GROUPS.iter().chain(&LIBRARY).find(|(group, _)| name == *group);
     let (_, source) = group.ok_or_else(|| JsNativeError::typ().with_message("there is no such group"))?;
-    context.eval(Source::from_bytes(source))
+    context.eval(Source::from_bytes(*source))
 }
 
 /// Address and base → the parts of `url.js`; undefined: it is no address.

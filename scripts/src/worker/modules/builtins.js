@@ -1,5 +1,5 @@
 // The modules of Node.js that scripts may import, as far as this host has what is in them.
-(function (failure) {
+(function (failure, group) {
   "use strict";
   const { defineProperty } = Object;
 
@@ -48,18 +48,30 @@
   }
   promisify.custom = Symbol.for("nodejs.util.promisify.custom");
 
+  const util = () => Object.assign(group("util").util, { TextDecoder, TextEncoder, promisify });
   const WEB = ["setTimeout", "setInterval", "setImmediate", "clearTimeout", "clearInterval", "clearImmediate"];
   return {
+    assert: () => group("assert").assert,
+    "assert/strict": () => group("assert").strict,
     buffer: () => ({ Buffer, atob, btoa }),
     console: () => console,
     crypto: () => ({
       getRandomValues: (values) => crypto.getRandomValues(values), randomUUID: () => crypto.randomUUID(), webcrypto: crypto,
     }),
+    events: () => group("emitter").EventEmitter,
+    path: () => group("path").path,
+    "path/posix": () => group("path").path,
     perf_hooks: () => ({ performance }),
     process: () => process,
+    querystring: () => group("text_modules").querystring,
+    string_decoder: () => group("text_modules").string_decoder,
+    test: () => group("test").test,
+    "tidegate:test": () => group("test").tidegate,
     timers: () => ({ ...Object.fromEntries(WEB.map((name) => [name, globalThis[name]])), promises: timers }),
     "timers/promises": () => timers,
     url: () => ({ URL, URLSearchParams, fileURLToPath, pathToFileURL }),
-    util: () => ({ TextDecoder, TextEncoder, promisify }),
+    util,
+    "util/types": () => util().types,
+    sys: util,
   };
 })
