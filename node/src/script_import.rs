@@ -238,9 +238,6 @@ fn notes(node: &Node, func: &str, tab: Option<&Node>) -> Vec<String> {
     if all.contains("global.") {
         notes.push("global is this file's own for each device; other files do not see it".to_owned());
     }
-    if all.contains("context.global") || all.contains("context.flow") {
-        notes.push("context.global and context.flow are not there: use global and flow".to_owned());
-    }
     for lib in &node.libs {
         notes.push(format!("the module {:?} must be in node_modules of the handlers' directory", lib.module));
     }

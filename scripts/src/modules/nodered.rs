@@ -5,7 +5,7 @@
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Class, ResolveError};
+use super::{Class, ResolveError, tokens::tokens};
 
 /// How a body's file ends.
 const END: &str = ".nodered.js";
@@ -59,7 +59,7 @@ pub(crate) fn module_of(path: &str, source: &str) -> Result<(String, String), Re
         commands: Vec::new(),
         env: Vec::new(),
         libs: Vec::new(),
-        done: source.contains("node.done"),
+        done: is_done_called(source),
         util: source.contains("util."),
         mark: String::new(),
     };
@@ -143,6 +143,15 @@ fn read<'a>(setting: &'a str, settings: &mut Settings<'a>) -> Result<(), String>
     Ok(())
 }
 
+/// Does a body call `node.done()`? In Node-RED, too, it then says itself when it is done. (A comment does not.)
+fn is_done_called(source: &str) -> bool {
+    let tokens = tokens(source);
+    tokens.windows(4).any(|four| {
+        let [(_, node), (_, dot), (_, done), (_, bracket)] = four else { return false };
+        node.is_word("node") && dot.is(b'.') && done.is_word("done") && bracket.is(b'(')
+    })
+}
+
 fn unknown(setting: &str) -> String {
     format!(
         "\"// nodered {setting}\" is no setting: there are name, id, outputs, output N, devices, topics, env NAME, lib NAME (each with a \
@@ -176,6 +185,20 @@ mod tests {
         let lines: Vec<_> = body.lines().collect();
         assert_eq!((lines[7], lines[9], lines[11]), ("return msg;", "let x;", "let y;"));
         assert!(lines[8].starts_with("}, start: ") && lines[10].starts_with("}, stop: "));
+    }
+
+    #[test]
+    fn a_body_that_calls_done_is_known() {
+        for (source, called) in [
+            ("node.done();", true),
+            ("x(() => node . done (error));", true),
+            ("// node.done();", false),
+            ("'node.done()'", false),
+            ("node.donee()", false),
+            ("", false),
+        ] {
+            assert_eq!(is_done_called(source), called, "{source}");
+        }
     }
 
     #[test]

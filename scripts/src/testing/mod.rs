@@ -200,14 +200,14 @@ impl Runner<'_> {
                 }
                 FromWorker::Tested(report, logs) => {
                     let Some(name) = at.take().and_then(|number| names.get(number as usize)) else {
-                        tested.take_logs(logs);
+                        tested.take_logs(&logs);
                         continue;
                     };
                     let mut test = match report {
                         Ok(report) => TestedTest::read(name, &report, self.sources),
                         Err(fault) => TestedTest::failed(name, TestFailure::of(fault, self.sources)),
                     };
-                    test.take_logs(logs);
+                    test.take_logs(&logs);
                     test.ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     tested.tests.push(test);
                 }

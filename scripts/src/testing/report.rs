@@ -92,7 +92,7 @@ impl TestedFile {
         Self { file: file.to_owned(), error: None, tests: Vec::new(), logs: Vec::new(), ms: 0 }
     }
 
-    pub(super) fn take_logs(&mut self, logs: Vec<LogLine>) {
+    pub(super) fn take_logs(&mut self, logs: &[LogLine]) {
         self.logs.extend(logs.iter().map(text));
     }
 }
@@ -106,7 +106,7 @@ impl TestedTest {
     /// A test's report, as JSON.
     pub(super) fn read(name: &[String], report: &str, sources: &SourceSet) -> Self {
         match serde_json::from_str::<Report>(report) {
-            Ok(report) => Self::of(report, name.to_vec(), sources),
+            Ok(report) => Self::of(report, name, sources),
             Err(error) => Self::failed(name, TestFailure::new(format!("its report cannot be read: {error}"))),
         }
     }
@@ -124,10 +124,10 @@ impl TestedTest {
         }
     }
 
-    fn of(report: Report, name: Vec<String>, sources: &SourceSet) -> Self {
+    fn of(report: Report, name: &[String], sources: &SourceSet) -> Self {
         let subtests = report.subtests.into_iter().map(|report| {
-            let name = [name.as_slice(), &[report.name.clone()]].concat();
-            Self::of(report, name, sources)
+            let name = [name, std::slice::from_ref(&report.name)].concat();
+            Self::of(report, &name, sources)
         });
         Self {
             subtests: subtests.collect(),
@@ -135,11 +135,11 @@ impl TestedTest {
             reason: report.skip.or(report.todo).filter(|reason| !reason.is_empty()),
             error: report.error.map(|error| error.with_excerpt(sources)),
             notes: report.notes,
-            ..Self::new(&name)
+            ..Self::new(name)
         }
     }
 
-    pub(super) fn take_logs(&mut self, logs: Vec<LogLine>) {
+    pub(super) fn take_logs(&mut self, logs: &[LogLine]) {
         self.logs.extend(logs.iter().map(text));
     }
 }

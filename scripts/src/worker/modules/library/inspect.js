@@ -7,7 +7,7 @@
   const { apply } = Reflect;
   const { floor, max, min, round, sqrt } = Math;
   const { propertyIsEnumerable, toString: plainToString } = Object.prototype;
-  const MOST_CHARS = 100_000;
+  const MOST_CHARS = 100_000, LONG = 10_000;
   const custom = Symbol.for("nodejs.util.inspect.custom");
   const DEFAULTS = {
     showHidden: false, depth: 2, colors: false, customInspect: true, showProxy: false, maxArrayLength: 100,
@@ -157,8 +157,11 @@
     const name = constructorName(value), of = kind(value);
     let tag = value[Symbol.toStringTag];
     if (typeof tag !== "string" || (tag !== "" && (ctx.showHidden ? hasOwn(value, Symbol.toStringTag) : apply(propertyIsEnumerable, value, [Symbol.toStringTag])))) tag = "";
-    let names = of === "Array" || of === "TypedArray" ? shownKeys(value, ctx).filter((key) => typeof key === "symbol" || !isIndex(key)) : shownKeys(value, ctx);
-    if (ctx.showHidden && (of === "Array" || of === "TypedArray")) names = names.filter((key) => key !== "length" || of === "Array");
+    const isIndexed = of === "Array" || of === "TypedArray";
+    // What else a long list has is not looked for: that would take as long as it is.
+    let names = isIndexed && value.length > LONG ? [] : shownKeys(value, ctx);
+    if (isIndexed) names = names.filter((key) => typeof key === "symbol" || !isIndex(key));
+    if (ctx.showHidden && isIndexed) names = names.filter((key) => key !== "length" || of === "Array");
     let base = "", braces = ["{", "}"], items = () => [], isList = false;
     switch (of) {
       case "Array": {
@@ -313,8 +316,8 @@
         at++;
       } else {
         const from = at;
-        const next = keys(value).find((key) => isIndex(key) && Number(key) > from);
-        at = next === undefined ? value.length : Number(next);
+        while (at < value.length && at - from < LONG && !hasOwn(value, at)) at++;
+        if (at - from === LONG) at = Number(keys(value).find((key) => isIndex(key) && Number(key) > from) ?? value.length);
         output.push(`<${at - from} empty item${at - from > 1 ? "s" : ""}>`);
       }
     }

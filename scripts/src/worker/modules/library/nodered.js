@@ -77,13 +77,13 @@
     const callback = (args) => (typeof args.at(-1) === "function" ? args.pop() : undefined);
     const answer = (done, work) => {
       if (done === undefined) return work();
-      let value, error = null;
+      let value, error;
       try { value = work(); } catch (thrown) { error = thrown; }
-      if (error !== null) done(error); else if (Array.isArray(value) && value.spread) done(null, ...value); else done(null, value);
+      if (error !== undefined) done(error); else if (Array.isArray(value) && value.spread) done(undefined, ...value); else done(undefined, value);
       return undefined;
     };
     const one = (key) => { const of = all(); const [first] = parts(key); return hasOwn(of, first) ? getProperty(of, key) : undefined; };
-    return freeze({
+    return {
       get(key, ...rest) {
         const done = callback(rest);
         return answer(done, () => {
@@ -101,7 +101,7 @@
         });
       },
       keys(...rest) { return answer(callback(rest), () => keys(all())); },
-    });
+    };
   }
 
   return function nodered(module, require, settings, { message, start, stop }) {
@@ -109,7 +109,7 @@
     const variables = new Map(settings.env);
     // As in Node-RED: a body that calls node.done() says itself when it is done.
     const { done: isAsync, util: wantsUtil } = settings;
-    const libs = settings.libs.map(([, name]) => require(name));
+    const libs = settings.libs.map(([, name]) => { const lib = require(name); return lib?.default || lib; });
     const env = freeze({
       get(name) {
         switch (name) {
@@ -145,12 +145,12 @@
       // A message of an output: the first makes the state, the others are told.
       function one(output, msg) {
         if (msg === null || msg === undefined) return;
-        if (typeof msg !== "object" || Buffer.isBuffer(msg)) {
-          node.error(`Function tried to send a message of type ${Buffer.isBuffer(msg) ? "buffer" : typeof msg}`);
+        if (typeof msg !== "object" || Buffer.isBuffer(msg) || Array.isArray(msg)) {
+          node.error(`Function tried to send a message of type ${typeof msg !== "object" ? typeof msg : Array.isArray(msg) ? "Array" : "Buffer"}`);
           return;
         }
         if (ctx === null) throw new Error("there is no reading in On Stop: nothing can be sent");
-        msg._msgid ??= id;
+        msg._msgid = id;
         const { payload } = msg;
         if (output === 1) {
           call.has = true;
@@ -162,7 +162,7 @@
       function send(messages) {
         if (messages === null || messages === undefined) return;
         (Array.isArray(messages) ? messages : [messages]).forEach((of, at) => {
-          if (at >= settings.outputs) return;
+          if (at >= settings.outputs || !of) return;
           for (const msg of Array.isArray(of) ? of : [of]) one(at + 1, msg);
         });
       }
@@ -172,10 +172,11 @@
         warn: (...values) => console.warn(...values), error(what) { console.error(what instanceof Error ? `${what.name}: ${what.message}` : what); },
         log: (...values) => console.log(...values), debug: (...values) => console.debug(...values), trace: (...values) => console.debug(...values),
         status(status) { if (ctx !== null) ctx.emit("status", typeof status === "object" && status !== null ? status : { text: `${status}` }); },
-        on() {}, off() {},
+        on(event) { if (event === "input") throw new Error("Cannot add listener to 'input' event within Function"); },
       };
       call.node = node;
-      call.run = (f, msg) => f(msg, node, store(ctx, "context"), store(ctx, "flow"), store(ctx, "global"), env, { util }, wantsUtil ? load("util").util : undefined, ...timersOf(call), libs);
+      const flow = store(ctx, "flow"), global = store(ctx, "global"), context = assign(store(ctx, "context"), { flow, global });
+      call.run = (f, msg) => f(msg, node, context, flow, global, env, { util }, wantsUtil ? load("util").util : undefined, ...timersOf(call), libs);
       return call;
     }
 
