@@ -262,6 +262,7 @@ test('a handler that hangs parks its reading', async () => {
   assert.deepEqual([bad.parked.file, bad.parked.line], ['10-a.js', 1]);
   assert.equal((await d.send({ fine: true })).outcome, 'committed');
 });
+test('spins', () => new Promise(() => { setInterval(() => {}, 1); }));
 test('passes after all', () => {});
 ",
         ),
@@ -289,6 +290,8 @@ test('passes after all', () => {});
         "✖ is slow",
         "test timed out after 1000ms",
         "✔ a handler that hangs parks its reading",
+        "✖ spins",
+        "it queued more than 1000000 jobs in one call (limit script_test_jobs)",
         "✔ passes after all",
         "b.test.mjs\n  ✖ it does not load",
         "Cannot find module",
@@ -296,7 +299,7 @@ test('passes after all', () => {});
         "✔ common",
         "| printed",
         "at d.test.js:2:9",
-        "9 tests in 4 files: 3 passed, 6 failed, 2 files that do not load",
+        "10 tests in 4 files: 3 passed, 7 failed, 2 files that do not load",
     ]);
     let report =
         test(house.path(), &["handlers/c.test.cjs", "handlers/a.test.js", "--filter", "differs", "--json"]).json();

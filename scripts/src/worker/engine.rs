@@ -9,7 +9,7 @@ use std::{
 };
 
 use boa_engine::{Context, JsObject, JsResult, JsValue, vm::RuntimeLimits};
-use tidegate_actors::script::ParkReason;
+use tidegate_actors::{limits, script::ParkReason};
 
 use super::{
     event_loop::{CallId, EventLoop, Failed, Manner, Standing},
@@ -388,7 +388,8 @@ impl Live {
             }
             Standing::Failed(Failed::RanAway) => {
                 let most = events.manner().jobs;
-                let message = format!("it queued more than {most} jobs in one call (limit script_jobs)");
+                let limit = if most == limits::SCRIPT_JOBS { "script_jobs" } else { "script_test_jobs" };
+                let message = format!("it queued more than {most} jobs in one call (limit {limit})");
                 Err(Failure::Script(fault(ParkReason::Deadline, message)))
             }
             Standing::TooLong => {

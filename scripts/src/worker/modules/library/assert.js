@@ -42,7 +42,9 @@
       else lines.push(`- ${b[j++]}`);
     }
     // Lines far from any that differs are left out.
-    const near = lines.map((_, at) => lines.slice(Math.max(0, at - 4), at + 5).some((line) => line[0] !== " "));
+    const isNear = (at) => lines.slice(Math.max(0, at - 4), at + 5).some((line) => line[0] !== " ");
+    // One line alone takes no more room than the dots for it.
+    const near = lines.map((_, at) => isNear(at) || ((at === 0 || isNear(at - 1)) && (at === lines.length - 1 || isNear(at + 1))));
     const shown = [];
     lines.forEach((line, at) => { if (near[at]) shown.push(line); else if (shown[shown.length - 1] !== "...") shown.push("..."); });
     return shown.length > SHOWN_LINES ? [...shown.slice(0, SHOWN_LINES), "..."].join("\n") : shown.join("\n");
