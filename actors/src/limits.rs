@@ -127,6 +127,12 @@ pub const SCRIPT_WAITING: usize = 1_024;
 pub const SCRIPT_TIMERS: usize = 256;
 /// Callbacks of one call (ticks, promise jobs, timers, immediates); more: the reading is parked (`deadline`).
 pub const SCRIPT_JOBS: usize = 10_000;
+/// Callbacks of one test of `tidegate script test`; more: the test fails.
+pub const SCRIPT_TEST_JOBS: usize = 1_000_000;
+/// Time without a sign of a test; longer: its worker is killed, the test fails.
+pub const SCRIPT_TEST_WALL: Duration = Duration::from_secs(5);
+/// Tests of one file; more: the file does not load.
+pub const SCRIPT_TESTS: usize = 10_000;
 /// Heap of one script worker, in bytes.
 pub const SCRIPT_HEAP_BYTES: u64 = 128 * 1024 * 1024;
 /// Failures in a row after which a script's breaker opens.

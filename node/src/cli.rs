@@ -90,6 +90,22 @@ Examples:
   tidegate script check handlers/10-enrich.js
   tidegate script check handlers --json";
 
+const TEST_EXAMPLES: &str = "\
+Examples:
+  tidegate script test                               all tests in ./handlers
+  tidegate script test handlers/10-comfort.test.js
+  tidegate script test --filter 'cold' --json
+
+Exit code 0 if all tests passed, 1 if one failed, a file does not load, or there is none. docs/testing-handlers.md has the interface.";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  tidegate script import-nodered flows.json --out handlers/
+  tidegate script import-nodered ~/.node-red/flows.json && tidegate script check handlers
+
+Each function node becomes a NAME.nodered.js, with its On Start and On Stop code. What could not be taken along is told.
+docs/node-red.md says what such a handler finds.";
+
 const REPLAY_EXAMPLES: &str = "\
 Examples:
   tidegate script replay --device pump-7 --since 2h --with new/10-enrich.js
@@ -157,7 +173,7 @@ pub(crate) enum Command {
     /// Kill a node under load again and again, and check that nothing it has acknowledged is lost
     #[command(after_help = PROVE_EXAMPLES)]
     ProveDurability(ProveArgs),
-    /// Check handlers; list, switch, re-arm, reload and roll back those of a running node
+    /// Check and test handlers; list, switch, re-arm, reload and roll back those of a running node
     #[command(subcommand)]
     Script(ScriptCommand),
     /// Run handlers for a node; started by the node itself
@@ -194,6 +210,41 @@ pub(crate) enum ScriptCommand {
         /// Answer as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Run the tests (*.test.js) beside handlers, in virtual time and without a node
+    #[command(after_help = TEST_EXAMPLES)]
+    Test {
+        /// Directories of handlers, or files of tests
+        #[arg(value_name = "PATH", default_value = "./handlers")]
+        paths: Vec<PathBuf>,
+        /// The handlers' directory, for files of tests [default: the folder that they are in]
+        #[arg(long, value_name = "DIR")]
+        handlers: Option<PathBuf>,
+        /// Only tests whose name (suite > test) has this text in it
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        filter: String,
+        /// Answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the TypeScript declarations of what handlers find: tidegate.d.ts, tidegate-worker.d.ts
+    Types {
+        /// Directory for them, such as that of the handlers; without, tidegate.d.ts is printed
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Make handlers of the function nodes of a flow that was exported from Node-RED
+    #[command(after_help = IMPORT_EXAMPLES)]
+    ImportNodered {
+        /// The exported flows (JSON)
+        #[arg(value_name = "FLOWS")]
+        flows: PathBuf,
+        /// Directory for the handlers
+        #[arg(long, value_name = "DIR", default_value = "./handlers")]
+        out: PathBuf,
+        /// Replace files that are there already
+        #[arg(long)]
+        force: bool,
     },
     /// Run readings of the journal through changed handlers, and show what differs
     #[command(after_help = REPLAY_EXAMPLES)]

@@ -27,7 +27,10 @@ mod parked;
 mod prove;
 mod script;
 mod script_admin;
+mod script_import;
 mod script_replay;
+mod script_test;
+mod script_types;
 mod shadow;
 mod state;
 mod swarm;
@@ -44,6 +47,7 @@ use config::Config;
 use exit::{Exit, Failure};
 use script_admin::Action;
 use script_replay::Replay;
+use tidegate_scripts::TestPlan;
 
 fn main() -> ExitCode {
     let Cli { command, token } = Cli::parse();
@@ -80,6 +84,18 @@ fn script(command: ScriptCommand) -> Result<Exit, Failure> {
         ScriptCommand::Replay { device, since, with, handlers, data_dir, limit, json } => {
             let replay = Replay { device, since, with, handlers, data_dir, limit, json };
             return Ok(script_replay::run(&replay)?);
+        }
+        ScriptCommand::Test { paths, handlers, filter, json } => {
+            let plan = TestPlan { paths: &paths, handlers: handlers.as_deref(), filter: &filter };
+            return Ok(script_test::run(&plan, json)?);
+        }
+        ScriptCommand::Types { dir } => {
+            script_types::run(dir.as_deref())?;
+            return Ok(Exit::Ok);
+        }
+        ScriptCommand::ImportNodered { flows, out, force } => {
+            script_import::run(&flows, &out, force)?;
+            return Ok(Exit::Ok);
         }
         ScriptCommand::List { of } => (of, Action::List),
         ScriptCommand::Enable { name, of } => (of, Action::Enable(name)),

@@ -15,13 +15,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{
-    House, Node, eventually_within,
-    memory::resident_kib,
-    raw::send,
-};
+use support::{House, Node, eventually_within, memory::resident_kib, raw::send};
 
-const GOOD: &str = "export const match = { devices: ['good'] };\nexport function onMetric(m) { return { double: m.t * 2 }; }";
+const GOOD: &str =
+    "export const match = { devices: ['good'] };\nexport function onMetric(m) { return { double: m.t * 2 }; }";
 /// Killed workers come back ever more slowly.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Generous for cores that everything else shares; what was measured is printed.
@@ -100,7 +97,9 @@ const HOSTILE: [&str; 60] = [
 
 fn script(number: usize, body: &str) -> String {
     let kind = if body.contains("await") { "async " } else { "" };
-    format!("export const match = {{ devices: ['bad-{number}'] }};\nexport {kind}function onMetric(m, ctx) {{ {body} }}")
+    format!(
+        "export const match = {{ devices: ['bad-{number}'] }};\nexport {kind}function onMetric(m, ctx) {{ {body} }}"
+    )
 }
 
 #[test]
@@ -153,8 +152,12 @@ fn sixty_hostile_handlers_hurt_nobody() {
     for (number, body) in HOSTILE.iter().enumerate() {
         let rows: Vec<_> = parked.iter().filter(|row| row["deviceId"] == format!("bad-{number}")).collect();
         let [row] = rows[..] else { panic!("{body}: {rows:?}") };
-        assert_eq!((&row["script"], &row["payload"]["number"]), (&json!(format!("bad-{number:02}.js")), &json!(number)));
-        let (reason, message) = (row["reason"].as_str().expect("a reason"), row["message"].as_str().expect("a message"));
+        assert_eq!(
+            (&row["script"], &row["payload"]["number"]),
+            (&json!(format!("bad-{number:02}.js")), &json!(number))
+        );
+        let (reason, message) =
+            (row["reason"].as_str().expect("a reason"), row["message"].as_str().expect("a message"));
         assert!(["threw", "deadline", "memory", "crashed", "bad-result"].contains(&reason), "{body}: {row}");
         assert!(!message.is_empty(), "{body}: {row}");
         let _ = writeln!(table, "{reason:10} {body}\n           {}", message.chars().take(120).collect::<String>());
@@ -166,7 +169,10 @@ fn sixty_hostile_handlers_hurt_nobody() {
     stop.store(true, Ordering::Relaxed);
     let (looks, worst) = pulse.join().expect("every answer was ok");
     let after_kib = resident_kib(&node);
-    println!("{table}\n{} hostile readings parked in {took:?}, {good} good ones kept meanwhile; {looks} × /livez, the slowest {worst:?}; the node had {before_kib} KiB and has {after_kib} KiB", HOSTILE.len());
+    println!(
+        "{table}\n{} hostile readings parked in {took:?}, {good} good ones kept meanwhile; {looks} × /livez, the slowest {worst:?}; the node had {before_kib} KiB and has {after_kib} KiB",
+        HOSTILE.len()
+    );
     assert!(worst < LIVEZ, "/livez took {worst:?}");
     assert!(after_kib < before_kib + 64 * 1024, "the node had {before_kib} KiB and has {after_kib} KiB");
 }

@@ -54,7 +54,8 @@ fn main() -> ExitCode {
     }
     let workers = first.and_then(|workers| workers.parse().ok()).unwrap_or(1);
     let readings = args.next().and_then(|readings| readings.parse().ok()).unwrap_or(200_000);
-    for (name, script) in [("nothing", NOTHING), ("small", SMALL), ("fields", FIELDS), ("realistic", REALISTIC), ("peers", PEERS)]
+    for (name, script) in
+        [("nothing", NOTHING), ("small", SMALL), ("fields", FIELDS), ("realistic", REALISTIC), ("peers", PEERS)]
     {
         measure(name, script, workers, readings);
     }

@@ -106,6 +106,8 @@ pub struct ScriptLimits {
     pub batch: usize,
     /// Time that a worker has to start and load one script.
     pub load_wall: Duration,
+    /// Timers do not wait: when everything waits for them, their time has come. For tests.
+    pub virtual_time: bool,
 }
 
 impl Default for ScriptLimits {
@@ -121,6 +123,7 @@ impl Default for ScriptLimits {
             queue: limits::SCRIPT_QUEUE,
             batch: limits::SCRIPT_BATCH,
             load_wall: Duration::from_secs(5),
+            virtual_time: false,
         }
     }
 }

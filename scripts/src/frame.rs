@@ -30,6 +30,10 @@ pub(crate) enum ToWorker<'a> {
     Stop,
     /// What came of a piece of slow work.
     Answer(Answer<'a>),
+    /// A file of tests to run, in place of readings.
+    Test(TestFile<'a>),
+    /// The answer to [`FromWorker::TestAsks`], as JSON.
+    TestAnswer(&'a str),
 }
 
 /// What came of a [`FromWorker::Ask`].
@@ -50,10 +54,25 @@ pub(crate) struct Start<'a> {
     pub(crate) heap_bytes: u64,
     /// How long a call may wait for its promise, in milliseconds.
     pub(crate) async_wall_ms: u64,
+    /// Timers do not wait: when everything waits for them, their time has come.
+    pub(crate) virtual_time: bool,
     /// The handler files by name order; `false`: known to be broken, do not load.
     pub(crate) scripts: Vec<(&'a str, bool)>,
     /// Every file that may be imported, the handlers among them: path below the handlers' directory, and source.
     pub(crate) files: Vec<(&'a str, &'a str)>,
+}
+
+/// A file of tests.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct TestFile<'a> {
+    /// Its path below the handlers' directory.
+    pub(crate) path: &'a str,
+    /// Only tests whose name has this in it.
+    pub(crate) filter: &'a str,
+    /// The first test to run: those before it cost other workers.
+    pub(crate) from: u32,
+    /// What its clock shows when it begins.
+    pub(crate) now: i64,
 }
 
 /// Some runs.
@@ -107,6 +126,14 @@ pub(crate) enum FromWorker {
     Ask(Ask),
     /// Nobody waits for these any more: what has not begun need not begin.
     Forget(Vec<u64>),
+    /// The names of a file's tests as JSON, or why it does not load.
+    Tests(Result<String, Fault>),
+    /// It is about to run this test.
+    Testing(u32),
+    /// How the test did: its report as JSON, or what ended it; and what it printed.
+    Tested(Result<String, Fault>, Vec<LogLine>),
+    /// A test asks the node for something, as JSON, and waits for [`ToWorker::TestAnswer`].
+    TestAsks(String),
 }
 
 /// Slow work that a call asks for.
@@ -167,13 +194,15 @@ pub(crate) struct Outcome {
     pub(crate) states: Vec<(u8, Vec<u8>)>,
     pub(crate) emits: Vec<(String, Vec<u8>)>,
     pub(crate) commands: Vec<Command>,
+    /// How long its handlers waited, by their clocks, in milliseconds.
+    pub(crate) waited_ms: u64,
 }
 
 impl Outcome {
     /// The reading is kept as it came.
     pub(crate) fn unchanged() -> Self {
         let (states, emits, commands) = (Vec::new(), Vec::new(), Vec::new());
-        Self { run: 0, verdict: WireVerdict::Unchanged, states, emits, commands }
+        Self { run: 0, verdict: WireVerdict::Unchanged, states, emits, commands, waited_ms: 0 }
     }
 }
 

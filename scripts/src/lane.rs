@@ -170,9 +170,7 @@ impl Lane {
                     self.batch.redecide(false, Instant::now());
                     return Ok(());
                 }
-                FromWorker::Loading(_) | FromWorker::Loaded(_) | FromWorker::Ask(_) | FromWorker::Forget(_) => {
-                    return Err(broken("an answer out of place"));
-                }
+                _ => return Err(broken("an answer out of place")),
             }
         }
         Ok(())

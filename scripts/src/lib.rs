@@ -43,8 +43,14 @@ mod source;
 mod stats;
 mod supervisor;
 mod tap;
+mod testing;
 mod wants;
 mod worker;
+
+/// The TypeScript declarations of what a handler exports and is given.
+pub const HANDLER_TYPES: &str = include_str!("../types/tidegate.d.ts");
+/// Those of the globals and modules of a worker, and of `tidegate:test`.
+pub const WORKER_TYPES: &str = include_str!("../types/tidegate-worker.d.ts");
 
 pub use self::{
     canary::CanaryReport,
@@ -54,5 +60,6 @@ pub use self::{
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},
     slow::{Hosts, SlowConfig, SlowStatus},
+    testing::{TestFailure, TestPlan, TestState, TestedFile, TestedTest, run_tests},
     worker::worker_main,
 };

@@ -168,7 +168,8 @@ impl Process {
         let files = sources.files.iter().map(|(path, source)| (path.as_str(), source.as_str())).collect();
         let expected = scripts.len();
         let async_wall_ms = u64::try_from(limits.async_wall.as_millis()).unwrap_or(u64::MAX);
-        let start = ToWorker::Start(Start { heap_bytes: limits.heap_bytes, async_wall_ms, scripts, files });
+        let (heap_bytes, virtual_time) = (limits.heap_bytes, limits.virtual_time);
+        let start = ToWorker::Start(Start { heap_bytes, async_wall_ms, virtual_time, scripts, files });
         frame::send(&mut self.socket, &start, &mut self.buffer).map_err(|error| (None, error.into()))?;
         let mut loading = None;
         loop {
@@ -215,6 +216,14 @@ impl Process {
             frame::send(&mut self.outgoing, &answer, &mut self.buffer)?;
         }
         self.pump()
+    }
+
+    /// Gives it a file of tests, or the answer to what a test asked.
+    ///
+    /// # Errors
+    /// It is dead or does not read.
+    pub(crate) fn tell(&mut self, message: &ToWorker<'_>) -> Result<(), Failure> {
+        Ok(frame::send(&mut self.socket, message, &mut self.buffer)?)
     }
 
     /// Waits for the next frame. A worker that got no CPU time is given more patience than one that used it.

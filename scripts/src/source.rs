@@ -40,8 +40,22 @@ impl SourceSet {
         match fs::metadata(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(named(dir, &error)),
-            Ok(_) => Reader::read(dir),
+            Ok(_) => Reader::read(dir, false),
         }
+    }
+
+    /// Reads a directory with its tests among the files.
+    ///
+    /// # Errors
+    /// As [`SourceSet::read`], and when there is no such directory.
+    pub(crate) fn read_with_tests(dir: &Path) -> io::Result<Self> {
+        Reader::read(dir, true)
+    }
+
+    /// The tests among the files, without those of packages.
+    pub(crate) fn tests(&self) -> impl Iterator<Item = &str> {
+        let paths = self.files.iter().map(|(path, _)| path.as_str());
+        paths.filter(|path| is_test(path) && !path.split('/').any(|folder| folder == "node_modules"))
     }
 
     /// Reads one handler, and the directory that it imports from.
@@ -75,6 +89,8 @@ impl SourceSet {
 struct Reader {
     /// The directory, without links.
     root: PathBuf,
+    /// Are tests read, too?
+    tests: bool,
     files: Vec<(String, String)>,
     refused: HashMap<String, ScriptError>,
     /// Files and folders, and bytes, so far.
@@ -98,9 +114,9 @@ struct Room {
 }
 
 impl Reader {
-    fn read(dir: &Path) -> io::Result<SourceSet> {
+    fn read(dir: &Path, tests: bool) -> io::Result<SourceSet> {
         let root = fs::canonicalize(dir).map_err(|error| named(dir, &error))?;
-        let mut reader = Self { root, files: Vec::new(), refused: HashMap::new(), count: 0, bytes: 0 };
+        let mut reader = Self { root, tests, files: Vec::new(), refused: HashMap::new(), count: 0, bytes: 0 };
         let all = Room {
             count: limits::SCRIPT_FILES,
             bytes: limits::SCRIPT_FILES_BYTES,
@@ -144,13 +160,13 @@ impl Reader {
         let kind = match fs::metadata(path) {
             Ok(kind) => kind,
             // A link that leads nowhere spoils no other handler.
-            Err(error) if is_source(name) => {
+            Err(error) if self.is_wanted(name) => {
                 self.refuse(below, format!("the file cannot be read: {error}"));
                 return Ok(());
             }
             Err(_) => return Ok(()),
         };
-        let is_wanted = kind.is_dir() || (kind.is_file() && is_source(name));
+        let is_wanted = kind.is_dir() || (kind.is_file() && self.is_wanted(name));
         if !is_wanted || (kind.is_dir() && depth >= limits::SCRIPT_FOLDER_DEPTH) {
             return Ok(());
         }
@@ -188,6 +204,10 @@ impl Reader {
         Ok(())
     }
 
+    fn is_wanted(&self, name: &str) -> bool {
+        is_source(name) || (self.tests && is_test(name))
+    }
+
     fn check_room(&self, room: Room) -> Result<(), Stop> {
         let Room { count, bytes, limits } = room;
         if self.count > count || self.bytes > bytes {
@@ -203,7 +223,7 @@ impl Reader {
     /// An import of it says why; a handler is not loaded at all.
     fn refuse_at(&mut self, below: &str, message: String, place: Option<(u32, u32)>) {
         tracing::debug!(file = below, error = message, "source refused");
-        if is_source(below) {
+        if self.is_wanted(below) {
             let why = serde_json::Value::from(format!("{below}: {message}"));
             self.files.push((below.to_owned(), format!("{REFUSED}{why});")));
         }
@@ -276,8 +296,12 @@ fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 
 /// Files that are handlers at the top. Tests are none.
 fn is_script(name: &str) -> bool {
-    let ends = |ends: [&str; 3]| ends.iter().any(|end| name.ends_with(end));
-    ends([".js", ".mjs", ".cjs"]) && !ends([".test.js", ".test.mjs", ".test.cjs"])
+    [".js", ".mjs", ".cjs"].iter().any(|end| name.ends_with(end)) && !is_test(name)
+}
+
+/// Files that `tidegate script test` runs.
+fn is_test(name: &str) -> bool {
+    [".test.js", ".test.mjs", ".test.cjs"].iter().any(|end| name.ends_with(end))
 }
 
 /// Files that can be imported.

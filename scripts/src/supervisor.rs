@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A little more than the wall deadline: for the frame's way.
-const DEADLINE_GRACE: Duration = Duration::from_millis(50);
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(50);
 /// A reading whose worker was killed from outside is tried this often before it is parked.
 const OUTSIDE_KILLS: u32 = 3;
 /// How long a frame under way may go on once the pool stops.
@@ -393,9 +393,7 @@ fn take_message(
         // One that retires may leave answers out, but not all of them: that would never end.
         FromWorker::Done { retire: true } if talk.has_answered => return Ok(Some(true)),
         FromWorker::Done { .. } => return Err(broken("answers are missing")),
-        FromWorker::Loading(_) | FromWorker::Loaded(_) | FromWorker::Ask(_) | FromWorker::Forget(_) => {
-            return Err(broken("an answer out of place"));
-        }
+        _ => return Err(broken("an answer out of place")),
     }
     Ok(None)
 }

@@ -76,7 +76,8 @@ struct Entry {
 }
 
 fn timers(script: &str, json: &[u8]) -> Result<Vec<ScriptTimer>, String> {
-    let wrong = |why: String| format!("its export timers must be {{name: \"5m\"}} or {{name: {{every, device}}}}: {why}");
+    let wrong =
+        |why: String| format!("its export timers must be {{name: \"5m\"}} or {{name: {{every, device}}}}: {why}");
     let entries: serde_json::Map<String, Value> =
         serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
     if entries.len() > limits::SCRIPT_SCHEDULES {
@@ -90,14 +91,17 @@ fn timers(script: &str, json: &[u8]) -> Result<Vec<ScriptTimer>, String> {
             value => serde_json::from_value(value).map_err(|error| wrong(format!("{name}: {error}")))?,
         };
         let every = time(&every).ok_or_else(|| {
-            wrong(format!("{name}: {every} is no time like \"30s\", \"5m\", \"12h\", \"1d\", or a number of milliseconds"))
+            wrong(format!(
+                "{name}: {every} is no time like \"30s\", \"5m\", \"12h\", \"1d\", or a number of milliseconds"
+            ))
         })?;
         if every < limits::SCRIPT_SCHEDULE_MIN {
             let least = limits::SCRIPT_SCHEDULE_MIN.as_millis();
             return Err(format!("its timer {name} comes more often than every {least} ms (limit script_schedule_min)"));
         }
         let device = device.as_deref().unwrap_or(&own);
-        let device = DeviceId::new(device).map_err(|error| format!("its timer {name}: the device {device:?}: {error}"))?;
+        let device =
+            DeviceId::new(device).map_err(|error| format!("its timer {name}: the device {device:?}: {error}"))?;
         Ok(ScriptTimer { script: script.into(), name: name.into(), device, every })
     };
     entries.into_iter().map(timer).collect()
@@ -153,11 +157,10 @@ mod tests {
         let text = r#"{"sweep":"90s","nightly":{"every":"1d","device":"plant"},"often":1500}"#;
         let wants = Wants::read("10-watch.mjs", &exports(TIMER, Some(text), Some("\"high\""))).expect("good exports");
         let times: Vec<_> = wants.timers().iter().map(|t| (&*t.name, t.device.as_str(), t.every.as_secs())).collect();
-        assert_eq!(times, [
-            ("nightly", "plant", 86_400),
-            ("often", "script-10-watch", 1),
-            ("sweep", "script-10-watch", 90)
-        ]);
+        assert_eq!(
+            times,
+            [("nightly", "plant", 86_400), ("often", "script-10-watch", 1), ("sweep", "script-10-watch", 90)]
+        );
         assert!(wants.wants(&id("plant"), Channel::Timer) && wants.wants(&id("script-10-watch"), Channel::Timer));
         assert!(!wants.wants(&id("pump-1"), Channel::Timer) && wants.is_urgent);
     }

@@ -134,7 +134,9 @@ fn a_handler_with_exports_that_make_no_sense_is_broken() {
 /// How many runs of others come before the alarm's.
 fn place_of_the_alarm(priority: &str) -> usize {
     const TELEMETRY: usize = 300;
-    let alarm = format!("export const priority = '{priority}'; export const match = {{ devices: ['alarm'] }}; export function onMetric() {{}}");
+    let alarm = format!(
+        "export const priority = '{priority}'; export const match = {{ devices: ['alarm'] }}; export function onMetric() {{}}"
+    );
     let slow = "export const match = { devices: ['t-*'] };
         export function onMetric() { let n = 0; for (let i = 0; i < 20000; i++) n += i; return { n }; }";
     let mut rig = Rig::with(&[("10-alarm.js", &alarm), ("20-slow.js", slow)], |config| config.limits.batch = 8);

@@ -81,7 +81,7 @@ fn a_worker_ends_with_its_node_even_when_a_script_hangs() {
             .expect("a worker");
         if let Some(source) = source {
             // A start frame by hand: the variant's number, then its fields.
-            let start = (0_u32, 128_u64 << 20, 10_000_u64, vec![("a.js", true)], vec![("a.js", source)]);
+            let start = (0_u32, 128_u64 << 20, 10_000_u64, false, vec![("a.js", true)], vec![("a.js", source)]);
             let body = bincode::encode_to_vec(start, bincode::config::standard()).expect("a frame");
             ours.write_all(&u32::try_from(body.len()).expect("short").to_le_bytes()).expect("written");
             ours.write_all(&body).expect("written");
@@ -150,7 +150,7 @@ fn what_scripts_print_is_logged_with_script_and_device_and_broken_ones_with_thei
     let lines = lines.0.lock().expect("not poisoned");
     let has = |text: &str| lines.iter().any(|line| line.contains(text));
     for wanted in [
-        r#"INFO message=one 2 {"three":[3]} null TypeError: five script="10-log.js" device="d1""#,
+        r#"INFO message=one 2 { three: [ 3 ] } null TypeError: five script="10-log.js" device="d1""#,
         "WARN message=careful now script",
         "ERROR message=bad script",
         "DEBUG message=small script",

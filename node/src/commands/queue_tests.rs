@@ -53,7 +53,10 @@ fn a_command_goes_out_is_acknowledged_and_answered() {
     let ended = end.try_recv().unwrap();
     assert_eq!((ended.status, ended.json.contains("\"reply\":[1]")), (Status::Replied, true));
     assert_eq!(commands.reply(&device(), Which::Id(&created.id), Ok("2".into()), at(4)), Taken::Unknown, "once");
-    assert!(commands.take_effects().iter().all(|effect| matches!(effect, Effect::Count(_) | Effect::Ended(..))), "nothing of it is kept");
+    assert!(
+        commands.take_effects().iter().all(|effect| matches!(effect, Effect::Count(_) | Effect::Ended(..))),
+        "nothing of it is kept"
+    );
 }
 
 #[test]

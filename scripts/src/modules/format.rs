@@ -25,6 +25,7 @@ pub(crate) fn format(tree: &Tree, path: &str) -> Result<Format, ResolveError> {
         Some("mjs") => Format::Module,
         Some("cjs") => Format::CommonJs,
         Some("json") => Format::Json,
+        _ if super::is_body(path) => Format::CommonJs,
         _ => match tree.scope(path)?.map_or(Type::Open, |package| package.kind) {
             Type::Module => Format::Module,
             Type::CommonJs => Format::CommonJs,

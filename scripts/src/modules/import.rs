@@ -21,6 +21,11 @@ impl<'a> Request<'a> {
         Self { tree, from: Some(from), by_require, builtins }
     }
 
+    /// Has the host a module that is asked for by this name without `node:`?
+    pub(super) fn has_bare(&self, specifier: &str) -> bool {
+        specifier != ONLY_OF_NODE && self.builtins.contains(&specifier)
+    }
+
     pub(super) fn conditions(&self) -> &'static [&'static str] {
         if self.by_require {
             &["require", "node", "module-sync", "node-addons"]
@@ -30,6 +35,8 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The one that is only found with `node:` in front: without, it is a package.
+const ONLY_OF_NODE: &str = "test";
 /// The modules of Node.js that can be asked for without `node:`.
 const OF_NODE: [&str; 53] = [
     "assert",
@@ -99,6 +106,7 @@ pub(crate) fn import(specifier: &str, from: &str, request: &Request<'_>) -> Resu
     } else if let Some((scheme, rest)) = scheme(specifier) {
         match scheme {
             "node" => return builtin(rest, request),
+            "tidegate" if request.builtins.contains(&specifier) => return Ok(Target::Builtin(specifier.to_owned())),
             "file" => by_url(rest.strip_prefix("//").unwrap_or(rest), from)?,
             _ => {
                 let message = format!(
@@ -230,7 +238,7 @@ pub(super) fn package_name<'a>(specifier: &'a str, from: &str) -> Result<(&'a st
 
 /// A bare specifier: a module of the host, the package itself, or one in `node_modules`.
 pub(super) fn resolve_bare(specifier: &str, from: &str, request: &Request<'_>) -> Result<Target, ResolveError> {
-    if request.builtins.contains(&specifier) {
+    if request.has_bare(specifier) {
         return Ok(Target::Builtin(specifier.to_owned()));
     }
     let (name, subpath) = package_name(specifier, from)?;

@@ -8,6 +8,7 @@ mod format;
 mod import;
 mod json;
 mod names;
+mod nodered;
 mod package;
 mod plugin;
 mod require;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     format::{Format, format},
     import::{Request, import, located},
     names::names,
+    nodered::{is_body, module_of},
     plugin::{Plugin, config_of, plugin},
     require::{look_up_paths, require},
     tree::Tree,

@@ -17,7 +17,7 @@ pub(crate) fn require(specifier: &str, from: &str, request: &Request<'_>) -> Res
     if let Some(name) = specifier.strip_prefix("node:") {
         return builtin(name, request);
     }
-    if request.builtins.contains(&specifier) {
+    if request.has_bare(specifier) {
         return Ok(Target::Builtin(specifier.to_owned()));
     }
     let file = |path| Target::File(path, String::new());

@@ -88,6 +88,8 @@ pub(super) struct Chain {
     pub(super) spent: Duration,
     /// When the handler under way first waited.
     pub(super) since: Option<Instant>,
+    /// How long handlers waited, by their clocks.
+    pub(super) waited_ms: u64,
 }
 
 impl Chain {
@@ -143,7 +145,8 @@ impl Chain {
             }
             threaded.set(script, state);
         }
-        Outcome { run: 0, verdict, states, emits: engine.host.emits.take(), commands: engine.host.commands.take() }
+        let (emits, commands) = (engine.host.emits.take(), engine.host.commands.take());
+        Outcome { run: 0, verdict, states, emits, commands, waited_ms: self.waited_ms }
     }
 }
 
@@ -197,6 +200,8 @@ fn take_in(engine: &mut Engine, script: u8, called: Called, chain: &mut Chain) -
         Called::Done(result) => result,
         Called::Waits(id, wake) => return Ok(Next::Waits(id, wake)),
     };
+    let waited = engine.host.now.get().saturating_sub(engine.host.received.get());
+    chain.waited_ms = chain.waited_ms.saturating_add(u64::try_from(waited).unwrap_or(0));
     let next = if result.is_undefined() {
         Next::Go
     } else if result.is_null() {

@@ -12,7 +12,7 @@ use boa_engine::{Context, JsObject, JsResult, JsValue, vm::RuntimeLimits};
 use tidegate_actors::{limits, script::ParkReason};
 
 use super::{
-    event_loop::{CallId, EventLoop, Failed, Standing},
+    event_loop::{CallId, EventLoop, Failed, Manner, Standing},
     fault::{self, fault},
     hooks::Hooks,
     host::{Bridge, Host, ScriptClock, ctx_object},
@@ -58,6 +58,8 @@ pub(super) struct Engine {
     /// How long a call may wait for its promise.
     pub(super) async_wall: Duration,
     pub(super) host: Rc<Host>,
+    /// What calls may do.
+    pub(super) manner: Manner,
     live: Option<Live>,
 }
 
@@ -82,7 +84,7 @@ struct Live {
 
 impl Engine {
     pub(super) fn new(sources: Sources, memory: Rc<Memory>, heap_bytes: u64, async_wall: Duration) -> Self {
-        Self { sources, memory, heap_bytes, async_wall, host: Rc::default(), live: None }
+        Self { sources, memory, heap_bytes, async_wall, host: Rc::default(), manner: Manner::default(), live: None }
     }
 
     /// Loads every script in a new context; `loading` is told before each.
@@ -122,6 +124,21 @@ impl Engine {
     /// The number of the handler of this name.
     pub(super) fn number_of(&self, name: &str) -> Option<usize> {
         self.sources.scripts.iter().position(|(known, _)| known == name)
+    }
+
+    /// Loads a file of tests in a new context: the names of its tests as JSON. [`Engine::call`] then runs the test of a number.
+    ///
+    /// # Errors
+    /// Why it does not load.
+    pub(super) fn load_tests(&mut self, path: &str, filter: &str) -> Result<String, Fault> {
+        self.drop_context();
+        let mut live = self
+            .new_context()
+            .map_err(|error| fault(ParkReason::Crashed, format!("the engine does not start: {error}")))?;
+        let (names, step) = live.load_tests(path, filter, &self.sources.tree, &self.host)?;
+        live.handlers.push(Ok(step));
+        self.live = Some(live);
+        Ok(names)
     }
 
     /// Drops the context and everything in it.
@@ -274,7 +291,7 @@ impl Engine {
     }
 
     fn new_context(&self) -> JsResult<Live> {
-        let events = Rc::new(EventLoop::new(Rc::clone(&self.host)));
+        let events = Rc::new(EventLoop::new(Rc::clone(&self.host), self.manner));
         let hooks = Hooks {
             memory: Rc::clone(&self.memory),
             host: Rc::clone(&self.host),
@@ -313,6 +330,21 @@ impl Live {
         self.events.begin();
         let Self { events, bridge, context, .. } = self;
         let loaded = Loading { name, tree, host, events, bridge, context }.load();
+        self.events.end();
+        loaded
+    }
+
+    fn load_tests(
+        &mut self,
+        path: &str,
+        filter: &str,
+        tree: &Tree,
+        host: &Rc<Host>,
+    ) -> Result<(String, Plugin), Fault> {
+        host.begin_reading();
+        self.events.begin();
+        let Self { events, bridge, context, .. } = self;
+        let loaded = Loading { name: path, tree, host, events, bridge, context }.load_tests(filter);
         self.events.end();
         loaded
     }
@@ -376,8 +408,9 @@ impl Live {
                 Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)))
             }
             Standing::Failed(Failed::RanAway) => {
-                let most = limits::SCRIPT_JOBS;
-                let message = format!("it queued more than {most} jobs in one call (limit script_jobs)");
+                let most = events.manner().jobs;
+                let limit = if most == limits::SCRIPT_JOBS { "script_jobs" } else { "script_test_jobs" };
+                let message = format!("it queued more than {most} jobs in one call (limit {limit})");
                 Err(Failure::Script(fault(ParkReason::Deadline, message)))
             }
             Standing::TooLong(operation) => {

@@ -11,7 +11,7 @@ use boa_engine::{
 };
 use tidegate_actors::script::ParkReason;
 
-use super::modules::Loader;
+use super::{host::Host, modules::Loader};
 use crate::frame::{Fault, clip};
 
 /// Most characters of a thrown value's name and message.
@@ -101,6 +101,12 @@ fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
         next = borrowed.prototype();
     }
     None
+}
+
+/// Where an error object was made, for scripts.
+pub(super) fn place_of(value: &JsValue, context: &mut Context) -> Option<(String, u32, u32)> {
+    let stack_of = Host::of(context).bridge().stack_of;
+    place(value, &stack_of, context)
 }
 
 /// Where an error object was made: the first place on its stack.

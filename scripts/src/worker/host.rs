@@ -11,7 +11,10 @@ use boa_engine::{
     Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, Module, NativeFunction,
     context::time::{Clock, JsInstant},
     js_string,
-    object::{FunctionObjectBuilder, IntegrityLevel, ObjectInitializer, builtins::JsFunction},
+    object::{
+        FunctionObjectBuilder, IntegrityLevel, ObjectInitializer,
+        builtins::{JsArray, JsFunction},
+    },
     property::{PropertyDescriptor, PropertyKey},
 };
 use hashbrown::HashMap;
@@ -63,8 +66,6 @@ pub(super) struct Host {
     /// All that is under way, and the call that waits for it.
     pub(super) open_asks: RefCell<HashMap<AskId, CallId>>,
     asked: Cell<AskId>,
-    /// Gives the names of a group of globals ([`globals`]).
-    pub(super) group: RefCell<Option<JsFunction>>,
     pub(super) device: RefCell<JsString>,
     pub(super) topic: RefCell<JsString>,
     /// The device's state before.
@@ -90,7 +91,12 @@ pub(super) struct Host {
     bridge: RefCell<Option<Bridge>>,
     /// Calls so far.
     calls: Cell<CallId>,
+    /// Asks the node, in a worker that runs tests.
+    pub(super) ask_node: RefCell<Option<AskNode>>,
 }
+
+/// A question of a test to the node, and its answer, both as JSON.
+pub(super) type AskNode = Box<dyn FnMut(String) -> std::io::Result<String>>;
 
 /// The functions of `prelude.js` through which the host calls scripts.
 #[derive(Clone)]
@@ -98,6 +104,8 @@ pub(super) struct Bridge {
     pub(super) call: JsFunction,
     pub(super) callback: JsFunction,
     pub(super) stack_of: JsFunction,
+    /// Loads a group of `globals` or of the modules' library.
+    pub(super) group: JsFunction,
     stringify: JsFunction,
 }
 
@@ -127,8 +135,8 @@ impl Host {
         let mut get = |name| callable(&made.get(js_string!(name), context)?);
         let (call, callback) = (get("call")?, get("callback")?);
         let (stringify, stack_of) = (get("stringify")?, get("stackOf")?);
-        *self.group.borrow_mut() = Some(globals::install(&natives, context)?);
-        let bridge = Bridge { call, callback, stringify, stack_of };
+        let group = globals::install(&natives, context)?;
+        let bridge = Bridge { call, callback, stringify, stack_of, group };
         *self.bridge.borrow_mut() = Some(bridge);
         Ok(())
     }
@@ -173,7 +181,6 @@ impl Host {
         *self.state.borrow_mut() = Lazy::default();
         *self.thrown.borrow_mut() = None;
         self.exports.take();
-        *self.group.borrow_mut() = None;
         let open: Vec<_> = self.open_asks.borrow().keys().copied().collect();
         open.into_iter().for_each(|id| self.forget_ask(id));
     }
@@ -282,13 +289,25 @@ impl Host {
 
     /// A value as a line of the log shows it.
     fn show(&self, value: &JsValue, context: &mut Context) -> String {
-        let shown_as_json = value
-            .as_object()
-            .is_some_and(|object| !object.is_callable() && !object.is::<boa_engine::builtins::error::Error>());
-        if shown_as_json && let Ok(json) = self.json(value, context) {
-            return String::from_utf8_lossy(&json).into_owned();
-        }
-        fault::describe(value)
+        let shown = value.as_object().and_then(|_| self.inspect(value, context).ok().flatten());
+        // What an inspection threw is not the script's failure.
+        self.thrown.take();
+        shown.unwrap_or_else(|| fault::describe(value))
+    }
+
+    /// A value as `util.inspect` shows it.
+    fn inspect(&self, value: &JsValue, context: &mut Context) -> JsResult<Option<String>> {
+        let bridge = self.bridge();
+        let undefined = JsValue::undefined();
+        let group = bridge.group.call(&undefined, &[js_string!("inspect").into()], context)?;
+        let Some(group) = group.as_object() else { return Ok(None) };
+        let arguments = JsArray::from_iter([value.clone()], context).into();
+        let shown = bridge.callback.call(
+            &undefined,
+            &[group.get(js_string!("shown"), context)?, undefined.clone(), arguments],
+            context,
+        )?;
+        Ok(shown.as_string().map(|text| text.to_std_string_lossy()))
     }
 }
 

@@ -19,6 +19,7 @@ mod json_tests;
 mod memory;
 mod modules;
 mod plugin;
+mod testing;
 mod work;
 
 use std::{io, os::fd::AsFd, os::unix::net::UnixStream, process::ExitCode, rc::Rc, thread, time::Duration};
@@ -97,7 +98,8 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     if !frame::receive(&mut socket, &mut body)? {
         return Ok(());
     }
-    let ToWorker::Start(Start { heap_bytes, async_wall_ms, scripts, files }) = frame::decode(&body)? else {
+    let ToWorker::Start(Start { heap_bytes, async_wall_ms, virtual_time, scripts, files }) = frame::decode(&body)?
+    else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame must be the start"));
     };
     let sources = Sources {
@@ -110,6 +112,7 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     limit(Resource::As, memory::virtual_bytes() + heap_bytes + SLACK_BYTES)?;
     let memory = Rc::new(Memory::new(heap_bytes));
     let mut engine = Engine::new(sources, Rc::clone(&memory), heap_bytes, Duration::from_millis(async_wall_ms));
+    engine.manner.virtual_time = virtual_time;
     let mut told = Ok(());
     let loaded = engine.load(|script| {
         if told.is_ok() {

@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use boa_engine::{
-    Context, JsError, JsObject, JsResult, JsValue, Module, builtins::promise::PromiseState,
+    Context, JsError, JsObject, JsResult, JsString, JsValue, Module, builtins::promise::PromiseState, js_string,
     object::builtins::JsFunction,
 };
 use tidegate_actors::{reading::Channel, script::ParkReason};
@@ -12,7 +12,7 @@ use super::{
     engine::{is_promise, not_loaded},
     event_loop::{EventLoop, Failed},
     fault::{self, fault},
-    host::{Bridge, Host},
+    host::{Bridge, Host, callable},
     json_in, json_out,
     modules::{Loader, entry, thrown},
 };
@@ -121,6 +121,30 @@ impl Loading<'_> {
         Ok(has_json.then_some(json))
     }
 
+    /// Loads a file of tests, as one that is imported: the names of its tests as JSON, and what runs the test of a number.
+    ///
+    /// # Errors
+    /// Why it does not load.
+    pub(super) fn load_tests(mut self, filter: &str) -> Result<(String, Plugin), Fault> {
+        let loader = Loader::of(self.context).map_err(|_| not_loaded())?;
+        let path = self.path()?;
+        match loader.format(&path, self.context) {
+            Ok(Format::Module) => drop(self.run_module(&loader, &path)?),
+            Ok(_) => drop(self.run_common_js(&loader, &path)?),
+            Err(error) => return Err(self.broken(&error, &path)),
+        }
+        let group = self.bridge.group.call(&JsValue::undefined(), &[js_string!("test").into()], self.context);
+        let made = group.and_then(|group| {
+            let group = group.as_object().unwrap_or_else(|| json_in::new_object(self.context));
+            let plan = callable(&group.get(js_string!("plan"), self.context)?)?;
+            let names = plan.call(&JsValue::undefined(), &[JsString::from(filter).into()], self.context)?;
+            Ok((names, callable(&group.get(js_string!("step"), self.context)?)?))
+        });
+        let (names, step) = made.map_err(|error| self.broken(&error, &path))?;
+        let names = names.as_string().map(|names| names.to_std_string_lossy()).unwrap_or_default();
+        Ok((names, Plugin { functions: [Some(step), None, None, None, None], dispose: None }))
+    }
+
     /// Its main file.
     fn path(&mut self) -> Result<String, Fault> {
         if self.tree.is_file(self.name) {
@@ -158,13 +182,18 @@ impl Loading<'_> {
         })
     }
 
-    fn of_module(&mut self, loader: &Loader, path: &str) -> Result<Found, Fault> {
+    fn run_module(&mut self, loader: &Loader, path: &str) -> Result<Module, Fault> {
         let module = loader.module(path, "", self.context).map_err(|error| self.broken(&error, path))?;
         match self.evaluate(&module).map_err(|error| self.broken(&error, path))? {
             PromiseState::Fulfilled(_) => loader.finish(path),
             PromiseState::Rejected(reason) => return Err(self.broken(&JsError::from_opaque(reason), path)),
             PromiseState::Pending => return Err(fault(ParkReason::Deadline, "it does not finish loading")),
         }
+        Ok(module)
+    }
+
+    fn of_module(&mut self, loader: &Loader, path: &str) -> Result<Found, Fault> {
+        self.run_module(loader, path)?;
         let source = self.tree.source(path).unwrap_or_default();
         // What a source does not name it does not export, but for what it hands on whole.
         let hands_on = source.contains('*');
@@ -200,6 +229,11 @@ impl Loading<'_> {
     }
 
     fn of_common_js(&mut self, loader: &Loader, path: &str) -> Result<Found, Fault> {
+        let exports = self.run_common_js(loader, path)?;
+        self.pick(loader, &exports, path)
+    }
+
+    fn run_common_js(&mut self, loader: &Loader, path: &str) -> Result<JsValue, Fault> {
         let ran = loader.run_main(path, self.context);
         let exports = ran.map_err(|error| self.broken(&error, path))?;
         // What its top left to do.
@@ -207,7 +241,7 @@ impl Loading<'_> {
         if let Some(Failed::Threw(reason)) = self.events.failure() {
             return Err(self.broken(&JsError::from_opaque(reason), path));
         }
-        self.pick(loader, &exports, path)
+        Ok(exports)
     }
 
     fn pick(&mut self, loader: &Loader, exports: &JsValue, path: &str) -> Result<Found, Fault> {

@@ -21,6 +21,7 @@ use super::{
     fault::fault,
     flights::{Flight, Flights, Held},
     memory::Memory,
+    testing,
 };
 use crate::frame::{self, Batch, Call, Fault, FromWorker, Outcome, Results, Run, ToWorker, WireVerdict};
 
@@ -115,6 +116,11 @@ impl Work {
                     }
                     false
                 }
+                ToWorker::Test(file) => {
+                    testing::run(&mut self.engine, &self.memory, &self.socket, &file)?;
+                    true
+                }
+                ToWorker::TestAnswer(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "nothing was asked")),
                 ToWorker::Start(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second start")),
             };
             if ends {
@@ -268,7 +274,14 @@ impl Work {
                 threaded.forget_values();
                 let verdict = WireVerdict::Parked(script, fault);
                 let (states, emits, commands) = (Vec::new(), Vec::new(), Vec::new());
-                Some(Progress::Answered(Outcome { run: 0, verdict, states, emits, commands }))
+                Some(Progress::Answered(Outcome {
+                    run: 0,
+                    verdict,
+                    states,
+                    emits,
+                    commands,
+                    waited_ms: chain.waited_ms,
+                }))
             }
         }
     }

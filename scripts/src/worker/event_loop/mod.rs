@@ -46,9 +46,25 @@ const UNTIL_ANSWERED: Duration = Duration::from_secs(3_600);
 /// The number of a call; 0: none is under way. Never used twice in a process.
 pub(super) type CallId = u64;
 
+/// What calls may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Timers do not wait: when everything waits for them, their time has come.
+    pub(super) virtual_time: bool,
+    /// Callbacks of one call.
+    pub(super) jobs: usize,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { virtual_time: false, jobs: limits::SCRIPT_JOBS }
+    }
+}
+
 /// The event loop of a context.
 pub(super) struct EventLoop {
     host: Rc<Host>,
+    manner: Manner,
     /// Has anything been queued since the call under way began? The one question of a call that queues nothing.
     touched: Cell<bool>,
     ticks: RefCell<VecDeque<(CallId, Task)>>,
@@ -98,7 +114,7 @@ struct Task {
 pub(super) enum Failed {
     /// A callback threw, or a rejection was not handled.
     Threw(JsValue),
-    /// More callbacks than [`limits::SCRIPT_JOBS`].
+    /// More callbacks than [`Manner::jobs`].
     RanAway,
 }
 
@@ -117,9 +133,10 @@ pub(super) enum Standing {
 }
 
 impl EventLoop {
-    pub(super) fn new(host: Rc<Host>) -> Self {
+    pub(super) fn new(host: Rc<Host>, manner: Manner) -> Self {
         Self {
             host,
+            manner,
             touched: Cell::default(),
             ticks: RefCell::default(),
             microtasks: RefCell::default(),
@@ -134,6 +151,10 @@ impl EventLoop {
     /// The loop of a context.
     pub(super) fn of(context: &Context) -> Rc<Self> {
         context.downcast_job_executor().expect("every context of a worker has this loop")
+    }
+
+    pub(super) fn manner(&self) -> Manner {
+        self.manner
     }
 
     /// Begins a call, which the host shows already.
@@ -316,6 +337,7 @@ impl EventLoop {
         }
         match next {
             Next::At(due) if Duration::from_millis(due) > allowed => Standing::TooLong(None),
+            Next::At(_) if self.manner.virtual_time => Standing::Waits(now),
             Next::At(due) => Standing::Waits(began + Duration::from_millis(due)),
             Next::Now | Next::Never => Standing::Waits(now),
         }
@@ -451,7 +473,7 @@ impl EventLoop {
         }
         let own = &mut *self.own.borrow_mut();
         own.ran += 1;
-        if own.ran > limits::SCRIPT_JOBS {
+        if own.ran > self.manner.jobs {
             own.failed.get_or_insert(Failed::RanAway);
         }
     }

@@ -1,29 +1,16 @@
 // `console`, on the host's log.
-(function (native) {
+(function (native, load) {
   "use strict";
   const { log } = native;
   const { defineProperty, keys } = Object;
   const counts = new Map(), times = new Map();
   let indent = "";
 
-  // `%s` and its kind, as far as a first text has any.
+  // As Node.js prints. What is no text is shown as far as a line of the log has room.
   function format(values) {
-    if (typeof values[0] !== "string" || !values[0].includes("%")) return values;
-    let at = 1;
-    const text = values[0].replace(/%[sdifjoOc%]/g, (kind) => {
-      if (kind === "%%") return "%";
-      if (at >= values.length) return kind;
-      const value = values[at++];
-      switch (kind) {
-        case "%s": return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
-        case "%d": return typeof value === "object" || typeof value === "symbol" ? "NaN" : String(Number(value));
-        case "%i": return typeof value === "object" || typeof value === "symbol" ? "NaN" : String(parseInt(value));
-        case "%f": return typeof value === "symbol" ? "NaN" : String(parseFloat(value));
-        case "%c": return "";
-        default: return JSON.stringify(value);
-      }
-    });
-    return [text, ...values.slice(at)];
+    const isPlain = values.every((value) => typeof value !== "object" && typeof value !== "function" && typeof value !== "bigint" && !Object.is(value, -0));
+    if (isPlain && (typeof values[0] !== "string" || !values[0].includes("%"))) return values;
+    return [load("inspect").formatWith(load("inspect").BOUNDS, values)];
   }
   const print = (level, values) => log(level, ...(indent === "" ? format(values) : [indent.slice(1), ...format(values)]));
   const label = (name = "default") => `${name}`;
@@ -35,7 +22,7 @@
     warn: (...values) => print("warn", values),
     error: (...values) => print("error", values),
     trace: (...values) => print("error", ["Trace:", ...format(values)]),
-    dir: (value) => print("log", [value]),
+    dir: (value, options) => print("log", [load("inspect").inspect(value, { ...load("inspect").BOUNDS, customInspect: false, ...options })]),
     table: (value) => print("log", [value]),
     assert(holds, ...values) {
       if (holds) return;

@@ -4,6 +4,7 @@
 
 pub(super) mod bytes;
 mod hashes;
+mod kinds;
 
 use boa_engine::{
     Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, NativeFunction, Source,
@@ -15,7 +16,7 @@ use boa_engine::{
 };
 use url::{Url, quirks};
 
-use super::{event_loop, host::callable};
+use super::{event_loop, host::callable, modules::LIBRARY, testing};
 
 /// The groups by name.
 const GROUPS: [(&str, &str); 14] = [
@@ -40,8 +41,17 @@ const GROUPS: [(&str, &str); 14] = [
 /// # Errors
 /// The engine's.
 pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResult<JsFunction> {
-    let functions: [(&str, NativeFunctionPointer); 5] =
-        [("load", load), ("encode", bytes::encode), ("decode", bytes::decode), ("parse", parse), ("change", change)];
+    let functions: [(&str, NativeFunctionPointer); 9] = [
+        ("load", load),
+        ("encode", bytes::encode),
+        ("decode", bytes::decode),
+        ("parse", parse),
+        ("change", change),
+        ("kind", kinds::kind),
+        ("settled", kinds::settled),
+        ("place", kinds::place),
+        ("askNode", testing::ask),
+    ];
     let mut natives = ObjectInitializer::new(context);
     for (name, function) in functions.into_iter().chain(event_loop::NATIVES).chain(hashes::NATIVES) {
         natives.function(NativeFunction::from_fn_ptr(function), JsString::from(name), 0);
@@ -59,9 +69,9 @@ pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResul
 /// The function of a group's file.
 fn load(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     let name = args.get_or_undefined(0).as_string().unwrap_or_default();
-    let group = GROUPS.into_iter().find(|(group, _)| name == *group);
+    let group = GROUPS.iter().chain(&LIBRARY).find(|(group, _)| name == *group);
     let (_, source) = group.ok_or_else(|| JsNativeError::typ().with_message("there is no such group"))?;
-    context.eval(Source::from_bytes(source))
+    context.eval(Source::from_bytes(*source))
 }
 
 /// Address and base → the parts of `url.js`; undefined: it is no address.

@@ -48,8 +48,11 @@
   }
   promisify.custom = Symbol.for("nodejs.util.promisify.custom");
 
+  const util = () => Object.assign(group("util").util, { TextDecoder, TextEncoder, promisify });
   const WEB = ["setTimeout", "setInterval", "setImmediate", "clearTimeout", "clearInterval", "clearImmediate"];
   return {
+    assert: () => group("assert").assert,
+    "assert/strict": () => group("assert").strict,
     buffer: () => ({ Buffer, atob, btoa }),
     console: () => console,
     crypto: () => ({
@@ -58,14 +61,23 @@
     }),
     dns: () => group("dns"),
     "dns/promises": () => group("dns").promises,
+    events: () => group("emitter").EventEmitter,
     fs: () => group("files"),
     "fs/promises": () => group("files").promises,
+    path: () => group("path").path,
+    "path/posix": () => group("path").path,
     perf_hooks: () => ({ performance }),
     process: () => process,
+    querystring: () => group("text_modules").querystring,
+    string_decoder: () => group("text_modules").string_decoder,
+    test: () => group("test").test,
+    "tidegate:test": () => group("test").tidegate,
     timers: () => ({ ...Object.fromEntries(WEB.map((name) => [name, globalThis[name]])), promises: timers }),
     "timers/promises": () => timers,
     url: () => ({ URL, URLSearchParams, fileURLToPath, pathToFileURL }),
-    util: () => ({ TextDecoder, TextEncoder, promisify }),
+    util,
+    "util/types": () => util().types,
+    sys: util,
     zlib: () => group("zlib"),
   };
 })

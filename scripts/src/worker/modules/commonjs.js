@@ -1,6 +1,6 @@
 // CommonJS as in Node.js, on natives that resolve and compile: `require`, `module`, the cache, cycles. Runs in a realm when a script
 // first needs it. What Node.js reads from files comes from the sources that the node sent; nothing here opens a file.
-(function (native, makeBuiltins) {
+(function (native, makeBuiltins, group) {
   "use strict";
   const { resolve, kind, compile, read, namespace, facade, paths, ROOT, BUILTINS } = native;
   const { defineProperty, hasOwn, create, keys } = Object;
@@ -95,7 +95,8 @@
       case "module": module.exports = required(path, module.parent); break;
       default: {
         const { exports, filename } = module;
-        apply(compile(path), exports, [exports, makeRequire(module), module, filename, folder(filename)]);
+        const more = path.endsWith(".nodered.js") ? [group("nodered")] : [];
+        apply(compile(path), exports, [exports, makeRequire(module), module, filename, folder(filename), ...more]);
       }
     }
     module.loaded = true;
@@ -146,8 +147,8 @@
     return makeRequire(module);
   }
 
-  const builtins = makeBuiltins(failure, native.group);
-  const isBuiltin = (name) => BUILTINS.includes(`${name}`.replace(/^node:/, ""));
+  const builtins = makeBuiltins(failure, group);
+  const isBuiltin = (name) => `${name}` !== "test" && BUILTINS.includes(`${name}`.replace(/^node:/, ""));
   builtins.module = () => {
     defineProperty(Module, "Module", hidden(Module));
     Module.createRequire = createRequire;

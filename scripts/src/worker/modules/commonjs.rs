@@ -41,7 +41,8 @@ impl Loader {
         let setup = callable(&context.eval(Source::from_bytes(include_str!("commonjs.js")))?)?;
         let builtins = context.eval(Source::from_bytes(include_str!("builtins.js")))?;
         let natives = natives::object(context)?;
-        let made = setup.call(&JsValue::undefined(), &[natives.into(), builtins], context)?;
+        let group = Host::of(context).bridge().group;
+        let made = setup.call(&JsValue::undefined(), &[natives.into(), builtins, group.into()], context)?;
         let made =
             made.as_object().ok_or_else(|| JsNativeError::typ().with_message("commonjs.js returns an object"))?;
         let mut get = |name| callable(&made.get(js_string!(name), context)?);

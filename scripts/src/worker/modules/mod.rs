@@ -6,6 +6,7 @@
 
 mod commonjs;
 mod graph;
+mod library;
 mod natives;
 #[cfg(test)]
 mod tests;
@@ -23,8 +24,11 @@ use hashbrown::{HashMap, HashSet};
 use url::Url;
 
 use self::commonjs::Runtime;
+pub(super) use self::library::LIBRARY;
 use super::host::Host;
-use crate::modules::{Class, Format, REFUSED, Request, ResolveError, Target, Tree, format, import, shown};
+use crate::modules::{
+    Class, Format, REFUSED, Request, ResolveError, Target, Tree, format, import, is_body, module_of, shown,
+};
 
 /// The path of the module that asks for a handler's exports, and the one thing that only it can import.
 const ENTRY: &str = "tidegate:entry";
@@ -34,21 +38,32 @@ const FACADE: &str = "tidegate:facade";
 /// What is put before a CommonJS source, on its first line.
 pub(super) const WRAPPER: &str = "(function (exports, require, module, __filename, __dirname) {";
 /// The modules of the host (`builtins.js`).
-const BUILTINS: [&str; 15] = [
+const BUILTINS: [&str; 26] = [
+    "assert",
+    "assert/strict",
     "buffer",
     "console",
     "crypto",
     "dns",
     "dns/promises",
+    "events",
     "fs",
     "fs/promises",
     "module",
+    "path",
+    "path/posix",
     "perf_hooks",
     "process",
+    "querystring",
+    "string_decoder",
+    "test",
+    "tidegate:test",
     "timers",
     "timers/promises",
     "url",
     "util",
+    "util/types",
+    "sys",
     "zlib",
 ];
 
@@ -58,6 +73,8 @@ pub(super) struct Loader {
     /// By path and what followed it in the import, and `node:name`.
     modules: RefCell<HashMap<String, Module>>,
     formats: RefCell<HashMap<String, Format>>,
+    /// Of files with another first line than [`WRAPPER`]: its length.
+    shifts: RefCell<HashMap<String, usize>>,
     /// CommonJS sources that are parsed and have not run.
     scripts: RefCell<HashMap<String, Script>>,
     /// JSON that an import read before there was a `require` to share it with.
@@ -85,6 +102,7 @@ impl Loader {
             tree,
             modules: RefCell::default(),
             formats: RefCell::default(),
+            shifts: RefCell::default(),
             scripts: RefCell::default(),
             jsons: RefCell::default(),
             runtime: RefCell::default(),
@@ -163,6 +181,13 @@ impl Loader {
     fn parse_script(&self, path: &str, context: &mut Context) -> JsResult<Script> {
         let source = self.source(path, context)?;
         let source = without_mark(source);
+        if is_body(path) {
+            let (before, body) = module_of(path, source).map_err(|error| thrown(&error, context))?;
+            let wrapped = format!("{before}{body}");
+            self.shifts.borrow_mut().insert(path.to_owned(), before.len());
+            let parsed = Script::parse(Source::from_bytes(&wrapped).with_path(Path::new(path)), None, context);
+            return parsed.map_err(|error| in_file(&error, path, before.len()));
+        }
         // A first line for the shell.
         let comment = if source.starts_with("#!") { "//" } else { "" };
         let wrapped = format!("{WRAPPER}{comment}{source}\n}})");
@@ -172,7 +197,8 @@ impl Loader {
 
     /// Is this place in a file that is wrapped? Then its first line is shifted.
     pub(super) fn unwrapped(&self, file: &str, line: u32, column: u32) -> u32 {
-        let shift = u32::try_from(WRAPPER.len()).unwrap_or(0);
+        let shift = self.shifts.borrow().get(file).copied().unwrap_or(WRAPPER.len());
+        let shift = u32::try_from(shift).unwrap_or(0);
         let is_wrapped = line == 1 && self.formats.borrow().get(file) == Some(&Format::CommonJs);
         if is_wrapped { column.saturating_sub(shift).max(1) } else { column }
     }

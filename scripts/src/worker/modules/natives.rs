@@ -35,10 +35,6 @@ pub(super) fn object(context: &mut Context) -> JsResult<JsObject> {
     let builtins = JsArray::from_iter(BUILTINS.map(text), context);
     natives.set(js_string!("ROOT"), text(ROOT), true, context)?;
     natives.set(js_string!("BUILTINS"), builtins, true, context)?;
-    let group = Host::of(context).group.borrow().clone();
-    if let Some(group) = group {
-        natives.set(js_string!("group"), group, true, context)?;
-    }
     Ok(natives)
 }
 

@@ -104,3 +104,8 @@ fn packages_are_resolved_as_in_node() {
 fn errors_of_modules_are_those_of_node() {
     check("errors", 15);
 }
+
+#[test]
+fn built_in_modules_are_those_of_node() {
+    check("builtins", 13);
+}

@@ -1,0 +1,6 @@
+// @ts-check
+/** @type {import("./tidegate").Handler<{ pressure: number }>["onMetric"]} */
+export function onMetric(metric, ctx) {
+  ctx.emit(metric.pressure); // TS2345
+  return metric.presure; // TS2551
+}

@@ -1,0 +1,61 @@
+// What compiles: a handler, its context, the globals of a worker, and a test.
+import type { Handler, OnMetric, Match, Context } from "./tidegate";
+import assert from "node:assert/strict";
+import { test, describe, it, beforeEach, mock } from "node:test";
+import { device, send, clock } from "tidegate:test";
+import { inspect } from "node:util";
+import path from "node:path";
+import EventEmitter, { once } from "node:events";
+import { setTimeout as pause } from "node:timers/promises";
+
+interface Reading { temperature: number; humidity?: number }
+interface State { readings?: number }
+interface Kept extends Reading { comfort: "cold" | "good" }
+
+export const match: Match = { devices: ["thermostat-*"], topics: ["devices/+/metrics"] };
+export const onMetric: OnMetric<Reading, State, Kept> = async (metric, ctx) => {
+  ctx.state.readings = (ctx.state.readings ?? 0) + 1;
+  const comfort = metric.temperature < 18 ? "cold" : "good";
+  if (comfort === "cold" && ctx.previous?.comfort === "good") {
+    ctx.emit("cold-room", { at: metric.ts, of: metric.deviceId.toUpperCase() });
+    const id: string = ctx.command(ctx.deviceId, "heat", { to: 20 });
+    ctx.log("heating", id);
+  }
+  await pause(10);
+  return { ...metric, comfort };
+};
+export const plain: Handler = {
+  onMetric(metric, ctx) { return metric.whatever === 1 ? null : undefined; },
+  initialize(config) { console.log(config.offset); },
+  async dispose() {},
+};
+function helper(ctx: Context): void { ctx.state = { fresh: true }; }
+
+setTimeout((text: string) => console.log(text, inspect({ a: 1 }, { depth: null })), 10, "late").unref();
+const bytes: Buffer = Buffer.from("aGk=", "base64");
+console.warn(bytes.readUInt16BE(0), path.join("a", "b"), new URL("http://a/?b=1").searchParams.get("b"), structuredClone({ a: 1 }).a);
+process.nextTick(() => queueMicrotask(() => {}));
+const emitter = new EventEmitter();
+once(emitter, "x").then(([value]) => value);
+new AbortController().signal.addEventListener("abort", () => {});
+export { helper };
+
+describe("comfort", () => {
+  beforeEach(() => {});
+  it("is cold", async (t) => {
+    const d = device<Kept>("thermostat-1");
+    const r = await d.send({ temperature: 20 }, { ts: new Date(), channel: "metrics" });
+    assert.equal(r.state.comfort, "good");
+    assert.ok(r.parked === null && r.outcome === "committed");
+    await clock.advance("10s");
+    await clock.advance(5);
+    t.mock.fn((x: number) => x).mock.callCount();
+    await t.test("inner", () => {});
+  });
+  it.skip("not yet", (t, done) => done());
+});
+test("without a suite", { timeout: 100 }, async () => {
+  assert.deepEqual((await send("lamp", { on: true })).emitted, []);
+  await assert.rejects(send("x", "{"), /no JSON/);
+  mock.method({ f: () => 1 }, "f");
+});
