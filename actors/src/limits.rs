@@ -318,6 +318,8 @@ pub const SHADOW_DELETED_KEPT: Duration = Duration::from_secs(48 * 3_600);
 
 /// HTTP connections of the node; more: 503.
 pub const HTTP_CONNECTIONS: usize = 8_192;
+/// Connections of the admin socket; more: 503.
+pub const ADMIN_CONNECTIONS: usize = 64;
 /// Largest HTTP body, in bytes; larger: 413.
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 /// Time that a client has to send its request head.

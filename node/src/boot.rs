@@ -149,6 +149,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let (mqtt_tls, http_tls) = (certificates(config.mqtt_tls())?, certificates(config.http_tls())?);
     let doors = Doors::open(config)?;
     let recovered = recover(config)?;
+    let admin = http::admin::Door::open(&config.data.dir);
     let (outlets, inboxes): (Vec<_>, Vec<_>) =
         (0..config.runtime.loops).map(|_| inbox::inbox(limits::LOOP_INBOX)).unzip();
     let sink = LoopSink::new(outlets.clone());
@@ -195,6 +196,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
         settings: settings(config),
         counters: Counters::default(),
         auth: Arc::clone(&auth),
+        admin,
         scripts,
         admission: Admission::new(bounds(config, fds)),
         mqtt_tls,
@@ -222,6 +224,7 @@ pub(crate) fn run(config: &Config, when_ready: impl FnOnce(&Addresses)) -> Resul
     let served = system.block_on(live(shared, inboxes, doors, unfinished, when_ready));
     watchdog.store(true, Ordering::Relaxed);
     auth.audit.stop();
+    http::admin::remove(&config.data.dir);
     drop(lock);
     served
 }
@@ -393,6 +396,9 @@ impl EdgeLoop {
                     actix_rt::spawn(http::listener::accept(edge, socket, door))
                 }
             });
+        }
+        if self.handle.id() == LoopId(0) {
+            accepting.push(actix_rt::spawn(http::admin::accept(Rc::clone(self))));
         }
         self.shared.bridges.land_on(self);
         let edge = Rc::clone(self);

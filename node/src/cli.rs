@@ -9,9 +9,10 @@ use tidegate_simulator::{ProveArgs, SwarmArgs};
 
 use crate::{
     auth::command::{TokenCommand, UserCommand},
-    client::DEFAULT_NODE,
+    client::LOCAL_NODE,
     config::Flags,
     doctor::DoctorArgs,
+    repl::ReplArgs,
     script_replay::Since,
     state::StateCommand,
 };
@@ -143,6 +144,17 @@ Examples:
 
 It only reads: a node may run meanwhile, and the files may be damaged.";
 
+const REPL_EXAMPLES: &str = "\
+Examples:
+  tidegate repl                                     the node of ./tidegate-data, as its administrator
+  tidegate repl http://a:8080 http://b:8080         two nodes; .services shows both, .connect 2 asks the second
+  tidegate repl -e 'count({ temperature: { $gt: 30 } })'
+  tidegate repl -e 'await device(\"d1\").state' | less
+  echo '.devices pump-' | tidegate repl
+
+Ctrl-D leaves. Without a terminal it ends with exit code 1 at the first error.
+By an address, --token or TIDEGATE_TOKEN says who asks. What is typed is in the audit log of the node that it reached.";
+
 /// Takes in what devices report, keeps their latest state, and shows it live
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXAMPLES)]
@@ -179,6 +191,9 @@ pub(crate) enum Command {
     /// Run handlers for a node; started by the node itself
     #[command(hide = true)]
     ScriptWorker,
+    /// A JavaScript prompt into running nodes
+    #[command(after_help = REPL_EXAMPLES)]
+    Repl(ReplArgs),
     /// Look into a journal
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -328,7 +343,7 @@ pub(crate) enum ScriptCommand {
 #[derive(Debug, Args)]
 pub(crate) struct OfNode {
     /// Address of the node
-    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+    #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
     pub(crate) node: String,
     /// Answer as JSON
     #[arg(long)]
@@ -395,7 +410,7 @@ pub(crate) enum ParkedCommand {
     #[command(after_help = PARKED_EXAMPLES)]
     List {
         /// Address of the node
-        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
         node: String,
         /// Only those of this device
         #[arg(long, value_name = "ID")]
@@ -411,7 +426,7 @@ pub(crate) enum ParkedCommand {
     #[command(after_help = PARKED_EXAMPLES)]
     Show {
         /// Address of the node
-        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
         node: String,
         /// Its position, as `list` tells it
         position: u64,
@@ -423,7 +438,7 @@ pub(crate) enum ParkedCommand {
     #[command(after_help = PARKED_EXAMPLES)]
     Retry {
         /// Address of the node
-        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
         node: String,
         /// Which.
         #[command(flatten)]
@@ -436,7 +451,7 @@ pub(crate) enum ParkedCommand {
     #[command(after_help = PARKED_EXAMPLES)]
     Drop {
         /// Address of the node
-        #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+        #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
         node: String,
         /// Which.
         #[command(flatten)]

@@ -4,7 +4,12 @@
 //! It owns the connection, the timeouts and the words for what went wrong; it knows no route. What the node may have seen is
 //! sent again only if that is safe (RFC 9110, section 9.2.1) and its kept connection turned out to be closed.
 
-use std::{io, sync::OnceLock, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -17,10 +22,23 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use tokio::{net::TcpStream, runtime::Runtime, task::JoinHandle, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    runtime::Runtime,
+    task::JoinHandle,
+    time,
+};
 
-/// Where a node is by default: `--node` of the commands.
+use crate::http::admin;
+
+/// Where a node listens by default.
 pub(crate) const DEFAULT_NODE: &str = "http://127.0.0.1:8080";
+/// The node of this machine: the default of `--node`. By the admin socket in `./tidegate-data`, if a node listens there and no token
+/// says who asks; else [`DEFAULT_NODE`].
+pub(crate) const LOCAL_NODE: &str = "local";
+/// What the address of an admin socket begins with.
+const UNIX: &str = "unix:";
 
 /// Largest answer that is read as a whole, in bytes; what can be larger is streamed.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -43,6 +61,14 @@ pub(crate) enum ClientError {
     /// Nobody listens there.
     #[error("no node answers at {url}: start one with `tidegate serve`, or name it with --node")]
     NoNode {
+        /// The address.
+        url: String,
+    },
+    /// Its admin socket belongs to another user.
+    #[error(
+        "{url} is for the user that the node runs as: be that user, or name the node's http:// address with a token"
+    )]
+    NotYours {
         /// The address.
         url: String,
     },
@@ -82,7 +108,7 @@ impl ClientError {
     /// May the request be sent again, perhaps with success? (A refusal without a time to come back is final.)
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Answer(_) => false,
+            Self::Address { .. } | Self::NotYours { .. } | Self::Answer(_) => false,
             Self::NoNode { .. } | Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => true,
             Self::Refused(refusal) => matches!(refusal.status, 408 | 429 | 503),
         }
@@ -162,7 +188,36 @@ impl NodeClient {
     /// # Errors
     /// [`ClientError::Address`].
     pub(crate) fn new(url: &str) -> Result<Self, ClientError> {
-        let place = Place::parse(url)?;
+        if url == LOCAL_NODE {
+            return Self::local(Path::new("./tidegate-data"));
+        }
+        Self::at(Place::parse(url)?)
+    }
+
+    /// A client of the node with this data directory, by its admin socket; if there is none, or a token says who asks, of the
+    /// default address.
+    ///
+    /// # Errors
+    /// There is an admin socket, of somebody else.
+    pub(crate) fn local(data_dir: &Path) -> Result<Self, ClientError> {
+        if TOKEN.get().is_none() {
+            let socket = data_dir.join(admin::FILE);
+            let url = format!("{UNIX}{}", socket.display());
+            match std::os::unix::net::UnixStream::connect(&socket) {
+                Ok(_) if is_ours(&socket) => return Self::new(&url),
+                // Somebody's trap in a directory that we happen to be in.
+                Ok(_) => {}
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(ClientError::NotYours { url });
+                }
+                // No node has this directory now, or no socket in it.
+                Err(_) => {}
+            }
+        }
+        Self::new(DEFAULT_NODE)
+    }
+
+    fn at(place: Place) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| ClientError::Unreachable { url: place.url.clone(), source })?;
         Ok(Self { place, timeout: TIMEOUT, connection: None, runtime })
@@ -303,17 +358,31 @@ pub(crate) fn show_token(token: String) {
     let _ = TOKEN.set(token);
 }
 
+/// Is it a socket that we can have made? (Root asks the nodes of others.)
+fn is_ours(socket: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = rustix::process::geteuid().as_raw();
+    own == 0 || std::fs::symlink_metadata(socket).is_ok_and(|file| file.uid() == own)
+}
+
 /// Where a node is.
 struct Place {
     url: String,
-    host: String,
-    port: u16,
+    at: At,
     token: Option<String>,
+}
+
+enum At {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
 }
 
 impl Place {
     fn parse(url: &str) -> Result<Self, ClientError> {
         let wrong = |reason| ClientError::Address { url: url.to_owned(), reason };
+        if let Some(path) = url.strip_prefix(UNIX).filter(|path| !path.is_empty()) {
+            return Ok(Self { url: url.to_owned(), at: At::Unix(path.into()), token: TOKEN.get().cloned() });
+        }
         let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let uri: Uri = with_scheme.parse().map_err(|_| wrong("it cannot be read"))?;
         match uri.scheme_str() {
@@ -330,7 +399,7 @@ impl Place {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(80);
-        Ok(Self { url: format!("http://{authority}"), host, port, token: TOKEN.get().cloned() })
+        Ok(Self { url: format!("http://{authority}"), at: At::Tcp { host, port }, token: TOKEN.get().cloned() })
     }
 
     fn request(
@@ -340,7 +409,10 @@ impl Place {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let authority = self.url.trim_start_matches("http://");
+        let authority = match self.at {
+            At::Tcp { .. } => self.url.trim_start_matches("http://"),
+            At::Unix(_) => "localhost",
+        };
         let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -354,15 +426,32 @@ impl Place {
     async fn connect(&self) -> Result<Connection, ClientError> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::ConnectionRefused => ClientError::NoNode { url: self.url.clone() },
+            io::ErrorKind::NotFound if matches!(self.at, At::Unix(_)) => ClientError::NoNode { url: self.url.clone() },
+            io::ErrorKind::PermissionDenied if matches!(self.at, At::Unix(_)) => {
+                ClientError::NotYours { url: self.url.clone() }
+            }
             _ => ClientError::Unreachable { url: self.url.clone(), source },
         };
-        let connecting = time::timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port))).await;
-        let stream = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
+        let (sender, driver) = match &self.at {
+            At::Tcp { host, port } => {
+                let connecting = time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port))).await;
+                let stream = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
+                stream.set_nodelay(true).map_err(failed)?;
+                self.shake_hands(stream).await?
+            }
+            At::Unix(path) => self.shake_hands(UnixStream::connect(path).await.map_err(failed)?).await?,
+        };
+        Ok(Connection { sender, driver })
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<()>), ClientError> {
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         // Its error reaches who waits for the answer as well.
         let driver = tokio::spawn(async move { drop(driver.await) });
-        Ok(Connection { sender, driver })
+        Ok((sender, driver))
     }
 
     /// hyper's own message names only the stage; the reason is its source.
@@ -529,10 +618,13 @@ mod tests {
         let error = NodeClient::new(&free.to_string()).unwrap().get("/livez").unwrap_err();
         let expected = "start one with `tidegate serve`, or name it with --node";
         assert_eq!(error.to_string(), format!("no node answers at http://{free}: {expected}"));
-        assert_eq!(
-            Place::parse("http://[::1]:80/").map(|place| (place.host, place.port)).ok(),
-            Some(("::1".to_owned(), 80))
-        );
+        let place = Place::parse("http://[::1]:80/").unwrap();
+        assert!(matches!(place.at, At::Tcp { ref host, port: 80 } if host == "::1"));
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("unix:{}", dir.path().join("admin.sock").display());
+        let error = NodeClient::new(&url).unwrap().get("/livez").unwrap_err();
+        assert!(matches!(error, ClientError::NoNode { .. }), "{error}");
+        assert_eq!(NodeClient::local(dir.path()).unwrap().url(), DEFAULT_NODE, "without a socket");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod mqtt;
 mod output;
 mod parked;
 mod prove;
+mod repl;
 mod script;
 mod script_admin;
 mod script_import;
@@ -73,6 +74,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Token(command) => return auth::command::token(command),
         Command::Parked(command) => return Ok(parked::run(command)?),
         Command::Config(command) => return config::command::run(&command),
+        Command::Repl(args) => return Ok(repl::run(&args)?),
         Command::Doctor(args) => return doctor::run(&args),
     }
     Ok(Exit::Ok)

@@ -10,7 +10,9 @@
 //! What it does to its process (an endless loop, a memory bomb, a crash of the engine) costs that process and parks that reading,
 //! and nothing else.
 //!
-//! No file outside of `worker` names Boa.
+//! `console` is the same engine for a person at a prompt (`tidegate repl`), in that person's own process.
+//!
+//! No file outside of `worker` and `console` names Boa.
 
 mod batch;
 mod breaker;
@@ -18,6 +20,7 @@ mod canary;
 mod check;
 mod compress;
 mod config;
+mod console;
 mod crew;
 mod frame;
 mod hashes;
@@ -56,6 +59,7 @@ pub use self::{
     canary::CanaryReport,
     check::{ScriptReport, check},
     config::{CanaryConfig, PoolConfig, ScriptLimits, WorkerCommand},
+    console::{Console, ConsoleHost, Evaluated, STACK_BYTES as CONSOLE_STACK_BYTES, Waited},
     load::LoadError,
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},

@@ -203,7 +203,7 @@ impl Directory {
                 })
             }
             Proof::Jwt | Proof::Certificate => Some((self.is_disabled(&principal.name), true)),
-            Proof::Nothing => Some((false, true)),
+            Proof::Socket | Proof::Nothing => Some((false, true)),
         };
         match known {
             None | Some((true, _)) => Standing::Revoked,

@@ -24,7 +24,11 @@ use super::{
 };
 use crate::{
     edge::{EdgeLoop, here},
-    http::problem::Problem,
+    http::{
+        admin::{self, Peer},
+        problem::Problem,
+    },
+    repl,
 };
 
 /// What a route needs.
@@ -116,26 +120,38 @@ pub(crate) async fn guard(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let edge = here();
-    if !edge.shared.auth.is_on() {
-        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
-    }
     let need = Need::of(request.method(), request.match_info().as_str());
-    if need == Need::Open {
-        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
-    }
-    let from = peer(request.request());
-    let principal = match allow(&edge, request.request(), from, need).await {
-        Ok(principal) => principal,
-        Err(problem) => return Ok(request.into_response(refusal(&problem))),
+    let admin = admin::peer(request.request());
+    let from = admin.map_or_else(|| peer(request.request()).to_string(), Peer::address);
+    let principal = match admin {
+        Some(peer) => Arc::new(Principal::of_socket(peer.uid)),
+        None if !edge.shared.auth.is_on() => {
+            note_typed(&edge, &request, &from, "(anonymous)");
+            return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+        }
+        None if need == Need::Open => return next.call(request).await.map(ServiceResponse::map_into_boxed_body),
+        None => match allow(&edge, request.request(), peer(request.request()), need).await {
+            Ok(principal) => principal,
+            Err(problem) => return Ok(request.into_response(refusal(&problem))),
+        },
     };
+    note_typed(&edge, &request, &from, principal.shown());
     request.extensions_mut().insert(Caller(Arc::clone(&principal)));
-    let call =
-        (need != Need::Report && need != Need::Read).then(|| format!("{} {}", request.method(), request.uri().path()));
+    let call = matches!(need, Need::Operate | Need::Administer)
+        .then(|| format!("{} {}", request.method(), request.uri().path()));
     let response = next.call(request).await?.map_into_boxed_body();
     if let Some(call) = call {
-        note(&edge, from, response.status().as_str(), principal.shown(), &call);
+        note_from(&edge, &from, "http", response.status().as_str(), principal.shown(), &call);
     }
     Ok(response)
+}
+
+/// What was typed at a prompt, if the request comes from one.
+fn note_typed(edge: &EdgeLoop, request: &ServiceRequest, from: &str, principal: &str) {
+    let header = request.headers().get(repl::audit::HEADER).and_then(|header| header.to_str().ok());
+    if let Some(header) = header {
+        note_from(edge, from, "repl", "ok", principal, &repl::audit::line(header));
+    }
 }
 
 /// Whose request it is, if that one may do what the route does.
@@ -248,8 +264,11 @@ pub(super) fn peer(request: &HttpRequest) -> SocketAddr {
 }
 
 pub(super) fn note(edge: &EdgeLoop, from: SocketAddr, result: &str, principal: &str, detail: &str) {
-    let address = from.to_string();
-    let event = Event { action: "http", result, principal, address: &address, detail };
+    note_from(edge, &from.to_string(), "http", result, principal, detail);
+}
+
+fn note_from(edge: &EdgeLoop, address: &str, action: &str, result: &str, principal: &str, detail: &str) {
+    let event = Event { action, result, principal, address, detail };
     edge.shared.auth.audit.note_often(&event, edge.handle.services().clock.now());
 }
 

@@ -66,6 +66,8 @@ pub(crate) enum Proof {
     Jwt,
     /// A client certificate.
     Certificate,
+    /// The admin socket: the kernel says who it is.
+    Socket,
     /// None was asked for.
     Nothing,
 }
@@ -89,6 +91,12 @@ impl Principal {
     /// Somebody who was not asked.
     pub(super) fn anonymous(role: Role) -> Self {
         Self { name: Box::default(), role, device: None, proof: Proof::Nothing, expires: None, rules: None }
+    }
+
+    /// Somebody who came by the admin socket.
+    pub(super) fn of_socket(uid: u32) -> Self {
+        let name = format!("uid {uid}").into();
+        Self { name, role: Role::Admin, device: None, proof: Proof::Socket, expires: None, rules: None }
     }
 
     pub(crate) fn is_anonymous(&self) -> bool {

@@ -41,7 +41,7 @@ use crate::{
     auth::Auth,
     bridge::Bridges,
     commands::{self, Commands},
-    http::{state::Exporting, viewer::Seat},
+    http::{admin, state::Exporting, viewer::Seat},
     listeners::Door,
     mqtt::{
         announcements::Announcements,
@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Identity and authorization.
     pub(crate) auth: Arc<Auth>,
+    /// The admin socket, until a loop listens.
+    pub(crate) admin: admin::Door,
     /// The handlers' workers: what an operator can do with them.
     pub(crate) scripts: Arc<WorkerPool>,
     /// Who may come in.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Said to a connection for which there is no room.
-const NO_ROOM: &[u8] =
+pub(super) const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Accepts until the edge stops. Runs as a task of the loop.

@@ -16,7 +16,7 @@ use actix_rt::net::{ActixStream, Ready};
 use tidegate_actors::gather;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::viewer::Seat;
+use super::{admin::Peer, viewer::Seat};
 use crate::transport::{
     Transport,
     admission::{HttpPlace, Place},
@@ -29,6 +29,8 @@ pub(crate) enum Ticket {
     Http(#[expect(dead_code, reason = "held for its drop")] HttpPlace),
     /// It came by a door of MQTT's.
     Mqtt(Place),
+    /// It came by the admin socket.
+    Admin(Peer, #[expect(dead_code, reason = "counted while it is held")] Rc<()>),
 }
 
 /// Takes a socket on which the response is written and a WebSocket is open.
@@ -61,10 +63,18 @@ impl Tie {
         let mut ticket = self.ticket.borrow_mut();
         match ticket.take()? {
             Ticket::Mqtt(place) => Some(place),
-            http @ Ticket::Http(_) => {
-                *ticket = Some(http);
+            other @ (Ticket::Http(_) | Ticket::Admin(..)) => {
+                *ticket = Some(other);
                 None
             }
+        }
+    }
+
+    /// Who came by the admin socket.
+    pub(super) fn admin(&self) -> Option<Peer> {
+        match &*self.ticket.borrow() {
+            Some(Ticket::Admin(peer, _)) => Some(*peer),
+            _ => None,
         }
     }
 
@@ -143,7 +153,9 @@ impl AsyncWrite for Socket {
         if let Some(takeover) = self.tie.takeover.take()
             && let Some(stream) = self.stream.take()
         {
-            takeover(stream.into_websocket());
+            if let Some(transport) = stream.into_websocket() {
+                takeover(transport);
+            }
             task.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))

@@ -9,7 +9,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 
-use super::{problem::Problem, socket::Tie};
+use super::{admin, problem::Problem, socket::Tie};
 use crate::{
     edge::here,
     mqtt::listener::{self, greet_websocket},
@@ -37,6 +37,10 @@ fn open(request: &HttpRequest) -> Result<HttpResponse, Problem> {
     }
     let internal = |what: &str| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed", what);
     let tie = Rc::clone(request.conn_data::<Rc<Tie>>().ok_or_else(|| internal("a connection without its socket"))?);
+    if admin::peer(request).is_some() {
+        let detail = "MQTT is not spoken on the admin socket: connect to an address of the node";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail));
+    }
     let peer = request.peer_addr().ok_or_else(|| internal("a connection without an address"))?;
     let turned_away = |limit: Limit| {
         listener::turned_away(&edge, peer, limit);

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use tidegate_simulator::parse_duration;
 
-use crate::client::DEFAULT_NODE;
+use crate::client::LOCAL_NODE;
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -98,7 +98,7 @@ pub(crate) enum From {
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     /// The running node
-    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+    #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
     pub(crate) node: String,
     /// The data directory of a node that is stopped, instead of a running one
     #[arg(long, value_name = "DIR", conflicts_with = "node")]
@@ -121,7 +121,7 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// The running node
-    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+    #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
     pub(crate) node: String,
     /// Read and check everything, show the first five records, send nothing
     #[arg(long)]
@@ -173,7 +173,7 @@ pub(crate) struct BackupArgs {
     /// A new or empty directory
     pub(crate) dir: PathBuf,
     /// The running node
-    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE)]
+    #[arg(long, value_name = "URL", default_value = LOCAL_NODE)]
     pub(crate) node: String,
     /// At most so many records a second [default: 100000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -49,11 +49,17 @@ pub(crate) enum Limit {
     PreAuthConnections,
     PreAuthPerAddress,
     HttpConnections,
+    AdminConnections,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::FileDescriptors, Self::PreAuthConnections, Self::PreAuthPerAddress, Self::HttpConnections];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::FileDescriptors,
+        Self::PreAuthConnections,
+        Self::PreAuthPerAddress,
+        Self::HttpConnections,
+        Self::AdminConnections,
+    ];
 
     /// Its name, as the configuration and refusals spell it.
     pub(crate) fn name(self) -> &'static str {
@@ -62,6 +68,7 @@ impl Limit {
             Self::PreAuthConnections => "mqtt.limits.pre_auth_connections",
             Self::PreAuthPerAddress => "mqtt.limits.pre_auth_per_address",
             Self::HttpConnections => "http.limits.connections",
+            Self::AdminConnections => "admin_connections",
         }
     }
 }
@@ -329,7 +336,7 @@ mod tests {
         assert_eq!(admission.enter_http(6).err(), Some(Limit::FileDescriptors));
         let more: Vec<_> = (0..3).map(|_| admission.enter_http(0).ok().unwrap()).collect();
         assert_eq!(admission.enter_http(0).err(), Some(Limit::HttpConnections));
-        assert_eq!(Limit::ALL.map(|limit| admission.turned_away(limit)), [2, 0, 1, 1]);
+        assert_eq!(Limit::ALL.map(|limit| admission.turned_away(limit)), [2, 0, 1, 1, 0]);
         drop((places, http, more));
         assert_eq!(admission.waiting_and_http(), (0, 0));
         assert!(admission.by_address().is_empty());

@@ -1,4 +1,4 @@
-//! A stream of bytes as HTTP takes it: TCP or TLS. It becomes a [`Transport`] once a WebSocket is open on it.
+//! A stream of bytes as HTTP takes it: TCP, TLS, or the admin socket's. It becomes a [`Transport`] once a WebSocket is open on it.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 use actix_rt::net::{ActixStream, Ready};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 use super::{
@@ -18,18 +18,20 @@ use super::{
     websocket::WebSocket,
 };
 
-/// TCP or TLS.
+/// TCP, TLS, or the admin socket's.
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Tls(Box<Tls>),
+    Unix(UnixStream),
 }
 
 impl Stream {
-    /// The WebSocket on this stream, whose handshake is done.
-    pub(crate) fn into_websocket(self) -> Transport {
+    /// The WebSocket on this stream, whose handshake is done. (There is no MQTT on the admin socket.)
+    pub(crate) fn into_websocket(self) -> Option<Transport> {
         match self {
-            Self::Tcp(stream) => Other::Ws(Box::new(WebSocket::new(Carrier::from(stream)))).into(),
-            Self::Tls(tls) => Other::Wss(Box::new(WebSocket::new(*tls))).into(),
+            Self::Tcp(stream) => Some(Other::Ws(Box::new(WebSocket::new(Carrier::from(stream)))).into()),
+            Self::Tls(tls) => Some(Other::Wss(Box::new(WebSocket::new(*tls))).into()),
+            Self::Unix(_) => None,
         }
     }
 }
@@ -39,6 +41,7 @@ impl AsyncRead for Stream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(task, buf),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_read(task, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(task, buf),
         }
     }
 }
@@ -48,6 +51,7 @@ impl AsyncWrite for Stream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(task, buf),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_write(task, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(task, buf),
         }
     }
 
@@ -55,6 +59,7 @@ impl AsyncWrite for Stream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(task),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(task),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(task),
         }
     }
 
@@ -62,6 +67,7 @@ impl AsyncWrite for Stream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(task),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(task),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(task),
         }
     }
 }
@@ -70,6 +76,7 @@ impl ActixStream for Stream {
     fn poll_read_ready(&self, task: &mut Context<'_>) -> Poll<io::Result<Ready>> {
         match self {
             Self::Tcp(stream) => ActixStream::poll_read_ready(stream, task),
+            Self::Unix(stream) => ActixStream::poll_read_ready(stream, task),
             Self::Tls(tls) => {
                 tls.socket().map_or(Poll::Ready(Ok(Ready::EMPTY)), |socket| ActixStream::poll_read_ready(socket, task))
             }
@@ -79,6 +86,7 @@ impl ActixStream for Stream {
     fn poll_write_ready(&self, task: &mut Context<'_>) -> Poll<io::Result<Ready>> {
         match self {
             Self::Tcp(stream) => ActixStream::poll_write_ready(stream, task),
+            Self::Unix(stream) => ActixStream::poll_write_ready(stream, task),
             Self::Tls(tls) => {
                 tls.socket().map_or(Poll::Ready(Ok(Ready::EMPTY)), |socket| ActixStream::poll_write_ready(socket, task))
             }

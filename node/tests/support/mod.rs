@@ -14,6 +14,7 @@ pub(crate) mod memory;
 pub(crate) mod mosquitto;
 pub(crate) mod mqtt;
 pub(crate) mod node;
+pub(crate) mod pty;
 pub(crate) mod published;
 pub(crate) mod raw;
 pub(crate) mod small_disk;

@@ -23,7 +23,7 @@ const KEY_BYTES: usize = 64;
 
 /// The interned keys of the objects that this worker has built.
 #[derive(Default)]
-pub(super) struct Keys(HashMap<Box<str>, PropertyKey>);
+pub(crate) struct Keys(HashMap<Box<str>, PropertyKey>);
 
 impl Keys {
     fn get(&mut self, key: &str) -> PropertyKey {
@@ -42,7 +42,7 @@ impl Keys {
 ///
 /// # Errors
 /// What serde_json says, with line and column; too deep: names the limit.
-pub(super) fn parse(json: &[u8], keys: &mut Keys, context: &mut Context) -> Result<JsValue, serde_json::Error> {
+pub(crate) fn parse(json: &[u8], keys: &mut Keys, context: &mut Context) -> Result<JsValue, serde_json::Error> {
     let mut input = serde_json::Deserializer::from_slice(json);
     let value = Value { keys, context, depth: 0 }.deserialize(&mut input)?;
     input.end()?;

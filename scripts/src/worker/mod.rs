@@ -12,7 +12,7 @@ mod flights;
 mod globals;
 mod hooks;
 mod host;
-mod json_in;
+pub(crate) mod json_in;
 mod json_out;
 #[cfg(test)]
 mod json_tests;
