@@ -227,7 +227,7 @@ fn who_may_not_ask_is_told_so_and_what_was_typed_is_in_the_audit_log() {
     // Another user of the machine.
     if rustix::process::geteuid().is_root() {
         let open = |path: &std::path::Path| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("ours")
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("ours");
         };
         open(&house.path(""));
         open(&house.data());
