@@ -105,7 +105,8 @@ fn script(number: usize, body: &str) -> String {
 #[test]
 fn sixty_hostile_handlers_hurt_nobody() {
     // One that waits is failed sooner, so that the test ends sooner.
-    let house = House::new().variable("TIDEGATE_SCRIPTS__ASYNC_WALL_MS", "1000").flags(&["--script-workers", "4"]);
+    let house =
+        House::new().variable("TIDEGATE_SCRIPTS__ASYNC_WALL_MS", "1000").variable("TIDEGATE_SCRIPTS__WORKERS", "4");
     let house = HOSTILE.iter().enumerate().fold(house.handler("00-good.js", GOOD), |house, (number, body)| {
         house.handler(&format!("bad-{number:02}.js"), &script(number, body))
     });

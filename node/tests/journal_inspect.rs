@@ -65,7 +65,8 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             all.extend(contents(&path));
-        } else {
+        } else if path.is_file() {
+            // The admin socket of a node that was killed is still there.
             let bytes = fs::read(&path).expect("a file");
             all.insert(path, bytes);
         }

@@ -147,7 +147,8 @@ fn copy_dir(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy_dir(&entry.path(), &target);
-        } else {
+        } else if entry.path().is_file() {
+            // The admin socket of a node that was killed is still there.
             fs::copy(entry.path(), target).expect("a file is copied");
         }
     }

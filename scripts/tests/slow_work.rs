@@ -114,7 +114,9 @@ fn read_request(stream: &mut TcpStream) -> String {
 
 fn say(stream: &mut TcpStream, status: &str, headers: &str, body: &str) {
     let length = body.len();
-    let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
+    // In one write: of a status line that comes in pieces Node.js 20 loses the text.
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
+    let _ = stream.write_all(answer.as_bytes());
 }
 
 /// Holds its connection until the client goes.

@@ -215,6 +215,62 @@ declare var crypto: {
   getRandomValues<T extends ArrayBufferView>(values: T): T;
 };
 
+// ---- slow work: done by the node, awaited here (docs/handlers.md)
+
+declare class Headers implements Iterable<[string, string]> {
+  constructor(init?: Headers | Iterable<readonly [string, string]> | Record<string, string> | null);
+  append(name: string, value: string): void;
+  set(name: string, value: string): void;
+  get(name: string): string | null;
+  has(name: string): boolean;
+  delete(name: string): void;
+  getSetCookie(): string[];
+  entries(): IterableIterator<[string, string]>;
+  keys(): IterableIterator<string>;
+  values(): IterableIterator<string>;
+  forEach(each: (value: string, name: string, headers: Headers) => void): void;
+  [Symbol.iterator](): IterableIterator<[string, string]>;
+}
+declare class TidegateBody {
+  readonly bodyUsed: boolean;
+  text(): Promise<string>;
+  json(): Promise<any>;
+  bytes(): Promise<Uint8Array>;
+  arrayBuffer(): Promise<ArrayBuffer>;
+}
+type BodyInit = string | URLSearchParams | ArrayBufferView | ArrayBuffer | null;
+interface RequestInit {
+  method?: string;
+  headers?: Headers | Iterable<readonly [string, string]> | Record<string, string>;
+  body?: BodyInit;
+  redirect?: "follow" | "error" | "manual";
+  signal?: AbortSignal | null;
+}
+declare class Request extends TidegateBody {
+  constructor(input: string | URL | Request, options?: RequestInit);
+  readonly url: string;
+  readonly method: string;
+  readonly headers: Headers;
+  readonly redirect: string;
+  readonly signal: AbortSignal | null;
+  clone(): Request;
+}
+declare class Response extends TidegateBody {
+  constructor(body?: BodyInit, options?: { status?: number; statusText?: string; headers?: RequestInit["headers"] });
+  static json(data: any, options?: { status?: number; statusText?: string; headers?: RequestInit["headers"] }): Response;
+  static error(): Response;
+  readonly status: number;
+  readonly ok: boolean;
+  readonly statusText: string;
+  readonly headers: Headers;
+  readonly url: string;
+  readonly redirected: boolean;
+  readonly type: string;
+  clone(): Response;
+}
+/** Only to the hosts of the setting `scripts.fetch_allow`. */
+declare function fetch(input: string | URL | Request, options?: RequestInit): Promise<Response>;
+
 // ---- CommonJS
 
 declare var module: { exports: any; readonly id: string; readonly filename: string; readonly loaded: boolean };
@@ -236,6 +292,103 @@ interface ImportMeta {
 
 // ---- modules of Node.js
 
+declare module "node:crypto" {
+  type Data = string | ArrayBufferView;
+  interface Hash {
+    update(data: Data, encoding?: BufferEncoding): this;
+    digest(): Buffer;
+    digest(encoding: BufferEncoding): string;
+    copy(): Hash;
+  }
+  interface Hmac {
+    update(data: Data, encoding?: BufferEncoding): this;
+    digest(): Buffer;
+    digest(encoding: BufferEncoding): string;
+  }
+  type Derived = (error: Error | null, key: Buffer) => void;
+  interface ScryptOptions { N?: number; r?: number; p?: number; cost?: number; blockSize?: number; parallelization?: number; maxmem?: number }
+  export function createHash(algorithm: string): Hash;
+  export function createHmac(algorithm: string, key: Data): Hmac;
+  export function getHashes(): string[];
+  export function pbkdf2(password: Data, salt: Data, iterations: number, keylen: number, digest: string, callback: Derived): void;
+  export function pbkdf2Sync(password: Data, salt: Data, iterations: number, keylen: number, digest: string): Buffer;
+  export function scrypt(password: Data, salt: Data, keylen: number, callback: Derived): void;
+  export function scrypt(password: Data, salt: Data, keylen: number, options: ScryptOptions, callback: Derived): void;
+  /** Seeded from the reading's place in the journal, as all that is random here: no source of secrets. */
+  export function randomBytes(size: number): Buffer;
+  export function randomBytes(size: number, callback: (error: Error | null, bytes: Buffer) => void): void;
+  export function randomInt(max: number): number;
+  export function randomInt(min: number, max: number): number;
+  export function timingSafeEqual(a: ArrayBufferView, b: ArrayBufferView): boolean;
+  export function randomUUID(): string;
+  export function getRandomValues<T extends ArrayBufferView>(values: T): T;
+  export const webcrypto: typeof crypto;
+}
+declare module "crypto" { export * from "node:crypto"; }
+declare module "node:zlib" {
+  type Input = string | ArrayBufferView | ArrayBuffer;
+  interface Options { level?: number; params?: Record<number, number> }
+  interface Later {
+    (input: Input, callback: (error: Error | null, out: Buffer) => void): void;
+    (input: Input, options: Options, callback: (error: Error | null, out: Buffer) => void): void;
+  }
+  type Now = (input: Input, options?: Options) => Buffer;
+  export const gzip: Later, gunzip: Later, deflate: Later, inflate: Later, deflateRaw: Later, inflateRaw: Later, unzip: Later;
+  export const brotliCompress: Later, brotliDecompress: Later;
+  export const gzipSync: Now, gunzipSync: Now, deflateSync: Now, inflateSync: Now, deflateRawSync: Now, inflateRawSync: Now, unzipSync: Now;
+  export const brotliCompressSync: Now, brotliDecompressSync: Now;
+  export const constants: Readonly<Record<string, number>>;
+  const all: {
+    gzip: Later; gunzip: Later; deflate: Later; inflate: Later; deflateRaw: Later; inflateRaw: Later; unzip: Later; brotliCompress: Later; brotliDecompress: Later;
+    gzipSync: Now; gunzipSync: Now; deflateSync: Now; inflateSync: Now; deflateRawSync: Now; inflateRawSync: Now; unzipSync: Now; brotliCompressSync: Now; brotliDecompressSync: Now;
+    constants: Readonly<Record<string, number>>;
+  };
+  export default all;
+}
+declare module "zlib" { export * from "node:zlib"; export { default } from "node:zlib"; }
+declare module "node:fs/promises" {
+  type Encoded = BufferEncoding | { encoding: BufferEncoding };
+  interface Stats {
+    readonly mode: number; readonly size: number; readonly mtimeMs: number; readonly mtime: Date;
+    isFile(): boolean; isDirectory(): boolean; isSymbolicLink(): boolean;
+  }
+  interface Dirent { readonly name: string; readonly parentPath: string; isFile(): boolean; isDirectory(): boolean; isSymbolicLink(): boolean }
+  type WriteOptions = BufferEncoding | { encoding?: BufferEncoding; flag?: string };
+  /** In the handler's own directory; paths lead nowhere else. */
+  export function readFile(path: string): Promise<Buffer>;
+  export function readFile(path: string, options: Encoded): Promise<string>;
+  export function writeFile(path: string, data: string | ArrayBufferView, options?: WriteOptions): Promise<void>;
+  export function appendFile(path: string, data: string | ArrayBufferView, options?: WriteOptions): Promise<void>;
+  export function readdir(path: string): Promise<string[]>;
+  export function readdir(path: string, options: { withFileTypes: true }): Promise<Dirent[]>;
+  export function stat(path: string): Promise<Stats>;
+  export function lstat(path: string): Promise<Stats>;
+  export function access(path: string): Promise<void>;
+  export function mkdir(path: string, options?: { recursive?: boolean }): Promise<void>;
+  export function rm(path: string, options?: { recursive?: boolean; force?: boolean }): Promise<void>;
+  export function rmdir(path: string): Promise<void>;
+  export function unlink(path: string): Promise<void>;
+  export function rename(path: string, to: string): Promise<void>;
+  const all: {
+    readFile: typeof readFile; writeFile: typeof writeFile; appendFile: typeof appendFile; readdir: typeof readdir; stat: typeof stat; lstat: typeof lstat;
+    access: typeof access; mkdir: typeof mkdir; rm: typeof rm; rmdir: typeof rmdir; unlink: typeof unlink; rename: typeof rename;
+  };
+  export default all;
+}
+declare module "fs/promises" { export * from "node:fs/promises"; export { default } from "node:fs/promises"; }
+declare module "node:fs" { export * as promises from "node:fs/promises"; }
+declare module "fs" { export * from "node:fs"; }
+declare module "node:dns/promises" {
+  interface Found { address: string; family: 4 | 6 }
+  export function lookup(hostname: string, options?: 0 | 4 | 6 | { family?: 0 | 4 | 6; all?: false }): Promise<Found>;
+  export function lookup(hostname: string, options: { family?: 0 | 4 | 6; all: true }): Promise<Found[]>;
+}
+declare module "dns/promises" { export * from "node:dns/promises"; }
+declare module "node:dns" {
+  export function lookup(hostname: string, callback: (error: Error | null, address: string, family: number) => void): void;
+  export * as promises from "node:dns/promises";
+}
+declare module "dns" { export * from "node:dns"; }
 declare module "node:util" {
   export function inspect(value: any, options?: InspectOptions): string;
   export namespace inspect {

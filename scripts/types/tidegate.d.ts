@@ -1,7 +1,7 @@
 // What a handler of Tidegate is given and what it exports (docs/handlers.md). In TypeScript:
 //   import type { Handler } from "./tidegate";
 // In JavaScript:
-//   /** @type {import("./tidegate").Handler["onMetric"]} */
+//   /** @type {import("./tidegate").OnMetric} */
 // The globals of a worker, its `node:` modules and `tidegate:test` are declared in tidegate-worker.d.ts.
 
 /** The fields of an object of JSON. */
@@ -44,15 +44,73 @@ export interface Context<State extends object = Fields, Kept extends object = Fi
 /** An object becomes the device's state; nothing keeps the reading as it came in; `null` drops it. Anything else parks it. */
 export type Result = { [field: string]: unknown; then?: never } | (object & { then?: never }) | null | undefined | void;
 
+/** Something that happened to a device. */
+export type DeviceEvent<Content extends object = {}> = {
+  deviceId: string;
+  /** When the node knew of it, in milliseconds. */
+  ts: number;
+} & Content;
+
+/** A command that is over, as it is shown over HTTP. */
+export interface CommandReply {
+  request: string;
+  name: string;
+  params: any;
+  status: "sent" | "delivered" | "replied" | "expired" | "failed" | "cancelled";
+  /** What the device answered. */
+  reply?: any;
+  /** Why it ended without a reply. */
+  reason?: string;
+  oneway: boolean;
+  timeoutMs: number;
+  expiryMs: number;
+  createdTime: number;
+  sentTime: number | null;
+  deliveredTime: number | null;
+  endedTime: number;
+  /** How often it was sent. */
+  tries: number;
+}
+
+/** A timer that is due. */
+export interface Tick {
+  timer: string;
+  everyMs: number;
+  script: string;
+}
+
+/** Called for an event of a device. An object becomes the device's state; nothing leaves it as it is; `null` drops the event. */
+export type OnEvent<Content extends object = {}, State extends object = Fields, Kept extends object = Fields> = (
+  event: DeviceEvent<Content>,
+  ctx: Context<State, Kept>,
+) => Result | Promise<Result>;
+
+/** A time: a number of milliseconds, or text like `"30s"`, `"5m"`, `"12h"`, `"1d"`. At least a second. */
+export type Every = number | `${number}${"ms" | "s" | "m" | "h" | "d"}`;
+
+/** When `onTimer` is called, and on which device: by default on one of the script's own. At most 16. */
+export type Timers = Readonly<Record<string, Every | { every: Every; device?: string }>>;
+
 /** Called for each reading that matches. */
 export type OnMetric<Reading extends object = Fields, State extends object = Fields, Kept extends object = Fields> = (
   metric: Metric<Reading>,
   ctx: Context<State, Kept>,
 ) => Result | Promise<Result>;
 
-/** What the file of a handler exports. */
+/** What the file of a handler exports: at least one of the functions. */
 export interface Handler<Reading extends object = Fields, State extends object = Fields, Kept extends object = Fields> {
-  onMetric: OnMetric<Reading, State, Kept>;
+  onMetric?: OnMetric<Reading, State, Kept>;
+  /** The device's first connection of its own is there. */
+  onConnect?: OnEvent<{}, State, Kept>;
+  /** Its last one has gone. */
+  onDisconnect?: OnEvent<{}, State, Kept>;
+  /** A command to the device is over. */
+  onCommandReply?: OnEvent<CommandReply, State, Kept>;
+  /** A timer is due. */
+  onTimer?: OnEvent<Tick, State, Kept>;
+  timers?: Timers;
+  /** Its readings go before those that only others want. */
+  priority?: "high" | "normal";
   match?: Match;
   /** Called when a worker has loaded the handler, with its configuration (`config.json`, `NAME.config.json`); awaited for up to 2 s. */
   initialize?(config: any): void | Promise<void>;

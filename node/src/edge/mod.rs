@@ -332,7 +332,7 @@ pub(crate) fn attach(handle: &LoopHandle, shared: Arc<Shared>) -> Rc<EdgeLoop> {
     let edge = Rc::new(EdgeLoop {
         router: RefCell::new(Router::new(handle.id(), loops)),
         handle: handle.clone(),
-        lobby: Rc::new(Lobby::new(Arc::clone(&shared.admission))),
+        lobby: Rc::new(Lobby::new(Arc::clone(&shared.admission), loops)),
         hush: Hushes::default(),
         shared,
         connections: RefCell::default(),

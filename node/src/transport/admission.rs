@@ -140,7 +140,7 @@ impl Admission {
     }
 
     /// Do as many wait as may?
-    pub(crate) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= self.bounds.pre_auth_connections
     }
 
@@ -202,6 +202,9 @@ impl Drop for HttpPlace {
 /// The MQTT clients of one loop that have not connected yet, the oldest first.
 pub(crate) struct Lobby {
     admission: Arc<Admission>,
+    /// As many of them as may be of this loop: its part of all. Who comes to this loop waits for this loop's guests to give way,
+    /// so those of the others must not be able to take every place.
+    share: usize,
     guests: RefCell<BTreeMap<u64, Guest>>,
     serial: Cell<u64>,
     pace: RefCell<Pace>,
@@ -213,9 +216,10 @@ struct Guest {
 }
 
 impl Lobby {
-    pub(crate) fn new(admission: Arc<Admission>) -> Self {
+    pub(crate) fn new(admission: Arc<Admission>, loops: usize) -> Self {
         let pace = Pace::new(admission.bounds.connects_per_s, Instant::now());
-        Self { admission, guests: RefCell::default(), serial: Cell::new(0), pace: RefCell::new(pace) }
+        let share = admission.bounds.pre_auth_connections.div_ceil(loops.max(1));
+        Self { admission, share, guests: RefCell::default(), serial: Cell::new(0), pace: RefCell::new(pace) }
     }
 
     /// Waits until the pace lets another connection in that costs so much.
@@ -229,9 +233,14 @@ impl Lobby {
         }
     }
 
+    /// Do as many wait as may, of all or of this loop?
+    pub(crate) fn is_full(&self) -> bool {
+        self.guests.borrow().len() >= self.share || self.admission.is_full()
+    }
+
     /// Waits until there is a place for another client that has not connected.
     pub(crate) async fn wait_for_room(&self) {
-        while self.admission.is_full() && !self.oldest_gives_way() {
+        while self.is_full() && !self.oldest_gives_way() {
             tokio::time::sleep(PAUSE).await;
         }
     }

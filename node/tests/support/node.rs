@@ -106,12 +106,12 @@ impl House {
         // Two loops wherever the test runs, so that devices and connections live on different ones.
         command
             .args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--loops", "2"])
-            .args(["--script-workers", "1"])
             .arg("--data-dir")
             .arg(self.data())
             .arg("--handlers")
             .arg(self.handlers())
             .args(&self.flags)
+            .env("TIDEGATE_SCRIPTS__WORKERS", "1")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

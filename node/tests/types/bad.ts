@@ -3,7 +3,8 @@ import type { Handler, OnMetric, Match } from "./tidegate";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { device, clock } from "tidegate:test";
-import fs from "node:nothing"; // TS2307
+import nothing from "node:nothing"; // TS2307
+import { createHash } from "node:crypto";
 
 export const match: Match = { device: ["a"] }; // TS2561
 export const topics: Match = { topics: "a/#" }; // TS2322
@@ -19,7 +20,12 @@ export const typed: OnMetric<{ temperature: number }, { count?: number }, { kept
   ctx.command("a"); // TS2554
   ctx.send("a"); // TS2339
 };
-export const handler: Handler = { match: {} }; // TS2741
+export const handler: Handler = { matching: {} }; // TS2353
+export const timers: Handler = { timers: { sweep: "5 minutes" } }; // TS2322
+export const priority: Handler = { priority: "urgent" }; // TS2322
+export const reply: NonNullable<Handler["onCommandReply"]> = (reply) => { reply.replied; }; // TS2339
+createHash(5); // TS2345
+fetch("http://a/", { method: 5 }); // TS2322
 document.title; // TS2584
 fetchAll(); // TS2304
 setTimeout("text", 5); // TS2345

@@ -7,6 +7,11 @@ import { inspect } from "node:util";
 import path from "node:path";
 import EventEmitter, { once } from "node:events";
 import { setTimeout as pause } from "node:timers/promises";
+import { createHash, createHmac, pbkdf2, randomBytes, scrypt, timingSafeEqual } from "node:crypto";
+import fs from "node:fs/promises";
+import { promises } from "node:fs";
+import zlib, { gzipSync } from "node:zlib";
+import { lookup } from "node:dns/promises";
 
 interface Reading { temperature: number; humidity?: number }
 interface State { readings?: number }
@@ -28,6 +33,28 @@ export const plain: Handler = {
   onMetric(metric, ctx) { return metric.whatever === 1 ? null : undefined; },
   initialize(config) { console.log(config.offset); },
   async dispose() {},
+};
+export const events: Handler<Reading, State, Kept> = {
+  onConnect: (event, ctx) => ({ ...ctx.previous, online: true, at: event.ts }),
+  onDisconnect(event) { console.log(event.deviceId); },
+  onCommandReply: (reply, ctx) => (reply.status === "replied" ? { ...ctx.previous, got: reply.reply } : null),
+  async onTimer(tick) { console.log(tick.timer, tick.everyMs / 1000); },
+  timers: { sweep: "5m", often: 1500, nightly: { every: "1d", device: "plant" } },
+  priority: "high",
+};
+export const slow: OnMetric = async (metric) => {
+  const digest: string = createHash("sha256").update("a").update(Buffer.from("b")).digest("hex");
+  const mac: Buffer = createHmac("sha1", "key").update(digest).digest();
+  timingSafeEqual(mac, randomBytes(20));
+  pbkdf2("password", "salt", 1000, 32, "sha256", (error, key) => { if (!error) console.log(key.length); });
+  scrypt("password", "salt", 32, { N: 1024 }, (error, key) => { if (!error) console.log(key.toString("hex")); });
+  zlib.gunzip(gzipSync("text"), (error, out) => { if (!error) console.log(String(out)); });
+  await fs.writeFile("seen.txt", `${metric.deviceId}\n`, { flag: "a" });
+  const seen: string = await promises.readFile("seen.txt", "utf8");
+  const { address, family } = await lookup("example.com");
+  const response = await fetch("https://example.com/", { method: "POST", body: JSON.stringify({ seen }), headers: { "content-type": "application/json" }, signal: AbortSignal.timeout(1000) });
+  if (!response.ok) throw new Error(`${response.status} of ${address} ${family}`);
+  return { ...(await response.json()), etag: response.headers.get("etag") };
 };
 function helper(ctx: Context): void { ctx.state = { fresh: true }; }
 
