@@ -419,6 +419,7 @@ impl EdgeLoop {
             }
         }));
         accepting.push(actix_rt::spawn(commands::keep_time(Rc::clone(self))));
+        accepting.push(actix_rt::spawn(Rc::clone(&self.lobby).share_out()));
     }
 
     fn stop_accepting(&self) {

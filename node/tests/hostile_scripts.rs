@@ -15,12 +15,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{House, Node, eventually_within, memory::resident_kib, raw::send};
+use support::{House, Node, memory::resident_kib, raw::send};
 
 const GOOD: &str =
     "export const match = { devices: ['good'] };\nexport function onMetric(m) { return { double: m.t * 2 }; }";
 /// Killed workers come back ever more slowly.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Generous for cores that everything else shares; what was measured is printed.
 const LIVEZ: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ const HOSTILE: [&str; 60] = [
     "const a = () => b(), b = () => a(); a();",
     "class A { get x() { return this.x; } } new A().x;",
     "const p = new Proxy({}, { get: (t, k, r) => r[k] }); p.x;",
-    "const o = { toString() { return `${this}`; } }; `${o}`;",
+    "const o = { toString() { return '' + this; } }; return { text: '' + o };",
     // Loops, out of its sight.
     "/^(a+)+$/.test('a'.repeat(60) + 'b');",
     "/(x+x+)+y/.test('x'.repeat(60));",
@@ -58,7 +58,7 @@ const HOSTILE: [&str; 60] = [
     "'x'.padEnd(2 ** 30);",
     "'x'.repeat(2 ** 30);",
     "const s = new Set(); for (let i = 0; ; i++) s.add('k' + i);",
-    "const m = new Map(); for (let i = 0; ; i++) m.set({}, new Array(1000));",
+    "const map = new Map(); for (let i = 0; ; i++) map.set({}, new Array(1000));",
     "Reflect.apply(() => {}, null, { length: 2 ** 32 - 1 });",
     "Buffer.alloc(2 ** 31);",
     "structuredClone(Array.from({ length: 1e7 }, () => ({})));",
@@ -114,7 +114,8 @@ fn sixty_hostile_handlers_hurt_nobody() {
     let overview = node.get("/api/overview").json();
     let scripts = overview["scripts"].as_array().expect("scripts");
     assert_eq!(scripts.len(), HOSTILE.len() + 1);
-    assert!(scripts.iter().all(|script| script["status"] == "closed"), "all load: {overview}");
+    let broken: Vec<_> = scripts.iter().filter(|script| script["status"] != "closed").collect();
+    assert!(broken.is_empty(), "all load: {broken:?}");
     let before_kib = resident_kib(&node);
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -139,13 +140,18 @@ fn sixty_hostile_handlers_hurt_nobody() {
         assert_eq!(answer.status, 202, "{}", answer.text());
     }
     let mut good = 0;
-    let parked = eventually_within(PATIENCE, "every hostile reading is parked", || {
+    let parked = loop {
         good += 1;
         let answer = node.post("/devices/good/metrics?ack=processed", &json!({"t": good}).to_string());
         assert_eq!((answer.status, &answer.json()["outcome"]), (200, &json!("kept")), "{}", answer.text());
         let parked = parked(&node);
-        (parked.len() >= HOSTILE.len()).then_some(parked)
-    });
+        if parked.len() >= HOSTILE.len() {
+            break parked;
+        }
+        let is_parked = |number: &usize| parked.iter().any(|row| row["deviceId"] == format!("bad-{number}"));
+        let missing = (0..HOSTILE.len()).filter(|number| !is_parked(number)).map(|number| HOSTILE[number]);
+        assert!(start.elapsed() < PATIENCE, "not parked after {PATIENCE:?}: {:#?}", missing.collect::<Vec<_>>());
+    };
     let took = start.elapsed();
     assert_eq!(node.device("good").expect("it has a state")["state"], json!({"double": good * 2}));
 

@@ -212,7 +212,7 @@ section! {
         /// Connections that have not connected yet, over all MQTT listeners together: in the handshakes of TLS and WebSocket, or
         /// before their CONNECT is accepted.
         "pre_auth_connections" pre_auth_connections: usize = limits::MQTT_PRE_AUTH_CONNECTIONS, Rule::Count(1, 1_000_000),
-            "Each loop has its part; at it, it accepts nobody until one is through; one that takes longer than 2 s gives way to a newer one, counted.";
+            "Nobody is accepted until one is through; one that takes longer than 2 s gives way to a newer one, counted.";
         /// Of those, how many may come from one address (IPv6: one /64).
         "pre_auth_per_address" pre_auth_per_address: usize = limits::MQTT_PRE_AUTH_PER_ADDRESS, Rule::Count(1, 1_000_000),
             "A further one is closed at once, counted.";

@@ -57,7 +57,7 @@ fn open(request: &HttpRequest) -> Result<HttpResponse, Problem> {
         Some(place) => place,
         None => {
             let admission = &edge.shared.admission;
-            if edge.lobby.is_full() && !edge.lobby.oldest_gives_way() {
+            if admission.is_full() && !edge.lobby.oldest_gives_way() {
                 return Err(turned_away(admission.turn_away(Limit::PreAuthConnections)));
             }
             admission.enter(peer.ip(), edge.connected()).map_err(turned_away)?

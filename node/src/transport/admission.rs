@@ -27,6 +27,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const DEAREST: f64 = 4.0;
 /// Pause of a loop that accepts nobody.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How often a loop looks whether another one is short of places.
+const SHARE_OUT: Duration = Duration::from_millis(50);
 
 /// The bounds, by the names of their keys.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +81,8 @@ pub(crate) struct Admission {
     /// MQTT clients that have not connected yet.
     waiting: AtomicUsize,
     http: AtomicUsize,
+    /// Loops that have less than their part of the places, and wait for one.
+    wanting: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
     turned_away: [AtomicU64; Limit::ALL.len()],
 }
@@ -89,6 +93,7 @@ impl Admission {
             bounds,
             waiting: AtomicUsize::new(0),
             http: AtomicUsize::new(0),
+            wanting: AtomicUsize::new(0),
             by_address: Mutex::default(),
             turned_away: std::array::from_fn(|_| AtomicU64::new(0)),
         })
@@ -140,7 +145,7 @@ impl Admission {
     }
 
     /// Do as many wait as may?
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= self.bounds.pre_auth_connections
     }
 
@@ -190,6 +195,22 @@ impl Drop for Place {
     }
 }
 
+/// A loop that has less than its part of the places, and waits for one.
+struct Wanting<'a>(&'a Admission);
+
+impl<'a> Wanting<'a> {
+    fn new(admission: &'a Admission) -> Self {
+        admission.wanting.fetch_add(1, Ordering::Relaxed);
+        Self(admission)
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.wanting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The place of an HTTP connection. Dropped: given back.
 pub(crate) struct HttpPlace(Arc<Admission>);
 
@@ -202,8 +223,7 @@ impl Drop for HttpPlace {
 /// The MQTT clients of one loop that have not connected yet, the oldest first.
 pub(crate) struct Lobby {
     admission: Arc<Admission>,
-    /// As many of them as may be of this loop: its part of all. Who comes to this loop waits for this loop's guests to give way,
-    /// so those of the others must not be able to take every place.
+    /// This loop's part of all places: beyond it, its guests give way to those of a loop that has less than its own.
     share: usize,
     guests: RefCell<BTreeMap<u64, Guest>>,
     serial: Cell<u64>,
@@ -233,15 +253,23 @@ impl Lobby {
         }
     }
 
-    /// Do as many wait as may, of all or of this loop?
-    pub(crate) fn is_full(&self) -> bool {
-        self.guests.borrow().len() >= self.share || self.admission.is_full()
-    }
-
     /// Waits until there is a place for another client that has not connected.
     pub(crate) async fn wait_for_room(&self) {
-        while self.is_full() && !self.oldest_gives_way() {
+        while self.admission.is_full() && !self.oldest_gives_way() {
+            let is_short = self.guests.borrow().len() < self.share;
+            let _wanting = is_short.then(|| Wanting::new(&self.admission));
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Gives places back that another loop is short of: who comes there could wait for good, if all places were those of guests of this
+    /// loop. Runs as a task of the loop.
+    pub(crate) async fn share_out(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(SHARE_OUT).await;
+            if self.admission.wanting.load(Ordering::Relaxed) > 0 && self.guests.borrow().len() > self.share {
+                self.oldest_gives_way();
+            }
         }
     }
 
