@@ -1,8 +1,6 @@
 //! Sixty hostile handlers in one node at once, each let loose on its device, with one good handler among them. Throughout: `/livez`
 //! answers, the good one's readings are processed, each hostile reading is parked with a reason, and what it took comes back.
 
-#![expect(clippy::print_stdout, reason = "what was measured is told")]
-
 mod support;
 
 use std::{
