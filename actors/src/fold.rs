@@ -207,6 +207,23 @@ mod tests {
     }
 
     #[test]
+    fn an_event_makes_a_state_only_if_a_handler_does() {
+        let before =
+            committed(fold(None, Position(1), &reading(Some(100), 500, "{\"t\":1}"), &Verdict::Unchanged, &[]));
+        let event = Reading { channel: Channel::Disconnected, ..reading(None, 900, "{}") };
+        let ctx_state = [(Box::from("a.js"), Bytes::from_static(b"{\"n\":1}"))];
+        let noted = fold(Some(&before), Position(2), &event, &Verdict::Unchanged, &ctx_state);
+        let Folded::Conflated(ConflateReason::Event, Some(after)) = noted else { panic!("{noted:?}") };
+        let kept = |state: &DeviceState| (state.state.clone(), state.version, state.received, state.device_time);
+        assert_eq!(kept(&after), kept(&before));
+        assert_eq!((after.position, after.script_state.len()), (Position(2), 1), "ctx.state and the bookkeeping go on");
+        let made = fold(Some(&after), Position(3), &event, &Verdict::Keep(Bytes::from_static(b"{\"on\":false}")), &[]);
+        let made = committed(made);
+        assert_eq!((&made.state[..], made.version, made.received), (&b"{\"on\":false}"[..], 2, 900));
+        assert_eq!(made.newest_device_time, Some(100), "older readings of the device stay late");
+    }
+
+    #[test]
     fn another_attempt_does_not_overwrite_what_came_meanwhile() {
         let again = |device_time| Reading { retry_of: Some(Position(1)), ..reading(device_time, 500, "{\"old\":1}") };
         let parked = DeviceState::empty(DeviceId::new("d1").unwrap(), 500);

@@ -10,18 +10,10 @@ use std::{
 };
 
 use serde_json::json;
-use support::{House, node::tidegate};
-use tempfile::TempDir;
-
-fn house(files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    for (name, text) in files {
-        let path = dir.path().join("handlers").join(name);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        fs::write(path, text).expect("a file");
-    }
-    dir
-}
+use support::{
+    House,
+    node::{handlers_in, tidegate},
+};
 
 fn script(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command: Command = tidegate(dir);
@@ -115,7 +107,7 @@ test("which devices", async () => {
 
 #[test]
 fn a_body_finds_what_it_finds_in_node_red() {
-    let house = house(&[
+    let house = handlers_in(&[
         (
             "plain.nodered.js",
             "// nodered name: round it
@@ -200,7 +192,7 @@ return msg;
 
 #[test]
 fn what_is_wrong_with_a_body_is_told_with_its_place() {
-    let house = house(&[
+    let house = handlers_in(&[
         ("10-setting.nodered.js", "// nodered name: x\n// nodered output 1: y\nreturn msg;"),
         ("20-syntax.nodered.js", "return msg;\nlet a = ;\n"),
         ("30-first.nodered.js", "let a = ;\n"),

@@ -9,8 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::node::tidegate;
-use tempfile::TempDir;
+use support::node::{handlers_in, tidegate};
 
 struct Ran {
     code: i32,
@@ -30,16 +29,6 @@ impl Ran {
             assert!(self.out.contains(part), "{part:?} in\n{}\n{}", self.out, self.err);
         }
     }
-}
-
-fn house(files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    for (name, text) in files {
-        let path = dir.path().join("handlers").join(name);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        fs::write(path, text).expect("a file");
-    }
-    dir
 }
 
 fn test(dir: &Path, arguments: &[&str]) -> Ran {
@@ -78,7 +67,7 @@ export async function onMetric(metric, ctx) {
 
 #[test]
 fn readings_go_through_the_handlers_as_in_a_node() {
-    let house = house(&[
+    let house = handlers_in(&[
         ("10-comfort.js", COMFORT),
         ("20-settle.js", SETTLE),
         (
@@ -223,7 +212,7 @@ test("nothing that cannot be a reading", async () => {
 
 #[test]
 fn what_fails_is_told_with_its_place() {
-    let house = house(&[
+    let house = handlers_in(&[
         (
             "10-a.js",
             "export function onMetric(m) { if (m.hang) for (;;); if (m.bad) throw new Error('bad reading'); return m; }",
@@ -310,7 +299,7 @@ test('passes after all', () => {});
 
 #[test]
 fn what_cannot_be_tested_is_said() {
-    let house = house(&[
+    let house = handlers_in(&[
         ("10-broken.js", "export function onMetric(m) {\n  return {\n"),
         ("20-good.js", "export function onMetric(m) { return m; }"),
         ("30-imports.js", "import test from 'node:test';\ntest('x', () => {});\nexport function onMetric(m) { return m; }"),

@@ -67,7 +67,8 @@ fn an_event_is_no_state_and_each_handler_sees_it_as_it_was() {
     let second = "export function onConnect(e, ctx) { return { saw: e.by ?? 'the event', previous: ctx.previous }; }
         export function onDisconnect() {}
         export function onMetric(m, ctx) { return { previous: ctx.previous }; }";
-    let mut rig = Rig::new(&[("10-first.js", first), ("20-second.js", second)]);
+    // A frame has one reading: what comes of each goes through both sides to the next.
+    let mut rig = Rig::with(&[("10-first.js", first), ("20-second.js", second)], |config| config.limits.batch = 1);
     let calls = vec![
         rig.reading("d", r#"{"t":1}"#),
         event(&mut rig, "d", Channel::Disconnected, r#"{"not":"a state"}"#),

@@ -402,4 +402,29 @@ mod tests {
         now += Duration::from_secs(3_600);
         assert_eq!((0..20).take_while(|_| pace.take(1.0, now).is_none()).count(), 10);
     }
+
+    /// Who comes to a loop that has none of the places gets one from the loop that has them all.
+    #[test]
+    fn a_loop_that_is_short_of_places_gets_them_from_one_that_has_more_than_its_part() {
+        actix_rt::System::new().block_on(async {
+            let admission = Admission::new(Bounds { pre_auth_per_address: 10, ..bounds() });
+            let [full, empty] = [0, 1].map(|_| Rc::new(Lobby::new(Arc::clone(&admission), 2)));
+            for _ in 0..4 {
+                let place = admission.enter(IpAddr::from([10, 0, 0, 1]), 0).ok().unwrap();
+                full.receive(|_| async move {
+                    let _place = place;
+                    std::future::pending::<()>().await;
+                });
+            }
+            for guest in full.guests.borrow_mut().values_mut() {
+                guest.since -= GRACE;
+            }
+            let sharing = actix_rt::spawn(Rc::clone(&full).share_out());
+            let room = tokio::time::timeout(Duration::from_secs(20), empty.wait_for_room()).await;
+            assert!(room.is_ok(), "it waits for good");
+            assert!(full.guests.borrow().len() >= 2, "no more than its part is taken");
+            assert_eq!((admission.turned_away(Limit::PreAuthConnections), admission.waiting_and_http().0), (1, 3));
+            sharing.abort();
+        });
+    }
 }

@@ -141,6 +141,17 @@ fn ledger_balances(data: &Path) -> Value {
     ledger
 }
 
+/// A directory with these files below its handlers' directory.
+pub(crate) fn handlers_in(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        let path = dir.path().join("handlers").join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, text).expect("a file");
+    }
+    dir
+}
+
 /// The built binary, in `dir` and without the developer's own settings.
 pub(crate) fn tidegate(dir: &Path) -> Command {
     in_dir(Command::new(env!("CARGO_BIN_EXE_tidegate")), dir)

@@ -4,9 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    pin::pin,
     rc::Rc,
-    task::{Poll, Waker},
     time::Instant,
 };
 
@@ -18,6 +16,7 @@ use boa_engine::{
 use hashbrown::HashMap;
 
 use super::{ConsoleHost, source::Places};
+use crate::worker::job;
 
 /// Operations and pauses of one input that may be under way; more: refused, by the name `console_operations`.
 pub(super) const OPERATIONS: usize = 1_024;
@@ -92,21 +91,7 @@ impl Jobs {
     /// The engine's own.
     pub(super) fn run_one(&self, context: &mut Context) -> JsResult<bool> {
         let Some(job) = self.queue.borrow_mut().pop_front() else { return Ok(false) };
-        let ran = match job {
-            Job::PromiseJob(job) => job.call(context).map(drop),
-            Job::GenericJob(job) => job.call(context).map(drop),
-            Job::AsyncJob(job) => {
-                // A dynamic import, which is refused at once.
-                let context = RefCell::new(&mut *context);
-                let future = pin!(job.call(&context));
-                match future.poll(&mut std::task::Context::from_waker(Waker::noop())) {
-                    Poll::Ready(result) => result.map(drop),
-                    Poll::Pending => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        };
-        ran.map(|()| true)
+        job::run(job, context).map(|()| true)
     }
 
     /// Forgets all that waits.

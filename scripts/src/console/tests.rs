@@ -1,3 +1,5 @@
+//! What is typed and what comes of it, with a host that echoes what it is asked.
+
 use std::{
     cell::RefCell,
     collections::VecDeque,

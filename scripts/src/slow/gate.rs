@@ -245,7 +245,7 @@ mod tests {
     impl Rig {
         fn new(threads: usize, jobs: usize, share: usize) -> Self {
             let pool = Arc::new(BlockingPool::new(threads, jobs).expect("threads"));
-            let (sender, answers) = flume::unbounded();
+            let (sender, answers) = flume::bounded(64);
             Self { gate: Arc::new(Gate::new(pool, share)), answers, sender }
         }
 

@@ -12,6 +12,7 @@ mod flights;
 mod globals;
 mod hooks;
 mod host;
+pub(crate) mod job;
 pub(crate) mod json_in;
 mod json_out;
 #[cfg(test)]

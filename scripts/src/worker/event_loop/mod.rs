@@ -16,9 +16,7 @@ mod timers;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    pin::pin,
     rc::Rc,
-    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -37,7 +35,7 @@ use self::{
     saved::Saved,
     timers::{Arrived, Next, Timers},
 };
-use super::host::Host;
+use super::{host::Host, job};
 use crate::{frame::Answer, operation::Operation};
 
 /// A call that waits for pure work is not woken by its own clock.
@@ -399,7 +397,7 @@ impl EventLoop {
             }
             while let Some(job) = self.next_microtask() {
                 self.count();
-                self.run_job(job, context)?;
+                job::run(job, context)?;
             }
             if !self.ticks.borrow().is_empty() {
                 continue;
@@ -421,7 +419,7 @@ impl EventLoop {
         while ran.is_ok()
             && let Some(job) = self.next_microtask()
         {
-            ran = self.run_job(job, context);
+            ran = job::run(job, context);
         }
         *self.microtasks.borrow_mut() = aside;
         ran.map(|()| loading)
@@ -433,24 +431,6 @@ impl EventLoop {
 
     fn next_microtask(&self) -> Option<Job> {
         self.microtasks.borrow_mut().pop_front()
-    }
-
-    fn run_job(&self, job: Job, context: &mut Context) -> JsResult<()> {
-        match job {
-            Job::PromiseJob(job) => job.call(context).map(drop),
-            Job::GenericJob(job) => job.call(context).map(drop),
-            Job::AsyncJob(job) => {
-                // Only the module loader makes these, and it is ready at once.
-                let context = RefCell::new(&mut *context);
-                let future = pin!(job.call(&context));
-                match future.poll(&mut std::task::Context::from_waker(Waker::noop())) {
-                    Poll::Ready(result) => result.map(drop),
-                    Poll::Pending => Ok(()),
-                }
-            }
-            // Timers go another way, and there are no finalizers.
-            _ => Ok(()),
-        }
     }
 
     /// Runs a callback of the call under way.
