@@ -31,7 +31,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Cmd {
-    /// Starts Tidegate, mosquitto and the Node.js reference, loads them in turn and prints a table of ratios
+    /// Starts Tidegate, mosquitto, aedes, the Node.js reference and Node-RED, loads them in turn and prints a table of ratios
     Peers(Peers),
     /// Durable readings: the node's rate beside sled's, acknowledgements beside the disk's fdatasync, processor time
     Durable(Durable),
@@ -297,7 +297,7 @@ pub(crate) fn run() -> Result<()> {
 
 impl Target {
     fn meter(&self) -> Meter {
-        Meter { pid: self.pid, ledger: self.ledger }
+        Meter { pid: self.pid, ledger: self.ledger, count: None }
     }
 }
 
@@ -307,7 +307,7 @@ fn peers(args: &Peers) -> Result<()> {
         mosquitto: args.mosquitto.clone(),
         peers_dir: args.peers_dir.clone(),
     };
-    let all = [Peer::Tidegate, Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Aedes, Peer::Reference];
+    let all = [Peer::Tidegate, Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Aedes, Peer::Reference, Peer::NodeRed];
     let servers = if args.servers.is_empty() { all.to_vec() } else { args.servers.clone() };
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
     let mut plan = scenarios(args.quick);

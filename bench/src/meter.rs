@@ -68,6 +68,8 @@ pub(crate) struct Meter {
     pub(crate) pid: Option<u32>,
     /// The address of Tidegate's `/ledger`.
     pub(crate) ledger: Option<SocketAddr>,
+    /// The address of a peer's `/count` of the readings that its handler has seen.
+    pub(crate) count: Option<SocketAddr>,
 }
 
 impl Meter {
@@ -80,6 +82,7 @@ impl Meter {
             std::thread::sleep(LEAD);
         }
         let ledger = self.ledger.map(|address| Ledger::settled(address, 0)).transpose()?;
+        let count = self.count.map(|address| counted(address, 0)).transpose()?;
         let before = self.usage()?;
         let own_before_us = process::own_cpu_us()?;
         let run = run()?;
@@ -89,7 +92,12 @@ impl Meter {
         if let (Some(address), Some(before)) = (self.ledger, ledger) {
             left_out += Ledger::settled(address, before.received + run.sent)?.check_since(&before, run.sent)?;
         }
-        let elapsed = run.elapsed + if self.ledger.is_some() { drain_from.elapsed() } else { Duration::ZERO };
+        if let (Some(address), Some(before)) = (self.count, count) {
+            let seen = counted(address, before + run.sent)? - before;
+            ensure!(seen == run.sent, "the handler saw {seen} readings of {}", run.sent);
+        }
+        let elapsed = run.elapsed
+            + if self.ledger.is_some() || self.count.is_some() { drain_from.elapsed() } else { Duration::ZERO };
         if self.pid.is_some() {
             std::thread::sleep(TAIL);
         }
@@ -117,6 +125,20 @@ impl Meter {
     /// When it has ended.
     pub(crate) fn usage(&self) -> Result<Option<process::Usage>> {
         self.pid.map(process::usage).transpose()
+    }
+}
+
+/// Waits until a peer's handler has seen `least` readings: how many it has.
+fn counted(address: SocketAddr, least: u64) -> Result<u64> {
+    let start = Instant::now();
+    loop {
+        let body = String::from_utf8(http::get(address, "/count")?)?;
+        let count = body.trim().parse().with_context(|| format!("GET /count: {body:?}"))?;
+        if count >= least {
+            return Ok(count);
+        }
+        ensure!(start.elapsed() < DRAIN, "after {DRAIN:?} the handler has seen {count} readings of {least}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

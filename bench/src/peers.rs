@@ -11,7 +11,7 @@ use crate::plan::{Scenario, Work};
 use crate::scenario::fanout::Audience;
 use crate::scenario::http::{Clients, first_device};
 use crate::scenario::idle::Idlers;
-use crate::scenario::mqtt::Swarm;
+use crate::scenario::mqtt::{Swarm, device_id as mqtt_device};
 use crate::scenario::mqtt_fanout::Subscribers;
 use crate::server::{Peer, Programs, Server};
 use crate::table::Block;
@@ -95,12 +95,16 @@ fn run(scenario: &Scenario, work: Work, server: &Server, label: &str) -> Result<
     match work {
         Work::Mqtt(load, messages) => {
             let mut swarm = Swarm::connect(mqtt()?, load)?;
-            meter.around(|| swarm.run(messages))
+            let sample = meter.around(|| swarm.run(messages))?;
+            if scenario.with_handler {
+                check_handler(http()?, &mqtt_device(0), true)?;
+            }
+            Ok(sample)
         }
         Work::Http(load, messages) => {
             let mut clients = Clients::connect(http()?, load)?;
             let sample = meter.around(|| clients.run(messages))?;
-            check_handler(http()?, scenario.with_handler)?;
+            check_handler(http()?, &first_device(), scenario.with_handler)?;
             Ok(sample)
         }
         Work::Fanout(load, updates) => {
@@ -137,8 +141,8 @@ pub(crate) fn idle(meter: Meter, address: std::net::SocketAddr, connections: usi
 }
 
 /// Demands that the handler has, or has not, worked on the readings.
-fn check_handler(address: std::net::SocketAddr, expected: bool) -> Result<()> {
-    let device = String::from_utf8(http::get(address, &format!("/devices/{}", first_device()))?)?;
+fn check_handler(address: std::net::SocketAddr, device: &str, expected: bool) -> Result<()> {
+    let device = String::from_utf8(http::get(address, &format!("/devices/{device}"))?)?;
     ensure!(device.contains(DERIVED_FIELD) == expected, "handler expected: {expected}, but the device is {device}");
     Ok(())
 }

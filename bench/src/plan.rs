@@ -67,6 +67,8 @@ pub(crate) struct Scenario {
 const ALL_BROKERS: &[Peer] = &[Peer::Mosquitto, Peer::Aedes];
 const BOTH_BROKERS: &[Peer] = &[Peer::Mosquitto, Peer::MosquittoPersistent, Peer::Aedes];
 const REFERENCE: &[Peer] = &[Peer::Reference];
+const HANDLERS: &[Peer] = &[Peer::Reference, Peer::NodeRed];
+const NODE_RED: &[Peer] = &[Peer::NodeRed];
 
 const PACED: &[Measure] = &[Measure::CpuPerMessageUs];
 const PACED_WITH_LATENCY: &[Measure] = &[Measure::CpuPerMessageUs, Measure::P50Us, Measure::P99Us];
@@ -76,8 +78,15 @@ const FLAT_WITH_LATENCY: &[Measure] = &[Measure::CpuPerMessageUs, Measure::PerSe
 const MESSAGE_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Mosquitto, 1.0)];
 const DELIVERY_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Mosquitto, 0.8)];
 const POST_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Reference, 0.5)];
-const HANDLER_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Reference, 0.7)];
+const HANDLER_GOAL: &[Goal] = &[
+    Goal::Ratio(Measure::CpuPerMessageUs, Peer::Reference, 0.7),
+    Goal::Ratio(Measure::CpuPerMessageUs, Peer::NodeRed, NODE_RED_PART),
+];
+const NODE_RED_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::NodeRed, NODE_RED_PART)];
 const IDLE_GOAL: &[Goal] = &[Goal::AtMost(Measure::BytesPerConnection, 2.5 * 1024.0)];
+
+/// Of what Node-RED needs for the same function.
+const NODE_RED_PART: f64 = 0.333;
 
 const MQTT_RATE: u32 = 10_000;
 const HTTP_RATE: u32 = 2_000;
@@ -108,7 +117,7 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
         title: format!("POST /metrics, 32 connections, {title}"),
         work: Work::Http(HttpLoad { connections: 32, rate }, count(messages)),
         with_handler,
-        against: REFERENCE,
+        against: if with_handler { HANDLERS } else { REFERENCE },
         goals: if with_handler { HANDLER_GOAL } else { POST_GOAL },
         measures: if rate.is_some() { PACED_WITH_LATENCY } else { FLAT_WITH_LATENCY },
     };
@@ -142,6 +151,23 @@ pub(crate) fn scenarios(quick: bool) -> Vec<Scenario> {
         http("http-flat", "flat out", None, 60_000, false),
         http("http-handler-paced", "2,000 readings/s, with the handler", Some(HTTP_RATE), 10_000, true),
         http("http-handler-flat", "flat out, with the handler", None, 60_000, true),
+        Scenario {
+            with_handler: true,
+            against: NODE_RED,
+            goals: NODE_RED_GOAL,
+            ..mqtt(
+                "mqtt-handler-paced",
+                "2,000 messages/s, with the handler",
+                MqttLoad { rate: Some(HTTP_RATE), ..flat },
+                10_000,
+            )
+        },
+        Scenario {
+            with_handler: true,
+            against: NODE_RED,
+            goals: NODE_RED_GOAL,
+            ..mqtt("mqtt-handler-flat", "flat out, with the handler", flat, 60_000)
+        },
         Scenario {
             name: "mqtt-fanout",
             title: format!("MQTT fan-out, 1 publisher, {subscribers} subscribers, 20 messages/s, per delivery"),

@@ -35,6 +35,8 @@ pub(crate) enum Peer {
     Aedes,
     /// The Node.js service in `bench/peers/reference`.
     Reference,
+    /// mosquitto and Node-RED from npm behind it, in `bench/peers/node-red`.
+    NodeRed,
 }
 
 impl Peer {
@@ -46,6 +48,7 @@ impl Peer {
             Self::MosquittoPersistent => "mosquitto, persistence",
             Self::Aedes => "aedes",
             Self::Reference => "Node.js reference",
+            Self::NodeRed => "mosquitto and Node-RED",
         }
     }
 }
@@ -75,6 +78,10 @@ impl Programs {
         self.peers_dir.join("aedes")
     }
 
+    fn node_red_dir(&self) -> PathBuf {
+        self.peers_dir.join("node-red")
+    }
+
     /// Installs a peer's packages if it has some and they are not there.
     ///
     /// # Errors
@@ -83,6 +90,7 @@ impl Programs {
         let dir = match peer {
             Peer::Aedes => self.aedes_dir(),
             Peer::Reference => self.reference_dir(),
+            Peer::NodeRed => self.node_red_dir(),
             Peer::Tidegate | Peer::Mosquitto | Peer::MosquittoPersistent => return Ok(()),
         };
         if dir.join("node_modules").exists() {
@@ -102,7 +110,7 @@ pub(crate) struct Server {
     pub(crate) mqtt: Option<SocketAddr>,
     /// Where it speaks HTTP.
     pub(crate) http: Option<SocketAddr>,
-    is_tidegate: bool,
+    peer: Peer,
 }
 
 impl Server {
@@ -116,6 +124,7 @@ impl Server {
         let (command, broker) = match peer {
             Peer::Tidegate => (tidegate(&programs.tidegate, dir.path(), handler.as_deref())?, None),
             Peer::Reference => (reference(programs, handler.as_deref())?, None),
+            Peer::NodeRed => (node_red(programs, handler.as_deref())?, None),
             Peer::Aedes => {
                 ensure!(!with_handler, "aedes runs no handlers");
                 (aedes(programs), None)
@@ -126,7 +135,7 @@ impl Server {
                 (command, Some(address))
             }
         };
-        let mut server = Self::spawn(command, dir, peer == Peer::Tidegate)?;
+        let mut server = Self::spawn(command, dir, peer)?;
         let ready = match broker {
             Some(address) => server.wait_for_connack(address),
             None => server.wait_for_ready_line(),
@@ -147,7 +156,7 @@ impl Server {
         let dir = folder(parent)?;
         let mut command = tidegate(program, dir.path(), None)?;
         command.envs(settings.iter().copied());
-        let mut server = Self::spawn(command, dir, true)?;
+        let mut server = Self::spawn(command, dir, Peer::Tidegate)?;
         match server.wait_for_ready_line() {
             Ok(()) => Ok(server),
             Err(error) => Err(server.explain(error)),
@@ -161,7 +170,11 @@ impl Server {
 
     /// What this server costs.
     pub(crate) fn meter(&self) -> Meter {
-        Meter { pid: Some(self.child.id()), ledger: if self.is_tidegate { self.http } else { None } }
+        Meter {
+            pid: Some(self.child.id()),
+            ledger: self.http.filter(|_| self.peer == Peer::Tidegate),
+            count: self.http.filter(|_| self.peer == Peer::NodeRed),
+        }
     }
 
     /// `error` with the end of what the server wrote to stderr.
@@ -178,11 +191,11 @@ impl Server {
         self.dir.path().join("stderr")
     }
 
-    fn spawn(mut command: Command, dir: TempDir, is_tidegate: bool) -> Result<Self> {
+    fn spawn(mut command: Command, dir: TempDir, peer: Peer) -> Result<Self> {
         let stderr = File::create(dir.path().join("stderr"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
-        Ok(Self { child, dir, mqtt: None, http: None, is_tidegate })
+        Ok(Self { child, dir, mqtt: None, http: None, peer })
     }
 
     /// Waits for `… ready [mqtt=<address>] http=http://<address>/` on stdout.
@@ -278,6 +291,16 @@ fn tidegate(program: &Path, dir: &Path, handler: Option<&Path>) -> Result<Comman
 fn reference(programs: &Programs, handler: Option<&Path>) -> Result<Command> {
     let mut command = Command::new("node");
     command.arg("server.mjs").current_dir(programs.reference_dir()).env("PORT", "0").env("NODE_ENV", "production");
+    if let Some(handler) = handler {
+        command.arg("--handler").arg(fs::canonicalize(handler).context("finding the handler")?);
+    }
+    Ok(command)
+}
+
+fn node_red(programs: &Programs, handler: Option<&Path>) -> Result<Command> {
+    let mut command = Command::new("node");
+    command.arg("server.mjs").current_dir(programs.node_red_dir()).env("NODE_ENV", "production");
+    command.arg("--broker").arg(&programs.mosquitto);
     if let Some(handler) = handler {
         command.arg("--handler").arg(fs::canonicalize(handler).context("finding the handler")?);
     }

@@ -43,6 +43,11 @@ pub(crate) struct MqttLoad {
 /// Where the device's number stands in a topic.
 const NUMBER_AT: usize = "devices/bench-".len();
 
+/// The id of a device by its number.
+pub(crate) fn device_id(number: usize) -> String {
+    format!("bench-{number:06}")
+}
+
 struct Publisher {
     conn: Conn,
     packets: Vec<Publish>,
@@ -84,7 +89,7 @@ impl Swarm {
         ensure!(load.devices >= load.publishers && load.devices <= 1_000_000, "{} devices", load.devices);
         let mut publishers = Vec::with_capacity(load.publishers);
         for device in 0..load.publishers {
-            let id = format!("bench-{device:06}");
+            let id = device_id(device);
             let topic = format!("devices/{id}/metrics");
             let packets = (0..reading::VARIANTS)
                 .map(|variant| Publish::new(&topic, reading::mqtt(device, variant).as_bytes(), load.with_ack));
