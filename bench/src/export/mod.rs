@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 
 use self::command::{Answer, Watched};
 use self::load::{Load, Window};
@@ -24,7 +23,7 @@ use self::report::Report;
 use crate::peers::say;
 use crate::scenario::mqtt::{MqttLoad, Swarm};
 use crate::server::{self, Server};
-use crate::{http, process, reading};
+use crate::{process, reading, status};
 
 /// Gateways that the devices report over.
 pub(crate) const PUBLISHERS: usize = 50;
@@ -34,8 +33,6 @@ pub(crate) const PACE: u32 = 5_000;
 const PART: usize = 10;
 /// One device in so many is given a state with everything in it that one can have.
 const SEEDED: usize = 100;
-/// How long checkpoints may take to come up with the journal.
-const CHECKPOINTS: Duration = Duration::from_secs(60);
 
 /// What is measured, and where.
 #[derive(Debug)]
@@ -108,7 +105,7 @@ fn measure(plan: &Plan, node: &Server, folder: &Path, first: &Path) -> Result<(V
     seed()?;
     fill(plan, mqtt)?;
     seed()?;
-    wait_for_checkpoints(http)?;
+    status::wait_for_checkpoints(http)?;
 
     let load = MqttLoad { devices: plan.devices / PART, rate: Some(PACE), burst: 1, ..gateways(plan) };
     let binary = folder.join("first.tgs");
@@ -187,28 +184,14 @@ fn seeded(devices: usize) -> String {
     lines
 }
 
-/// Until the store has all that the journal has.
-fn wait_for_checkpoints(address: SocketAddr) -> Result<()> {
-    let deadline = Instant::now() + CHECKPOINTS;
-    loop {
-        let overview: Value = serde_json::from_slice(&http::get(address, "/api/overview")?)?;
-        let (committed, folded) = (&overview["journal"]["committedPosition"], &overview["checkpoint"]["folded"]);
-        if committed.as_u64().context("the overview has no committed position")? == folded.as_u64().unwrap_or(0) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("after {CHECKPOINTS:?} the store has {folded} of {committed}");
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
