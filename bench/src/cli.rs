@@ -19,7 +19,7 @@ use crate::scenario::fanout::{Audience, FanoutLoad};
 use crate::scenario::http::{Clients, HttpLoad};
 use crate::scenario::mqtt::{MqttLoad, Swarm};
 use crate::server::{Peer, Programs};
-use crate::{durable, export, overwrites, table};
+use crate::{durable, export, overwrites, stored, table};
 
 /// Tidegate's benchmarks: the side-by-side table, and its loads one by one.
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ enum Cmd {
     Overwrites(Overwrites),
     /// An export of all states from a node under load: acknowledgements meanwhile, memory, and the same states in another node
     Export(Export),
+    /// Stored sessions with a message in each, and retained messages, over `kill -9`: is all of it there, and after how long
+    Stored(Stored),
     /// The process that `overwrites` measures
     #[command(hide = true)]
     OverwritesChild(OverwritesChild),
@@ -135,6 +137,25 @@ struct Export {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// 50,000 devices, and 5 s before, between and after the exports instead of 10 s
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Args)]
+struct Stored {
+    /// The node's binary
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate: PathBuf,
+    /// A folder on the disk that is measured
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    /// Stored sessions (default 50,000, quick 5,000)
+    #[arg(long)]
+    sessions: Option<usize>,
+    /// Retained messages: a multiple of 1,000 (default 1,000,000, quick 100,000)
+    #[arg(long)]
+    retained: Option<usize>,
+    /// 5,000 sessions and 100,000 retained messages
     #[arg(long)]
     quick: bool,
 }
@@ -263,6 +284,18 @@ pub(crate) fn run() -> Result<()> {
             let (table, identical) = export::run(&plan)?;
             print(&table)?;
             ensure!(identical, "the states of both nodes differ");
+            Ok(())
+        }
+        Cmd::Stored(args) => {
+            let plan = stored::Plan {
+                tidegate: args.tidegate,
+                dir: args.dir,
+                sessions: args.sessions.unwrap_or(if args.quick { 5_000 } else { 50_000 }),
+                retained: args.retained.unwrap_or(if args.quick { 100_000 } else { 1_000_000 }),
+            };
+            let (table, complete) = stored::run(&plan)?;
+            print(&table)?;
+            ensure!(complete, "not everything that was acknowledged came back");
             Ok(())
         }
         Cmd::OverwritesChild(args) => overwrites::child::run(&args.dir, args.devices, args.rate, args.millions),

@@ -80,9 +80,16 @@ impl Conn {
         if self.unparsed.is_empty() {
             self.unparsed = Vec::new();
         }
+        self.register(poller)
+    }
+
+    /// Goes on after [`Conn::start`] without waiting for an answer: it comes like everything else, by [`Conn::read`].
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub(crate) fn register(&self, poller: &Poller) -> Result<()> {
         self.stream.set_nonblocking(true)?;
-        poller.add(&self.stream, self.token)?;
-        Ok(())
+        Ok(poller.add(&self.stream, self.token)?)
     }
 
     /// Sends `bytes` at once as far as the socket takes them and keeps the rest for [`Conn::flush`].

@@ -5,8 +5,8 @@
 //! `meter` and `process` say what it cost → `table` prints medians and ratios.
 //!
 //! Beside the comparison with peers stand the promises of durability, each a command with tables of its own: `durable` (rates,
-//! latencies and costs of acknowledged readings), `overwrites` (memory and disk under endless overwriting) and `export` (all states out
-//! of a loaded node and into another).
+//! latencies and costs of acknowledged readings), `overwrites` (memory and disk under endless overwriting), `export` (all states out
+//! of a loaded node and into another) and `stored` (sessions and retained messages over `kill -9`).
 
 mod cli;
 mod conn;
@@ -25,6 +25,7 @@ mod reading;
 mod scenario;
 mod server;
 mod status;
+mod stored;
 mod table;
 mod websocket;
 

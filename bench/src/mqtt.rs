@@ -2,10 +2,12 @@
 //!
 //! Not a client: no session, no reconnect. Section numbers are those of the OASIS standard, version 3.1.1.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// PINGREQ (3.12).
 pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
+/// DISCONNECT (3.14).
+pub(crate) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// The type of CONNACK (2.2.1).
 pub(crate) const CONNACK: u8 = 2;
@@ -20,7 +22,16 @@ pub(crate) const PINGRESP: u8 = 13;
 
 /// CONNECT (3.1) with a clean session and a keep-alive of `keep_alive_s` seconds.
 pub(crate) fn connect(client_id: &str, keep_alive_s: u16) -> Vec<u8> {
-    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0b10];
+    connect_with(0b10, client_id, keep_alive_s)
+}
+
+/// CONNECT without a clean session: the session outlives the connection, and is resumed if it is there.
+pub(crate) fn connect_stored(client_id: &str, keep_alive_s: u16) -> Vec<u8> {
+    connect_with(0, client_id, keep_alive_s)
+}
+
+fn connect_with(flags: u8, client_id: &str, keep_alive_s: u16) -> Vec<u8> {
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, flags];
     body.extend_from_slice(&keep_alive_s.to_be_bytes());
     put_string(&mut body, client_id);
     packet(0x10, &body)
@@ -28,10 +39,25 @@ pub(crate) fn connect(client_id: &str, keep_alive_s: u16) -> Vec<u8> {
 
 /// SUBSCRIBE (3.8) to one filter with QoS 0.
 pub(crate) fn subscribe(filter: &str) -> Vec<u8> {
+    subscribe_with(filter, 0)
+}
+
+/// SUBSCRIBE to one filter with QoS 1.
+pub(crate) fn subscribe_with_acks(filter: &str) -> Vec<u8> {
+    subscribe_with(filter, 1)
+}
+
+fn subscribe_with(filter: &str, qos: u8) -> Vec<u8> {
     let mut body = vec![0, 1];
     put_string(&mut body, filter);
-    body.push(0);
+    body.push(qos);
     packet(0x82, &body)
+}
+
+/// PUBACK (3.4).
+pub(crate) fn puback(id: u16) -> [u8; 4] {
+    let [high, low] = id.to_be_bytes();
+    [0x40, 2, high, low]
 }
 
 /// A PUBLISH (3.3) that can be sent many times.
@@ -44,6 +70,16 @@ pub(crate) struct Publish {
 impl Publish {
     /// A PUBLISH with QoS 0, or with QoS 1 and room for the packet identifier.
     pub(crate) fn new(topic: &str, payload: &[u8], with_ack: bool) -> Self {
+        Self::build(if with_ack { 0x32 } else { 0x30 }, topic, payload)
+    }
+
+    /// A PUBLISH with QoS 1 and the retain flag.
+    pub(crate) fn retained(topic: &str, payload: &[u8]) -> Self {
+        Self::build(0x33, topic, payload)
+    }
+
+    fn build(first: u8, topic: &str, payload: &[u8]) -> Self {
+        let with_ack = first & 0b110 != 0;
         let mut body = Vec::new();
         put_string(&mut body, topic);
         let id_in_body = body.len();
@@ -51,7 +87,7 @@ impl Publish {
             body.extend_from_slice(&[0, 1]);
         }
         body.extend_from_slice(payload);
-        let bytes = packet(if with_ack { 0x32 } else { 0x30 }, &body);
+        let bytes = packet(first, &body);
         let body_at = bytes.len() - body.len();
         Self { bytes, topic_at: body_at + 2, id_at: with_ack.then_some(body_at + id_in_body) }
     }
@@ -76,13 +112,51 @@ impl Publish {
 /// # Errors
 /// A remaining length (2.2.3) of more than four bytes, and whatever `each` objects to.
 pub(crate) fn packets(buffer: &[u8], mut each: impl FnMut(u8, &[u8]) -> Result<()>) -> Result<usize> {
+    packets_with_flags(buffer, |first, body| each(first >> 4, body))
+}
+
+/// As [`packets`], but with the whole first byte: the flags beside the type (2.2.2).
+///
+/// # Errors
+/// As [`packets`].
+pub(crate) fn packets_with_flags(buffer: &[u8], mut each: impl FnMut(u8, &[u8]) -> Result<()>) -> Result<usize> {
     let mut used = 0;
     while let Some((header, length)) = frame(&buffer[used..])? {
         let packet = &buffer[used..used + header + length];
-        each(packet[0] >> 4, &packet[header..])?;
+        each(packet[0], &packet[header..])?;
         used += packet.len();
     }
     Ok(used)
+}
+
+/// A PUBLISH that has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    pub(crate) topic: &'a [u8],
+    pub(crate) payload: &'a [u8],
+    pub(crate) retain: bool,
+    /// `None`: QoS 0.
+    pub(crate) id: Option<u16>,
+}
+
+/// Takes a PUBLISH apart: its first byte, and what follows the remaining length.
+///
+/// # Errors
+/// One that is too short for what it says.
+pub(crate) fn message(first: u8, body: &[u8]) -> Result<Message<'_>> {
+    let (topic, rest) = string(body).context("a PUBLISH without a topic")?;
+    let (id, payload) = if first & 0b110 == 0 {
+        (None, rest)
+    } else {
+        let (id, payload) = rest.split_first_chunk().context("a PUBLISH without its packet identifier")?;
+        (Some(u16::from_be_bytes(*id)), payload)
+    };
+    Ok(Message { topic, payload, retain: first & 1 == 1, id })
+}
+
+fn string(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = body.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
 /// The length of an accepting CONNACK at the start of `buffer`, when it is all there.
@@ -172,6 +246,25 @@ mod tests {
         for length in [0, 100, 120, 121, 127, 128, 16_000, 17_000] {
             check(length);
         }
+    }
+
+    #[test]
+    fn a_message_is_taken_apart_as_it_was_put_together() {
+        let taken = |bytes: &[u8]| {
+            let mut seen = Vec::new();
+            packets_with_flags(bytes, |first, body| {
+                let Message { topic, payload, retain, id } = message(first, body)?;
+                seen.push((topic.to_vec(), payload.to_vec(), retain, id));
+                Ok(())
+            })
+            .map(|_| seen)
+        };
+        let expected = |retain, id| vec![(b"t/1".to_vec(), b"21.5".to_vec(), retain, id)];
+        assert_eq!(taken(Publish::retained("t/1", b"21.5").bytes(7)).expect("whole"), expected(true, Some(7)));
+        assert_eq!(taken(Publish::new("t/1", b"21.5", true).bytes(9)).expect("whole"), expected(false, Some(9)));
+        assert_eq!(taken(Publish::new("t/1", b"21.5", false).bytes(0)).expect("whole"), expected(false, None));
+        assert!(taken(&[0x32, 4, 0, 3, b't', b'/']).is_err(), "a topic that is cut off");
+        assert!(taken(&[0x32, 3, 0, 1, b't']).is_err(), "no packet identifier");
     }
 
     #[test]

@@ -101,6 +101,18 @@ pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     Ok(pages.context("reading statm")? * rustix::param::page_size() as u64)
 }
 
+/// The most resident bytes that a process ever had.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn peak_resident_bytes(pid: u32) -> Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} has ended"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Ok(kib.context("reading VmHWM")? * 1024)
+}
+
 /// Resident bytes of this process.
 pub(crate) fn own_rss_bytes() -> u64 {
     rss_bytes(std::process::id()).unwrap_or_default()
@@ -182,5 +194,7 @@ mod tests {
     fn this_process_uses_memory() {
         let usage = usage(std::process::id()).expect("this process lives");
         assert!(usage.rss_bytes > 100_000 && usage.processes >= 1);
+        let peak = peak_resident_bytes(std::process::id()).expect("this process lives");
+        assert!(peak > 100_000, "{peak}");
     }
 }

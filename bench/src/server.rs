@@ -1,6 +1,6 @@
 //! The servers under test: each is started on free loopback ports with a temporary folder, and stopped by its id.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use crate::mqtt;
 use crate::poller::Poller;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// A node that has much to read back may take longer.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who is compared.
@@ -138,7 +140,7 @@ impl Server {
         let mut server = Self::spawn(command, dir, peer)?;
         let ready = match broker {
             Some(address) => server.wait_for_connack(address),
-            None => server.wait_for_ready_line(),
+            None => server.wait_for_ready_line(START_TIMEOUT),
         };
         if let Err(error) = ready {
             let stderr = fs::read_to_string(server.stderr_path()).unwrap_or_default();
@@ -157,10 +159,42 @@ impl Server {
         let mut command = tidegate(program, dir.path(), None)?;
         command.envs(settings.iter().copied());
         let mut server = Self::spawn(command, dir, Peer::Tidegate)?;
-        match server.wait_for_ready_line() {
+        match server.wait_for_ready_line(START_TIMEOUT) {
             Ok(()) => Ok(server),
             Err(error) => Err(server.explain(error)),
         }
+    }
+
+    /// Kills the server with SIGKILL and waits until it is gone. What it wrote stays.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("killing the server")?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts a node that was killed again, on the data that it left; `program` and `settings` as for [`Server::node`]. Gives the
+    /// time from the start of the process to the line that says that it is ready.
+    ///
+    /// # Errors
+    /// A node that still runs, and as [`Server::start`], but after 10 minutes.
+    pub(crate) fn start_again(&mut self, program: &Path, settings: &[(&str, &str)]) -> Result<Duration> {
+        ensure!(self.child.try_wait()?.is_some(), "the server still runs");
+        let mut command = tidegate(program, self.dir.path(), None)?;
+        command.envs(settings.iter().copied());
+        let start = Instant::now();
+        self.child = launch(command, self.dir.path())?;
+        match self.wait_for_ready_line(RECOVERY_TIMEOUT) {
+            Ok(()) => Ok(start.elapsed()),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Where a node has its data.
+    pub(crate) fn data(&self) -> PathBuf {
+        data(self.dir.path())
     }
 
     /// The server's process.
@@ -188,18 +222,16 @@ impl Server {
     }
 
     fn stderr_path(&self) -> PathBuf {
-        self.dir.path().join("stderr")
+        stderr(self.dir.path())
     }
 
-    fn spawn(mut command: Command, dir: TempDir, peer: Peer) -> Result<Self> {
-        let stderr = File::create(dir.path().join("stderr"))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
-        let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
+    fn spawn(command: Command, dir: TempDir, peer: Peer) -> Result<Self> {
+        let child = launch(command, dir.path())?;
         Ok(Self { child, dir, mqtt: None, http: None, peer })
     }
 
     /// Waits for `… ready [mqtt=<address>] http=http://<address>/` on stdout.
-    fn wait_for_ready_line(&mut self) -> Result<()> {
+    fn wait_for_ready_line(&mut self, patience: Duration) -> Result<()> {
         let stdout = self.child.stdout.take().context("stdout is not piped")?;
         let (sender, lines) = mpsc::channel();
         // Reads on until the server ends, so that it never blocks on a full pipe.
@@ -208,7 +240,7 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let deadline = Instant::now() + START_TIMEOUT;
+        let deadline = Instant::now() + patience;
         loop {
             let line = lines
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -248,6 +280,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Of one that has ended the kernel may have given the id to another process.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -273,9 +309,24 @@ pub(crate) fn folder(parent: &Path) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("tidegate-bench-").tempdir_in(parent)?)
 }
 
+/// Starts `command` with its stderr behind what is in the file in `dir`.
+fn launch(mut command: Command, dir: &Path) -> Result<Child> {
+    let stderr = OpenOptions::new().create(true).append(true).open(stderr(dir))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    command.spawn().with_context(|| format!("starting {}", command.get_program().display()))
+}
+
+fn stderr(dir: &Path) -> PathBuf {
+    dir.join("stderr")
+}
+
+fn data(dir: &Path) -> PathBuf {
+    dir.join("data")
+}
+
 fn tidegate(program: &Path, dir: &Path, handler: Option<&Path>) -> Result<Command> {
     let handlers = dir.join("handlers");
-    fs::create_dir(&handlers)?;
+    fs::create_dir_all(&handlers)?;
     if let Some(handler) = handler {
         fs::copy(handler, handlers.join("10-bench.js")).with_context(|| format!("copying {}", handler.display()))?;
     }
@@ -284,7 +335,7 @@ fn tidegate(program: &Path, dir: &Path, handler: Option<&Path>) -> Result<Comman
         .with_context(|| format!("{} is not there: cargo build --release", program.display()))?;
     let mut command = Command::new(program);
     command.args(["serve", "--mqtt-bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0", "--data-dir"]);
-    command.arg(dir.join("data")).arg("--handlers").arg(handlers).current_dir(dir);
+    command.arg(data(dir)).arg("--handlers").arg(handlers).current_dir(dir);
     Ok(command)
 }
 
