@@ -17,6 +17,8 @@ pub(crate) mod json_in;
 mod json_out;
 #[cfg(test)]
 mod json_tests;
+mod live;
+mod local;
 mod memory;
 mod modules;
 mod plugin;
