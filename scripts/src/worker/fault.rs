@@ -11,7 +11,7 @@ use boa_engine::{
 };
 use tidegate_actors::script::ParkReason;
 
-use super::{local::Local, modules::Loader};
+use super::{frozen, local::Local, modules::Loader};
 use crate::frame::{Fault, clip};
 
 /// Most characters of a thrown value's name and message.
@@ -86,7 +86,7 @@ fn describe_object(object: &JsObject) -> String {
     }
 }
 
-/// A data property of an ordinary or error object, or of its prototypes.
+/// A data property of an ordinary or error object, or of its prototypes. An accessor that stands for a frozen one is as good.
 fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
     let mut next = Some(object.clone());
     for _ in 0..CHAIN {
@@ -96,7 +96,7 @@ fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
         }
         let borrowed = object.borrow();
         if let Some(property) = borrowed.properties().get(key) {
-            return property.value().cloned();
+            return frozen::value(&property);
         }
         next = borrowed.prototype();
     }

@@ -16,7 +16,7 @@ use boa_engine::{
 };
 
 use super::{
-    globals, host,
+    frozen, globals, host,
     json_out::{JsonError, Shapes},
 };
 
@@ -47,7 +47,7 @@ impl Local {
         context.get_data::<Rc<Self>>().cloned().unwrap_or_default()
     }
 
-    /// Sets up a new context: runs the prelude.
+    /// Sets up a new context: runs the prelude, then freezes what the language brings with it.
     ///
     /// # Errors
     /// The engine's, if the prelude does not run.
@@ -68,6 +68,7 @@ impl Local {
         let (call, callback) = (get("call")?, get("callback")?);
         let (stringify, stack_of) = (get("stringify")?, get("stackOf")?);
         let group = globals::install(&natives, context)?;
+        frozen::freeze(context)?;
         let bridge = Bridge { call, callback, stringify, stack_of, group };
         if self.bridge.set(bridge).is_err() {
             return Err(JsNativeError::typ().with_message("the context is set up already").into());

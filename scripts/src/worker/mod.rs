@@ -9,6 +9,7 @@ mod engine;
 mod event_loop;
 mod fault;
 mod flights;
+mod frozen;
 mod globals;
 mod hooks;
 mod host;
