@@ -102,6 +102,7 @@ impl Engine {
                 }
             }
         }
+        self.memory.leave_room();
         reports
     }
 

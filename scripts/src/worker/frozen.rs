@@ -85,7 +85,7 @@ fn freeze_all(context: &mut Context) -> JsResult<()> {
         for key in keys {
             let Some(property) = object.borrow().properties().get(&key) else { continue };
             pending.extend(parts(&property));
-            // What `set_integrity_level` does, at half the price: none of these objects refuses anything.
+            // What `set_integrity_level` does, without its checks: none of these objects refuses anything.
             object.insert_property(key, fixed(&property));
         }
         close.call(&JsValue::undefined(), &[object.into()], context)?;
