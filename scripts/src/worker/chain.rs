@@ -9,7 +9,7 @@ use boa_engine::JsValue;
 use tidegate_actors::{reading::Channel, script::ParkReason};
 
 use super::{
-    engine::{Called, Engine},
+    engine::{Called, ContextId, Engine},
     event_loop::CallId,
     fault::fault,
     host::Lazy,
@@ -25,14 +25,14 @@ const JSON_BYTES: usize = 512;
 /// A run's state as it goes through its readings.
 pub(super) struct Threaded {
     previous: Option<(Rc<[u8]>, i64)>,
-    /// `ctx.state` by script: its JSON, and the value that a former call of the run left.
+    /// `ctx.state` by script: its JSON, and the value that a former call of the run left, with the context that it belongs to.
     states: Vec<(u8, ScriptState)>,
 }
 
 #[derive(Clone, Default)]
 struct ScriptState {
     json: Option<Rc<[u8]>>,
-    value: Option<JsValue>,
+    value: Option<(ContextId, JsValue)>,
 }
 
 impl Threaded {
@@ -59,11 +59,22 @@ impl Threaded {
         }
     }
 
-    /// A failed call may have changed the values, or their context is gone: read them from JSON again.
+    /// A failed call may have changed the values: read them from JSON again.
     pub(super) fn forget_values(&mut self) {
         for (_, state) in &mut self.states {
             state.value = None;
         }
+    }
+
+    /// The context of this script is gone: what is left of it need not be kept alive.
+    pub(super) fn forget_value(&mut self, script: u8) {
+        forget_value(&mut self.states, script);
+    }
+}
+
+fn forget_value(states: &mut [(u8, ScriptState)], script: u8) {
+    for (_, state) in states.iter_mut().filter(|(of, _)| *of == script) {
+        state.value = None;
     }
 }
 
@@ -112,6 +123,11 @@ impl Chain {
     pub(super) fn next_script(&mut self) {
         self.route &= self.route - 1;
         (self.took, self.spent, self.since) = (Duration::ZERO, Duration::ZERO, None);
+    }
+
+    /// As [`Threaded::forget_value`].
+    pub(super) fn forget_value(&mut self, script: u8) {
+        forget_value(&mut self.states, script);
     }
 
     /// Until when the handler under way may wait.
@@ -178,10 +194,12 @@ pub(super) fn handle(
     host.random.set(call.position.wrapping_mul(64).wrapping_add(u64::from(script)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     *host.previous.borrow_mut() =
         Lazy { json: threaded.previous.as_ref().map(|(json, _)| Rc::clone(json)), value: None };
+    // A value of a context that has been lost since is none here: it is read from its JSON.
+    let value = value.filter(|(context, _)| engine.context_of(script) == Some(*context)).map(|(_, value)| value);
     *host.state.borrow_mut() = Lazy { json, value };
 
     let input = chain.kept.as_deref().filter(|_| !is_event(call)).unwrap_or(call.payload);
-    let metric = engine.metric(input, effective_time(call))?;
+    let metric = engine.metric(script, input, effective_time(call))?;
     let called = engine.call(script, call.channel, metric)?;
     take_in(engine, script, called, chain)
 }
@@ -191,7 +209,7 @@ pub(super) fn handle(
 /// # Errors
 /// The handler's failure.
 pub(super) fn go_on(engine: &mut Engine, id: CallId, script: u8, chain: &mut Chain) -> Result<Next, Fault> {
-    let called = engine.go_on(id)?;
+    let called = engine.go_on(script, id)?;
     take_in(engine, script, called, chain)
 }
 
@@ -208,7 +226,7 @@ fn take_in(engine: &mut Engine, script: u8, called: Called, chain: &mut Chain) -
         Next::Drop
     } else {
         let mut out = Vec::with_capacity(JSON_BYTES);
-        if !engine.json(&result, true, &mut out)? || out.first() != Some(&b'{') {
+        if !engine.json(script, &result, true, &mut out)? || out.first() != Some(&b'{') {
             return Err(fault(ParkReason::BadResult, format!("it returned {}, not an object", result.type_of())));
         }
         chain.kept = Some(out.into());
@@ -218,14 +236,15 @@ fn take_in(engine: &mut Engine, script: u8, called: Called, chain: &mut Chain) -
     let touched = engine.host.state.borrow_mut().value.take();
     if let Some(value) = touched {
         let mut out = Vec::with_capacity(JSON_BYTES);
-        if !engine.json(&value, false, &mut out)? || out.first() != Some(&b'{') {
+        if !engine.json(script, &value, false, &mut out)? || out.first() != Some(&b'{') {
             return Err(fault(ParkReason::BadResult, "ctx.state is not an object"));
         }
         // A state that was never written is worth nothing until something is in it.
         let json = engine.host.state.borrow_mut().json.take();
         let same = json.as_deref().unwrap_or(b"{}") == out.as_slice();
         let json = if same { json } else { Some(out.into()) };
-        chain.states.push((script, ScriptState { json, value: Some(value) }));
+        let value = engine.context_of(script).map(|context| (context, value));
+        chain.states.push((script, ScriptState { json, value }));
     }
     Ok(next)
 }

@@ -1,46 +1,34 @@
-//! One Boa context with the handlers loaded in it, and one call of one handler.
+//! The handlers of a worker, each in a Boa context of its own, and one call of one of them.
 //!
-//! After any error of the engine itself (a limit, a caught panic) the context is not trusted any more: as soon as no call waits in
-//! it, it is dropped and built anew, with the handlers loaded again, before the next call.
+//! After any error of the engine itself (a limit, a caught panic) the context that it happened in is not trusted any more: as soon as
+//! no call waits in it, it is dropped and built anew, with its handler loaded again, before that handler's next call. The others go
+//! on as if nothing had been. No value goes from one context to another: handlers hand on JSON.
 
 use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use boa_engine::{Context, JsObject, JsResult, JsValue, vm::RuntimeLimits};
-use tidegate_actors::{limits, script::ParkReason};
+use boa_engine::JsValue;
+use tidegate_actors::script::ParkReason;
 
 use super::{
-    event_loop::{CallId, EventLoop, Failed, Manner, Standing},
+    event_loop::{CallId, Manner, Saved},
     fault::{self, fault},
-    hooks::Hooks,
-    host::{Bridge, Host, ScriptClock, ctx_object},
+    host::Host,
     json_out,
+    live::{Failure, Live, Setup},
     memory::Memory,
-    modules::Loader,
-    plugin::{self, Loading, Plugin},
+    plugin::not_loaded,
 };
 use crate::{
     frame::{Answer, Exports, Fault, Loaded, LogLevel, LogLine},
     modules::Tree,
 };
 
-/// Times that one loop may go round in one call: some tens of milliseconds of an empty loop.
-pub(super) const LOOP_ITERATIONS: u64 = 1_000_000;
-/// Calls within calls.
-const RECURSION: usize = 512;
-/// Slots of the engine's stack.
-const STACK_SLOTS: usize = 1_000_000;
-/// Lines of a recorded stack trace.
-const BACKTRACE: usize = 10;
 /// Errors of the engine in one context, beyond which it is dropped although calls wait in it. (Each leaves some of the engine's
 /// stack behind; a few hundred would fill it.)
 const ERRORS: u32 = 8;
-/// What `dispose` and the listeners of `beforeExit` may wait for.
-const EXIT_WAIT: Duration = Duration::from_millis(200);
-/// One `ArrayBuffer` may have this part of the heap.
-const BUFFER_PART: u64 = 4;
 
 /// The handlers' sources.
 pub(super) struct Sources {
@@ -50,7 +38,7 @@ pub(super) struct Sources {
     pub(super) tree: Rc<Tree>,
 }
 
-/// A context with its handlers.
+/// The handlers with their contexts.
 pub(super) struct Engine {
     sources: Sources,
     memory: Rc<Memory>,
@@ -60,7 +48,19 @@ pub(super) struct Engine {
     pub(super) host: Rc<Host>,
     /// What calls may do.
     pub(super) manner: Manner,
-    live: Option<Live>,
+    /// By the handlers' numbers.
+    slots: Vec<Slot>,
+    /// Contexts so far.
+    made: u64,
+}
+
+/// A handler's place.
+enum Slot {
+    Live(Box<Live>),
+    /// Its context was lost: it is loaded again before its next call.
+    Lost,
+    /// It did not load when the worker began, or was not to be loaded.
+    Broken(Fault),
 }
 
 /// How far a call has come.
@@ -70,55 +70,75 @@ pub(super) enum Called {
     Waits(CallId, Instant),
 }
 
-/// What lives and dies with a context.
-struct Live {
-    // Dropped before the context that they belong to.
-    handlers: Vec<Result<Plugin, Fault>>,
-    ctx: JsValue,
-    bridge: Bridge,
-    events: Rc<EventLoop>,
-    /// Errors of the engine so far; each may have left something behind in it.
-    errors: u32,
-    context: Context,
-}
+/// Names a context among all that a worker has had: a value of one is worth nothing in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ContextId(u64);
 
 impl Engine {
     pub(super) fn new(sources: Sources, memory: Rc<Memory>, heap_bytes: u64, async_wall: Duration) -> Self {
-        Self { sources, memory, heap_bytes, async_wall, host: Rc::default(), manner: Manner::default(), live: None }
+        let (host, manner) = (Rc::default(), Manner::default());
+        Self { sources, memory, heap_bytes, async_wall, host, manner, slots: Vec::new(), made: 0 }
     }
 
     /// Loads every script in a new context; `loading` is told before each.
     pub(super) fn load(&mut self, mut loading: impl FnMut(u8)) -> Vec<Loaded> {
-        self.drop_context();
+        self.drop_all();
         let mut reports = Vec::new();
-        let mut live = match self.new_context() {
-            Ok(live) => live,
-            Err(error) => {
-                let broken = fault(ParkReason::Crashed, format!("the engine does not start: {error}"));
-                return self.sources.scripts.iter().map(|_| Loaded::Broken(broken.clone())).collect();
-            }
-        };
-        for (number, (name, wanted)) in (0_u8..).zip(&self.sources.scripts) {
-            if !wanted {
-                live.handlers.push(Err(fault(ParkReason::Crashed, "the handler is broken")));
+        for script in 0..u8::try_from(self.sources.scripts.len()).unwrap_or(u8::MAX) {
+            if !self.sources.scripts[usize::from(script)].1 {
+                self.slots.push(Slot::Broken(fault(ParkReason::Crashed, "the handler is broken")));
                 reports.push(Loaded::Skipped);
                 continue;
             }
-            loading(number);
-            self.host.script.set(number);
-            match live.load_one(name, &self.sources.tree, &self.host) {
-                Ok((handler, exports)) => {
-                    live.handlers.push(Ok(handler));
+            loading(script);
+            match self.load_one(script) {
+                Ok((live, exports)) => {
+                    self.slots.push(Slot::Live(live));
                     reports.push(Loaded::Ready(exports));
                 }
                 Err(broken) => {
-                    live.handlers.push(Err(broken.clone()));
+                    self.slots.push(Slot::Broken(broken.clone()));
                     reports.push(Loaded::Broken(broken));
                 }
             }
         }
-        self.live = Some(live);
+        self.memory.leave_room();
         reports
+    }
+
+    /// Loads a handler in a new context. What it finds there is the same each time, whenever that is: no reading's device, its clock
+    /// at 0, its random numbers from its place.
+    fn load_one(&mut self, script: u8) -> Result<(Box<Live>, Exports), Fault> {
+        let saved = Saved::take(&self.host);
+        Saved::default().put(&self.host);
+        self.host.script.set(script);
+        self.host.random.set(u64::from(script));
+        let loaded = self.new_context(script).and_then(|mut live| {
+            let (name, _) = &self.sources.scripts[usize::from(script)];
+            let exports = live.load(name, &self.sources.tree, &self.host)?;
+            Ok((live, exports))
+        });
+        if loaded.is_err() {
+            self.host.forget_context(script);
+        }
+        saved.put(&self.host);
+        loaded
+    }
+
+    fn new_context(&mut self, script: u8) -> Result<Box<Live>, Fault> {
+        self.made += 1;
+        let Self { host, manner, memory, heap_bytes, sources, .. } = self;
+        let setup = Setup {
+            script,
+            id: ContextId(self.made),
+            host,
+            manner: *manner,
+            memory,
+            heap_bytes: *heap_bytes,
+            tree: &sources.tree,
+        };
+        let live = Live::new(&setup);
+        live.map(Box::new).map_err(|error| fault(ParkReason::Crashed, format!("the engine does not start: {error}")))
     }
 
     /// The number of the handler of this name.
@@ -126,42 +146,74 @@ impl Engine {
         self.sources.scripts.iter().position(|(known, _)| known == name)
     }
 
-    /// Loads a file of tests in a new context: the names of its tests as JSON. [`Engine::call`] then runs the test of a number.
+    /// Loads a file of tests as script 0: the names of its tests as JSON. [`Engine::call`] then runs the test of a number.
     ///
     /// # Errors
     /// Why it does not load.
     pub(super) fn load_tests(&mut self, path: &str, filter: &str) -> Result<String, Fault> {
-        self.drop_context();
-        let mut live = self
-            .new_context()
-            .map_err(|error| fault(ParkReason::Crashed, format!("the engine does not start: {error}")))?;
-        let (names, step) = live.load_tests(path, filter, &self.sources.tree, &self.host)?;
-        live.handlers.push(Ok(step));
-        self.live = Some(live);
+        self.drop_all();
+        let mut live = self.new_context(0)?;
+        let names = live.load_tests(path, filter, &self.sources.tree, &self.host)?;
+        self.slots.push(Slot::Live(live));
         Ok(names)
     }
 
-    /// Drops the context and everything in it.
-    pub(super) fn drop_context(&mut self) {
-        if self.live.take().is_some() {
-            self.host.forget_context();
+    fn drop_all(&mut self) {
+        for script in 0..u8::try_from(self.slots.len()).unwrap_or(u8::MAX) {
+            self.drop_context(script);
+        }
+        self.slots.clear();
+    }
+
+    /// Drops a handler's context and everything in it.
+    fn drop_context(&mut self, script: u8) {
+        if let Some(slot @ Slot::Live(_)) = self.slots.get_mut(usize::from(script)) {
+            *slot = Slot::Lost;
+            self.host.forget_context(script);
             boa_gc::force_collect();
         }
     }
 
-    /// Has a context been lost since the last load?
-    pub(super) fn needs_load(&self) -> bool {
-        self.live.is_none()
+    /// Has the handler's context been lost, and not been built anew?
+    pub(super) fn is_lost(&self, script: u8) -> bool {
+        matches!(self.slots.get(usize::from(script)), Some(Slot::Lost))
     }
 
-    /// The metric of a reading, as a value.
+    /// Makes sure that a handler is loaded if it was once. One that does not load again is tried again before its next call.
+    ///
+    /// # Errors
+    /// Why it does not load.
+    pub(super) fn prepare(&mut self, script: u8) -> Result<(), Fault> {
+        if self.is_lost(script) {
+            let (live, _) = self.load_one(script)?;
+            self.slots[usize::from(script)] = Slot::Live(live);
+        }
+        Ok(())
+    }
+
+    /// Names the context that a handler has now.
+    pub(super) fn context_of(&self, script: u8) -> Option<ContextId> {
+        match self.slots.get(usize::from(script)) {
+            Some(Slot::Live(live)) => Some(live.id),
+            _ => None,
+        }
+    }
+
+    fn live(&mut self, script: u8) -> Result<&mut Live, Fault> {
+        match self.slots.get_mut(usize::from(script)) {
+            Some(Slot::Live(live)) => Ok(live),
+            Some(Slot::Broken(broken)) => Err(broken.clone()),
+            Some(Slot::Lost) | None => Err(not_loaded()),
+        }
+    }
+
+    /// The metric of a reading, as a value for a handler.
     ///
     /// # Errors
     /// The payload does not read as JSON here.
-    pub(super) fn metric(&mut self, json: &[u8], ts: i64) -> Result<JsValue, Fault> {
-        let live = self.live.as_mut().ok_or_else(not_loaded)?;
-        self.host
-            .metric(json, ts, &mut live.context)
+    pub(super) fn metric(&mut self, script: u8, json: &[u8], ts: i64) -> Result<JsValue, Fault> {
+        let host = Rc::clone(&self.host);
+        host.metric(json, ts, &mut self.live(script)?.context)
             .map_err(|error| fault(ParkReason::Threw, format!("the metric does not read: {error}")))
     }
 
@@ -170,103 +222,100 @@ impl Engine {
     /// # Errors
     /// The handler's failure; after one of the engine's, the context is gone as soon as no other call waits in it.
     pub(super) fn call(&mut self, script: u8, channel: u8, metric: JsValue) -> Result<Called, Fault> {
-        let live = self.live.as_mut().ok_or_else(not_loaded)?;
-        let called = live.call((script, channel), metric, &self.host, self.async_wall);
-        self.judge(called)
+        let (host, allowed) = (Rc::clone(&self.host), self.async_wall);
+        let called = self.live(script)?.call(channel, metric, &host, allowed);
+        self.judge(script, called)
     }
 
     /// Goes on with a call that waits.
     ///
     /// # Errors
     /// As [`Engine::call`].
-    pub(super) fn go_on(&mut self, id: CallId) -> Result<Called, Fault> {
-        let live = self.live.as_mut().ok_or_else(not_loaded)?;
-        let called = live.go_on(id, &self.host, self.async_wall);
-        self.judge(called)
+    pub(super) fn go_on(&mut self, script: u8, id: CallId) -> Result<Called, Fault> {
+        let (host, allowed) = (Rc::clone(&self.host), self.async_wall);
+        let called = self.live(script)?.go_on(id, &host, allowed);
+        self.judge(script, called)
     }
 
     /// Ends a call that waits.
-    pub(super) fn give_up(&mut self, id: CallId) {
-        if let Some(live) = &self.live {
+    pub(super) fn give_up(&mut self, script: u8, id: CallId) {
+        if let Ok(live) = self.live(script) {
             live.events.enter(id);
         }
-        self.end_call();
+        self.end_call(script);
     }
 
-    /// The call under way is over and its result has been taken in.
-    pub(super) fn end_call(&mut self) {
-        let Some(live) = &mut self.live else { return };
-        live.events.end();
-        if live.events.has_left() && live.events.sweep(&mut live.context).is_err() {
-            live.errors += 1;
-        }
+    /// The handler's call under way is over and its result has been taken in.
+    pub(super) fn end_call(&mut self, script: u8) {
+        let Ok(live) = self.live(script) else { return };
+        live.end_call();
         if live.errors > 0 && (live.errors >= ERRORS || !live.events.has_waiting()) {
-            self.drop_context();
+            self.drop_context(script);
         }
     }
 
-    /// Tells the scripts that their context goes.
-    pub(super) fn exit(&mut self) {
-        let Some(live) = &mut self.live else { return };
-        let count = u8::try_from(live.handlers.len()).unwrap_or(u8::MAX);
-        // The last that came goes first: it may use what the others hold.
-        for script in (0..count).rev() {
-            self.host.begin_reading();
-            self.host.script.set(script);
-            if let Err(fault) = live.dispose(script) {
-                let text = format!("dispose: {}", fault.message);
-                let line = LogLine { level: LogLevel::Error, script, device: String::new(), text };
-                self.host.logs.borrow_mut().push(line);
-            }
-        }
-        for script in 0..count {
-            self.host.begin_reading();
-            self.host.script.set(script);
-            if live.events.exit(EXIT_WAIT, &mut live.context).is_err() {
-                // An error of the engine: the context goes anyway.
-                live.events.end();
-                return;
-            }
-        }
-    }
-
-    /// Takes an answer in. The call that waits for it, if it still does.
-    pub(super) fn answered(&self, answer: &Answer<'_>) -> Option<CallId> {
-        self.live.as_ref().and_then(|live| live.events.answered(answer))
-    }
-
-    /// The calls that callbacks ran for, beside the one that was asked for.
-    pub(super) fn take_entered(&self) -> Vec<CallId> {
-        self.live.as_ref().map(|live| live.events.take_entered()).unwrap_or_default()
-    }
-
-    fn judge(&mut self, called: Result<Called, Failure>) -> Result<Called, Fault> {
+    fn judge(&mut self, script: u8, called: Result<Called, Failure>) -> Result<Called, Fault> {
         match called {
             Ok(called) => Ok(called),
             Err(Failure::Script(fault)) => Err(fault),
             Err(Failure::Engine(fault)) => {
-                if let Some(live) = &mut self.live {
+                if let Ok(live) = self.live(script) {
                     let broken = fault.reason == ParkReason::Crashed as u8;
                     live.errors += if broken { ERRORS } else { 1 };
                 }
-                self.end_call();
+                self.end_call(script);
                 Err(fault)
             }
         }
     }
 
-    /// Writes a value's JSON, without `deviceId` and `ts` at the top when it is to be kept. `Ok(false)`: it has none.
+    /// Tells the scripts that their contexts go.
+    pub(super) fn exit(&mut self) {
+        let host = Rc::clone(&self.host);
+        host.forget_values();
+        let mut all: Vec<&mut Live> = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| if let Slot::Live(live) = slot { Some(&mut **live) } else { None })
+            .collect();
+        // The last that came goes first, as its plugins expect it.
+        for live in all.iter_mut().rev() {
+            host.begin_reading();
+            host.script.set(live.script);
+            if let Err(fault) = live.dispose() {
+                let text = format!("dispose: {}", fault.message);
+                let line = LogLine { level: LogLevel::Error, script: live.script, device: String::new(), text };
+                host.logs.borrow_mut().push(line);
+            }
+        }
+        for live in all {
+            host.begin_reading();
+            host.script.set(live.script);
+            live.exit();
+        }
+    }
+
+    /// Takes an answer in. The call that waits for it, if it still does.
+    pub(super) fn answered(&mut self, answer: &Answer<'_>) -> Option<CallId> {
+        let (script, call) = self.host.open_asks.borrow_mut().remove(&answer.id)?;
+        self.live(script).ok()?.events.answered(call, answer)
+    }
+
+    /// The calls that callbacks ran for, beside the one that was asked for.
+    pub(super) fn take_entered(&self) -> Vec<CallId> {
+        self.host.entered.take()
+    }
+
+    /// Writes the JSON of a value of a handler, without `deviceId` and `ts` at the top when it is to be kept. `Ok(false)`: it has none.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn json(&mut self, value: &JsValue, kept: bool, out: &mut Vec<u8>) -> Result<bool, Fault> {
-        let live = self.live.as_mut().ok_or_else(not_loaded)?;
+    pub(super) fn json(&mut self, script: u8, value: &JsValue, kept: bool, out: &mut Vec<u8>) -> Result<bool, Fault> {
+        let Live { local, context, .. } = self.live(script)?;
         let write = if kept { json_out::write_kept } else { json_out::write };
-        let written = write(value, &self.host, &mut live.context, out);
-        written.map_err(|error| match (&error, self.host.thrown.borrow_mut().take()) {
-            (json_out::JsonError::Threw, Some(thrown)) => {
-                fault::thrown(&thrown, &live.bridge.stack_of, &mut live.context)
-            }
+        let written = write(value, local, context, out);
+        written.map_err(|error| match (&error, local.thrown.borrow_mut().take()) {
+            (json_out::JsonError::Threw, Some(thrown)) => fault::thrown(&thrown, &local.bridge().stack_of, context),
             _ => fault(ParkReason::BadResult, format!("the result cannot be kept: {error}")),
         })
     }
@@ -274,174 +323,20 @@ impl Engine {
     /// JSON → JavaScript → JSON, for tests.
     #[cfg(test)]
     pub(super) fn round_trip(&mut self, json: &[u8]) -> Result<String, String> {
-        let context = &mut self.live.as_mut().ok_or("no context")?.context;
-        let value = self.host.parse_text(json, context)?;
+        let host = Rc::clone(&self.host);
+        let Live { local, context, .. } = self.live(0).map_err(|fault| fault.message)?;
+        let value = host.parse_text(json, context)?;
         let mut out = Vec::new();
-        json_out::write(&value, &self.host, context, &mut out).map_err(|error| error.to_string())?;
+        json_out::write(&value, local, context, &mut out).map_err(|error| error.to_string())?;
         String::from_utf8(out).map_err(|error| error.to_string())
     }
 
     /// The JSON of a metric, for tests.
     #[cfg(test)]
     pub(super) fn metric_text(&mut self, json: &[u8], ts: i64) -> Result<String, Fault> {
-        let metric = self.metric(json, ts)?;
+        let metric = self.metric(0, json, ts)?;
         let mut out = Vec::new();
-        self.json(&metric, false, &mut out)?;
+        self.json(0, &metric, false, &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
-
-    fn new_context(&self) -> JsResult<Live> {
-        let events = Rc::new(EventLoop::new(Rc::clone(&self.host), self.manner));
-        let hooks = Hooks {
-            memory: Rc::clone(&self.memory),
-            host: Rc::clone(&self.host),
-            events: Rc::clone(&events),
-            buffer_bytes: self.heap_bytes / BUFFER_PART,
-        };
-        let mut context = Context::builder()
-            .host_hooks(Rc::new(hooks))
-            .job_executor(Rc::clone(&events))
-            .module_loader(Rc::new(Loader::new(Rc::clone(&self.sources.tree))))
-            .clock(Rc::new(ScriptClock(Rc::clone(&self.host))))
-            .build()?;
-        let mut limits = RuntimeLimits::default();
-        limits.set_loop_iteration_limit(LOOP_ITERATIONS);
-        limits.set_recursion_limit(RECURSION);
-        limits.set_stack_size_limit(STACK_SLOTS);
-        limits.set_backtrace_limit(BACKTRACE);
-        context.set_runtime_limits(limits);
-        self.host.install(&mut context)?;
-        let ctx = ctx_object(&mut context)?.into();
-        let bridge = self.host.bridge();
-        Ok(Live { handlers: Vec::new(), ctx, bridge, events, errors: 0, context })
-    }
-}
-
-/// Who failed: the script (the context is well), or the engine (it is not).
-enum Failure {
-    Script(Fault),
-    Engine(Fault),
-}
-
-impl Live {
-    /// Loads one handler: its functions, and its other exports.
-    fn load_one(&mut self, name: &str, tree: &Tree, host: &Rc<Host>) -> Result<(Plugin, Exports), Fault> {
-        host.begin_reading();
-        self.events.begin();
-        let Self { events, bridge, context, .. } = self;
-        let loaded = Loading { name, tree, host, events, bridge, context }.load();
-        self.events.end();
-        loaded
-    }
-
-    fn load_tests(
-        &mut self,
-        path: &str,
-        filter: &str,
-        tree: &Tree,
-        host: &Rc<Host>,
-    ) -> Result<(String, Plugin), Fault> {
-        host.begin_reading();
-        self.events.begin();
-        let Self { events, bridge, context, .. } = self;
-        let loaded = Loading { name: path, tree, host, events, bridge, context }.load_tests(filter);
-        self.events.end();
-        loaded
-    }
-
-    /// Tells a plugin that its context goes.
-    fn dispose(&mut self, script: u8) -> Result<(), Fault> {
-        let Self { handlers, bridge, events, context, .. } = self;
-        let Some(Ok(Plugin { dispose: Some(dispose), .. })) = handlers.get(usize::from(script)) else { return Ok(()) };
-        let host = Host::of(context);
-        events.begin();
-        let disposed = plugin::run(dispose, &[], EXIT_WAIT, &host, events, bridge, context);
-        events.end();
-        disposed
-    }
-
-    fn call(
-        &mut self,
-        (script, channel): (u8, u8),
-        metric: JsValue,
-        host: &Host,
-        allowed: Duration,
-    ) -> Result<Called, Failure> {
-        let Self { handlers, ctx, bridge, events, context, .. } = self;
-        let handler = match handlers.get(usize::from(script)) {
-            Some(Ok(plugin)) => match plugin.function(channel) {
-                Some(function) => function.clone(),
-                // The node asks for what the handler exports; what it does not has nothing to say.
-                None => return Ok(Called::Done(JsValue::undefined())),
-            },
-            Some(Err(broken)) => return Err(Failure::Script(broken.clone())),
-            None => return Err(Failure::Script(not_loaded())),
-        };
-        events.begin();
-        host.may_ask.set(true);
-        let arguments = [handler.into(), metric, ctx.clone()];
-        let value = bridge.call.call(&JsValue::undefined(), &arguments, context);
-        let value = value.map_err(|error| Failure::Engine(fault::engine(&error, &bridge.stack_of, context)))?;
-        if let Some(thrown) = host.thrown.borrow_mut().take() {
-            return Err(Failure::Script(fault::thrown(&thrown, &bridge.stack_of, context)));
-        }
-        if events.is_untouched() && !value.as_object().is_some_and(|object| is_promise(&object)) {
-            return finished(value, host);
-        }
-        let stands = events.returned(value, allowed, context);
-        self.conclude(stands, host, allowed)
-    }
-
-    fn go_on(&mut self, id: CallId, host: &Host, allowed: Duration) -> Result<Called, Failure> {
-        let stands = self.events.go_on(id, allowed, &mut self.context);
-        self.conclude(stands, host, allowed)
-    }
-
-    /// What a call's standing means.
-    fn conclude(&mut self, stands: JsResult<Standing>, host: &Host, allowed: Duration) -> Result<Called, Failure> {
-        let Self { bridge, events, context, .. } = self;
-        let stands = stands.map_err(|error| Failure::Engine(fault::engine(&error, &bridge.stack_of, context)))?;
-        match stands {
-            Standing::Done(value) => finished(value, host),
-            Standing::Waits(at) => Ok(Called::Waits(events.put_aside(), at)),
-            Standing::Rejected(reason) | Standing::Failed(Failed::Threw(reason)) => {
-                Err(Failure::Script(fault::thrown(&reason, &bridge.stack_of, context)))
-            }
-            Standing::Failed(Failed::RanAway) => {
-                let most = events.manner().jobs;
-                let limit = if most == limits::SCRIPT_JOBS { "script_jobs" } else { "script_test_jobs" };
-                let message = format!("it queued more than {most} jobs in one call (limit {limit})");
-                Err(Failure::Script(fault(ParkReason::Deadline, message)))
-            }
-            Standing::TooLong(operation) => {
-                let on = operation.map(|operation| format!(" for {}", operation.name())).unwrap_or_default();
-                let message = format!(
-                    "it waits{on} for longer than {} ms (limit script_async_wall, setting scripts.async_wall_ms)",
-                    allowed.as_millis()
-                );
-                Err(Failure::Script(fault(ParkReason::Deadline, message)))
-            }
-            Standing::Stuck => {
-                let message =
-                    "its promise never settles: nothing is left to settle it, or a limit ended what would have";
-                Err(Failure::Engine(fault(ParkReason::Deadline, message)))
-            }
-        }
-    }
-}
-
-/// A call that ended, if it broke no limit on the way.
-fn finished(value: JsValue, host: &Host) -> Result<Called, Failure> {
-    match host.broken_limit.borrow_mut().take() {
-        Some(message) => Err(Failure::Script(fault(ParkReason::Threw, message))),
-        None => Ok(Called::Done(value)),
-    }
-}
-
-pub(super) fn is_promise(object: &JsObject) -> bool {
-    object.is::<boa_engine::builtins::promise::Promise>()
-}
-
-pub(super) fn not_loaded() -> Fault {
-    fault(ParkReason::Crashed, "the handlers are not loaded")
 }

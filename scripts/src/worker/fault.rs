@@ -11,7 +11,7 @@ use boa_engine::{
 };
 use tidegate_actors::script::ParkReason;
 
-use super::{host::Host, modules::Loader};
+use super::{frozen, local::Local, modules::Loader};
 use crate::frame::{Fault, clip};
 
 /// Most characters of a thrown value's name and message.
@@ -41,7 +41,7 @@ pub(super) fn engine(error: &JsError, stack_of: &JsFunction, context: &mut Conte
     let mut fault = match error.as_engine() {
         Some(EngineError::RuntimeLimit(RuntimeLimitError::LoopIteration)) => fault(
             ParkReason::Deadline,
-            format!("a loop went round more than {} times in one call", super::engine::LOOP_ITERATIONS),
+            format!("a loop went round more than {} times in one call", super::live::LOOP_ITERATIONS),
         ),
         Some(EngineError::RuntimeLimit(limit)) => fault(ParkReason::Threw, limit.to_string()),
         Some(other) => fault(ParkReason::Crashed, other.to_string()),
@@ -86,7 +86,7 @@ fn describe_object(object: &JsObject) -> String {
     }
 }
 
-/// A data property of an ordinary or error object, or of its prototypes.
+/// A data property of an ordinary or error object, or of its prototypes. An accessor that stands for a frozen one is as good.
 fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
     let mut next = Some(object.clone());
     for _ in 0..CHAIN {
@@ -96,7 +96,7 @@ fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
         }
         let borrowed = object.borrow();
         if let Some(property) = borrowed.properties().get(key) {
-            return property.value().cloned();
+            return frozen::value(&property);
         }
         next = borrowed.prototype();
     }
@@ -105,8 +105,8 @@ fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
 
 /// Where an error object was made, for scripts.
 pub(super) fn place_of(value: &JsValue, context: &mut Context) -> Option<(String, u32, u32)> {
-    let stack_of = Host::of(context).bridge().stack_of;
-    place(value, &stack_of, context)
+    let local = Local::of(context);
+    place(value, &local.bridge().stack_of, context)
 }
 
 /// Where an error object was made: the first place on its stack.

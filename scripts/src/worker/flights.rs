@@ -50,7 +50,7 @@ impl Held {
 pub(super) struct Flights {
     waiting: HashMap<CallId, (Instant, Flight)>,
     wakes: BTreeSet<(Instant, CallId)>,
-    /// Their context is gone: their readings begin anew.
+    /// The context of the handler under way is gone: their readings begin anew.
     lost: VecDeque<Flight>,
 }
 
@@ -94,10 +94,16 @@ impl Flights {
         self.wakes.first().map_or(Duration::MAX, |(wake, _)| wake.saturating_duration_since(now))
     }
 
-    /// The context is gone, and with it what every call was in the midst of.
-    pub(super) fn lose_context(&mut self) {
-        self.wakes.clear();
-        self.lost.extend(self.waiting.drain().map(|(_, (_, flight))| flight));
+    /// A handler's context is gone, and with it what its calls were in the midst of.
+    pub(super) fn lose(&mut self, script: u8) {
+        let is_of = |flight: &Flight| flight.chain.script() == Some(script);
+        let of: Vec<CallId> = self.waiting.iter().filter(|(_, (_, flight))| is_of(flight)).map(|(id, _)| *id).collect();
+        let lost: Vec<Flight> = of.into_iter().filter_map(|id| self.take(id)).collect();
+        self.lost.extend(lost);
+        for flight in self.waiting.values_mut().map(|(_, flight)| flight).chain(&mut self.lost) {
+            flight.threaded.forget_value(script);
+            flight.chain.forget_value(script);
+        }
     }
 
     /// The next run whose context was lost.

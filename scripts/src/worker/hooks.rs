@@ -14,14 +14,14 @@ use boa_engine::{
 
 use super::{
     event_loop::{CallId, EventLoop},
-    host::Host,
+    local::Local,
     memory::Memory,
 };
 
 /// The engine's questions.
 pub(super) struct Hooks {
     pub(super) memory: Rc<Memory>,
-    pub(super) host: Rc<Host>,
+    pub(super) local: Rc<Local>,
     pub(super) events: Rc<EventLoop>,
     /// Largest `ArrayBuffer`, in bytes.
     pub(super) buffer_bytes: u64,
@@ -48,8 +48,8 @@ impl HostHooks for Hooks {
         let values = JsArray::from_iter(args.iter().cloned(), context);
         let callback: JsValue = job.callback().clone().into();
         let arguments = [callback, this.clone(), values.into()];
-        let result = self.host.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
-        let thrown = self.host.thrown.borrow_mut().take();
+        let result = self.local.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
+        let thrown = self.local.thrown.borrow_mut().take();
         thrown.map_or(Ok(result), |thrown| Err(JsError::from_opaque(thrown)))
     }
 

@@ -1,6 +1,6 @@
-//! The host's side of a call: the one call under way, and the native functions through which a script reaches it (`ctx`, `console`,
-//! `Math.random`, `JSON.parse`). There is one `ctx` object for all calls; its getters read the call under way, so that a handler
-//! pays only for what it touches.
+//! The host's side of a call: the one call under way in this worker, in whichever context, and the native functions through which a
+//! script reaches it (`ctx`, `console`, `Math.random`, `JSON.parse`). There is one `ctx` object for all calls of a context; its
+//! getters read the call under way, so that a handler pays only for what it touches.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,13 +8,10 @@ use std::{
 };
 
 use boa_engine::{
-    Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, Module, NativeFunction,
+    Context, JsArgs, JsNativeError, JsObject, JsResult, JsString, JsValue, NativeFunction,
     context::time::{Clock, JsInstant},
     js_string,
-    object::{
-        FunctionObjectBuilder, IntegrityLevel, ObjectInitializer,
-        builtins::{JsArray, JsFunction},
-    },
+    object::{FunctionObjectBuilder, IntegrityLevel, ObjectInitializer},
     property::{PropertyDescriptor, PropertyKey},
 };
 use hashbrown::HashMap;
@@ -26,9 +23,10 @@ use tidegate_actors::{
 
 use super::{
     event_loop::{AskId, CallId},
-    fault, globals,
+    fault,
     json_in::{self, Keys},
-    json_out::{self, JsonError, Shapes},
+    json_out::{self, JsonError},
+    local::Local,
 };
 use crate::frame::{Ask, Command, LogLevel, LogLine, clip};
 
@@ -46,7 +44,7 @@ pub(super) struct Lazy {
     pub(super) value: Option<JsValue>,
 }
 
-/// What the scripts of one worker share with the host.
+/// What the contexts of one worker share: the call under way. What belongs to one of them is in [`Local`].
 #[derive(Default)]
 pub(super) struct Host {
     /// The received time of the call's reading: `ctx.now`.
@@ -63,8 +61,8 @@ pub(super) struct Host {
     /// Slow work that is asked for and not sent yet, and what nobody waits for any more.
     pub(super) asks: RefCell<Vec<Ask>>,
     pub(super) forgotten: RefCell<Vec<AskId>>,
-    /// All that is under way, and the call that waits for it.
-    pub(super) open_asks: RefCell<HashMap<AskId, CallId>>,
+    /// All that is under way, with the handler and its call that waits for it.
+    pub(super) open_asks: RefCell<HashMap<AskId, (u8, CallId)>>,
     asked: Cell<AskId>,
     pub(super) device: RefCell<JsString>,
     pub(super) topic: RefCell<JsString>,
@@ -80,17 +78,13 @@ pub(super) struct Host {
     pub(super) emitted_bytes: Cell<usize>,
     pub(super) logs: RefCell<Vec<LogLine>>,
     pub(super) logged: Cell<usize>,
-    /// What a script threw, on its way to the host.
-    pub(super) thrown: RefCell<Option<JsValue>>,
-    /// A handler's exports, on their way to the host.
-    exports: RefCell<Vec<JsValue>>,
     /// A limit that the call broke; it fails, whatever the script makes of it.
     pub(super) broken_limit: RefCell<Option<String>>,
     keys: RefCell<Keys>,
-    shapes: RefCell<Shapes>,
-    bridge: RefCell<Option<Bridge>>,
-    /// Calls so far.
+    /// Calls so far, in all contexts.
     calls: Cell<CallId>,
+    /// Calls beside the one that was asked for that callbacks ran for since the last look: how they stand may have changed.
+    pub(super) entered: RefCell<Vec<CallId>>,
     /// Asks the node, in a worker that runs tests.
     pub(super) ask_node: RefCell<Option<AskNode>>,
 }
@@ -98,47 +92,10 @@ pub(super) struct Host {
 /// A question of a test to the node, and its answer, both as JSON.
 pub(super) type AskNode = Box<dyn FnMut(String) -> std::io::Result<String>>;
 
-/// The functions of `prelude.js` through which the host calls scripts.
-#[derive(Clone)]
-pub(super) struct Bridge {
-    pub(super) call: JsFunction,
-    pub(super) callback: JsFunction,
-    pub(super) stack_of: JsFunction,
-    /// Loads a group of `globals` or of the modules' library.
-    pub(super) group: JsFunction,
-    stringify: JsFunction,
-}
-
 impl Host {
     /// The host of a context.
     pub(super) fn of(context: &Context) -> Rc<Self> {
         context.get_data::<Rc<Self>>().cloned().unwrap_or_default()
-    }
-
-    /// Sets up a new context: runs the prelude.
-    ///
-    /// # Errors
-    /// The engine's, if the prelude does not run.
-    pub(super) fn install(self: &Rc<Self>, context: &mut Context) -> JsResult<()> {
-        context.insert_data(Rc::clone(self));
-        let natives = ObjectInitializer::new(context)
-            .function(NativeFunction::from_fn_ptr(fail), js_string!("fail"), 1)
-            .function(NativeFunction::from_fn_ptr(parse), js_string!("parse"), 1)
-            .function(NativeFunction::from_fn_ptr(random), js_string!("random"), 0)
-            .function(NativeFunction::from_fn_ptr(console), js_string!("log"), 1)
-            .build();
-        let prelude = context.eval(boa_engine::Source::from_bytes(include_str!("prelude.js")))?;
-        let prelude = callable(&prelude)?;
-        let made = prelude.call(&JsValue::undefined(), &[natives.clone().into()], context)?;
-        let made =
-            made.as_object().ok_or_else(|| JsNativeError::typ().with_message("the prelude returns an object"))?;
-        let mut get = |name| callable(&made.get(js_string!(name), context)?);
-        let (call, callback) = (get("call")?, get("callback")?);
-        let (stringify, stack_of) = (get("stringify")?, get("stackOf")?);
-        let group = globals::install(&natives, context)?;
-        let bridge = Bridge { call, callback, stringify, stack_of, group };
-        *self.bridge.borrow_mut() = Some(bridge);
-        Ok(())
     }
 
     /// A number for a call.
@@ -165,24 +122,18 @@ impl Host {
         }
     }
 
-    /// The functions of the prelude.
-    ///
-    /// # Panics
-    /// When the host was not installed: a mistake of this crate.
-    pub(super) fn bridge(&self) -> Bridge {
-        self.bridge.borrow().clone().expect("the prelude has run")
+    /// Forgets what a context leaves behind that is about to go: the handler of this number lived in it.
+    pub(super) fn forget_context(&self, script: u8) {
+        self.forget_values();
+        let of_script = |(id, (of, _)): (&AskId, &(u8, CallId))| (*of == script).then_some(*id);
+        let open: Vec<_> = self.open_asks.borrow().iter().filter_map(of_script).collect();
+        open.into_iter().for_each(|id| self.forget_ask(id));
     }
 
-    /// Forgets everything that belongs to a context that is about to go.
-    pub(super) fn forget_context(&self) {
-        *self.bridge.borrow_mut() = None;
-        *self.shapes.borrow_mut() = Shapes::default();
+    /// No call is under way whose state could be asked for.
+    pub(super) fn forget_values(&self) {
         *self.previous.borrow_mut() = Lazy::default();
         *self.state.borrow_mut() = Lazy::default();
-        *self.thrown.borrow_mut() = None;
-        self.exports.take();
-        let open: Vec<_> = self.open_asks.borrow().keys().copied().collect();
-        open.into_iter().for_each(|id| self.forget_ask(id));
     }
 
     /// Begins the calls of one reading.
@@ -192,7 +143,6 @@ impl Host {
         self.emitted_bytes.set(0);
         self.logged.set(0);
         *self.broken_limit.borrow_mut() = None;
-        *self.thrown.borrow_mut() = None;
     }
 
     /// Builds the metric that a handler gets.
@@ -231,17 +181,6 @@ impl Host {
             .map_err(|error| JsNativeError::syntax().with_message(format!("JSON: {error}")).into())
     }
 
-    /// The module whose default export takes a handler's exports ([`super::modules::entry`]).
-    pub(super) fn exports_module(context: &mut Context) -> Module {
-        let give = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(give_exports)).build();
-        Module::from_value_as_default(give.into(), context)
-    }
-
-    /// What the entry module gave last.
-    pub(super) fn take_exports(&self) -> Vec<JsValue> {
-        self.exports.take()
-    }
-
     /// The value of a JSON file that is imported.
     ///
     /// # Errors
@@ -257,20 +196,6 @@ impl Host {
         json_in::parse(json, &mut self.keys.borrow_mut(), context).map_err(|error| error.to_string())
     }
 
-    /// The JSON of a value for a script: what cannot be written is thrown at it.
-    fn json(&self, value: &JsValue, context: &mut Context) -> JsResult<Vec<u8>> {
-        let mut json = Vec::new();
-        match json_out::write(value, self, context, &mut json) {
-            Ok(true) => Ok(json),
-            Ok(false) => Ok(b"null".to_vec()),
-            Err(JsonError::Threw) => {
-                let thrown = self.thrown.borrow_mut().take();
-                Err(boa_engine::JsError::from_opaque(thrown.unwrap_or_default()))
-            }
-            Err(error) => Err(JsNativeError::typ().with_message(error.to_string()).into()),
-        }
-    }
-
     fn log(&self, level: LogLevel, values: &[JsValue], context: &mut Context) {
         let logged = self.logged.get();
         self.logged.set(logged + 1);
@@ -280,53 +205,11 @@ impl Host {
         let text = if logged == LOG_LINES {
             format!("more than {LOG_LINES} lines in one call: the others are left out")
         } else {
-            let texts: Vec<String> = values.iter().map(|value| self.show(value, context)).collect();
+            let texts: Vec<String> = values.iter().map(|value| show(value, context)).collect();
             clip(&texts.join(" "), LOG_CHARS)
         };
         let device = self.device.borrow().to_std_string_lossy();
         self.logs.borrow_mut().push(LogLine { level, script: self.script.get(), device, text });
-    }
-
-    /// A value as a line of the log shows it.
-    fn show(&self, value: &JsValue, context: &mut Context) -> String {
-        let shown = value.as_object().and_then(|_| self.inspect(value, context).ok().flatten());
-        // What an inspection threw is not the script's failure.
-        self.thrown.take();
-        shown.unwrap_or_else(|| fault::describe(value))
-    }
-
-    /// A value as `util.inspect` shows it.
-    fn inspect(&self, value: &JsValue, context: &mut Context) -> JsResult<Option<String>> {
-        let bridge = self.bridge();
-        let undefined = JsValue::undefined();
-        let group = bridge.group.call(&undefined, &[js_string!("inspect").into()], context)?;
-        let Some(group) = group.as_object() else { return Ok(None) };
-        let arguments = JsArray::from_iter([value.clone()], context).into();
-        let shown = bridge.callback.call(
-            &undefined,
-            &[group.get(js_string!("shown"), context)?, undefined.clone(), arguments],
-            context,
-        )?;
-        Ok(shown.as_string().map(|text| text.to_std_string_lossy()))
-    }
-}
-
-impl Host {
-    /// Borrows the remembered shapes for a moment: no script may run in it.
-    pub(super) fn shapes<R>(&self, with: impl FnOnce(&mut Shapes) -> R) -> R {
-        with(&mut self.shapes.borrow_mut())
-    }
-
-    /// The engine's `JSON.stringify(value)`; `None`: undefined.
-    ///
-    /// # Errors
-    /// [`JsonError::Threw`], with what was thrown left in `thrown`, or [`JsonError::Engine`].
-    pub(super) fn stringify(&self, value: &JsValue, context: &mut Context) -> Result<Option<JsString>, JsonError> {
-        let stringify = self.bridge().stringify;
-        let text = stringify
-            .call(&JsValue::undefined(), std::slice::from_ref(value), context)
-            .map_err(|error| JsonError::Engine(error.to_string().into()))?;
-        if self.thrown.borrow().is_some() { Err(JsonError::Threw) } else { Ok(text.as_string()) }
     }
 }
 
@@ -379,26 +262,8 @@ pub(super) fn ctx_object(context: &mut Context) -> JsResult<JsObject> {
     Ok(object)
 }
 
-pub(super) fn callable(value: &JsValue) -> JsResult<JsFunction> {
-    value.as_function().ok_or_else(|| JsNativeError::typ().with_message("the prelude returns functions").into())
-}
-
-/// Keeps what a script threw for the host.
-#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
-fn fail(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    *Host::of(context).thrown.borrow_mut() = Some(args.get_or_undefined(0).clone());
-    Ok(JsValue::undefined())
-}
-
-/// Keeps the exports of a handler for the host.
-#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
-fn give_exports(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    *Host::of(context).exports.borrow_mut() = args.to_vec();
-    Ok(JsValue::undefined())
-}
-
 /// `JSON.parse` without a reviver.
-fn parse(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+pub(super) fn parse(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     let text = args.get_or_undefined(0).as_string().unwrap_or_default();
     let text = text.to_std_string().map_err(|_| JsNativeError::syntax().with_message("JSON: lone surrogate"))?;
     Host::of(context).parse(text.as_bytes(), context)
@@ -406,7 +271,7 @@ fn parse(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsVal
 
 /// `Math.random`: SplitMix64 from the call's seed.
 #[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
-fn random(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+pub(super) fn random(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     const TWO_POW_53: f64 = 9_007_199_254_740_992.0;
     let host = Host::of(context);
     let state = host.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -419,9 +284,18 @@ fn random(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue
     Ok(JsValue::new((mixed >> 11) as f64 / TWO_POW_53))
 }
 
+/// A value as a line of the log shows it.
+fn show(value: &JsValue, context: &mut Context) -> String {
+    let local = Local::of(context);
+    let shown = value.as_object().and_then(|_| local.inspect(value, context).ok().flatten());
+    // What an inspection threw is not the script's failure.
+    local.thrown.take();
+    shown.unwrap_or_else(|| fault::describe(value))
+}
+
 /// `console.*`: the level, then the values.
 #[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
-fn console(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+pub(super) fn console(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     let level = match args.get_or_undefined(0).as_string() {
         Some(level) if level == "debug" => LogLevel::Debug,
         Some(level) if level == "warn" => LogLevel::Warn,
@@ -438,6 +312,20 @@ fn ctx_log(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsV
     Ok(JsValue::undefined())
 }
 
+/// The JSON of a value for a script: what cannot be written is thrown at it.
+fn json(value: &JsValue, context: &mut Context) -> JsResult<Vec<u8>> {
+    let (local, mut json) = (Local::of(context), Vec::new());
+    match json_out::write(value, &local, context, &mut json) {
+        Ok(true) => Ok(json),
+        Ok(false) => Ok(b"null".to_vec()),
+        Err(JsonError::Threw) => {
+            let thrown = local.thrown.borrow_mut().take();
+            Err(boa_engine::JsError::from_opaque(thrown.unwrap_or_default()))
+        }
+        Err(error) => Err(JsNativeError::typ().with_message(error.to_string()).into()),
+    }
+}
+
 /// `ctx.emit(name, payload)`.
 fn emit(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     let host = Host::of(context);
@@ -446,7 +334,7 @@ fn emit(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValu
         let message = format!("ctx.emit: the name must be a string of 1 to {EMIT_NAME_BYTES} bytes");
         return Err(JsNativeError::typ().with_message(message).into());
     };
-    let payload = host.json(args.get_or_undefined(1), context)?;
+    let payload = json(args.get_or_undefined(1), context)?;
     let bytes = host.emitted_bytes.get() + name.len() + payload.len();
     host.emitted_bytes.set(bytes);
     let broken = if host.emits.borrow().len() >= limits::SCRIPT_EMITS {
@@ -477,7 +365,7 @@ fn command(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsV
     };
     let params = match args.get_or_undefined(2) {
         params if params.is_undefined() => b"{}".to_vec(),
-        params => host.json(params, context)?,
+        params => json(params, context)?,
     };
     let index = host.commands.borrow().len();
     let bytes = host.emitted_bytes.get() + name.len() + params.len();

@@ -12,7 +12,7 @@ use boa_engine::{
 use hashbrown::HashMap;
 use tidegate_actors::limits;
 
-use super::host::Host;
+use super::local::Local;
 
 /// Shapes whose keys are remembered; more: all are forgotten and learnt anew.
 const SHAPES: usize = 512;
@@ -62,8 +62,13 @@ pub(super) struct Shapes(HashMap<usize, (Shape, Rc<[ShapeKey]>)>);
 ///
 /// # Errors
 /// [`JsonError`]; what was written then is of no use.
-pub(super) fn write(value: &JsValue, host: &Host, context: &mut Context, out: &mut Vec<u8>) -> Result<bool, JsonError> {
-    Walk { host, strip: false, start: out.len() }.value(value, 0, context, out)
+pub(super) fn write(
+    value: &JsValue,
+    local: &Local,
+    context: &mut Context,
+    out: &mut Vec<u8>,
+) -> Result<bool, JsonError> {
+    Walk { local, strip: false, start: out.len() }.value(value, 0, context, out)
 }
 
 /// As [`write()`], without the top's `deviceId` and `ts`: what is kept of a metric.
@@ -72,15 +77,15 @@ pub(super) fn write(value: &JsValue, host: &Host, context: &mut Context, out: &m
 /// As [`write()`].
 pub(super) fn write_kept(
     value: &JsValue,
-    host: &Host,
+    local: &Local,
     context: &mut Context,
     out: &mut Vec<u8>,
 ) -> Result<bool, JsonError> {
-    Walk { host, strip: true, start: out.len() }.value(value, 0, context, out)
+    Walk { local, strip: true, start: out.len() }.value(value, 0, context, out)
 }
 
 struct Walk<'a> {
-    host: &'a Host,
+    local: &'a Local,
     strip: bool,
     start: usize,
 }
@@ -248,7 +253,7 @@ impl Walk<'_> {
         context: &mut Context,
         out: &mut Vec<u8>,
     ) -> Result<bool, JsonError> {
-        let Some(text) = self.host.stringify(value, context)? else { return Ok(false) };
+        let Some(text) = self.local.stringify(value, context)? else { return Ok(false) };
         self.room(text.len(), out)?;
         let text = without_lone_surrogates(text.to_std_string_lossy());
         let text = if self.strip && depth == 0 { strip_leads(text) } else { text };
@@ -267,11 +272,11 @@ impl Walk<'_> {
             return learn(object, &shape);
         }
         let address = shape.to_addr_usize();
-        if let Some(known) = self.host.shapes(|shapes| shapes.0.get(&address).map(|(_, keys)| Rc::clone(keys))) {
+        if let Some(known) = self.local.shapes(|shapes| shapes.0.get(&address).map(|(_, keys)| Rc::clone(keys))) {
             return Some(known);
         }
         let keys = learn(object, &shape)?;
-        self.host.shapes(|shapes| {
+        self.local.shapes(|shapes| {
             if shapes.0.len() >= SHAPES {
                 shapes.0.clear();
             }

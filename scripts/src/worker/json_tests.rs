@@ -14,10 +14,12 @@ struct Rig(Engine);
 
 impl Rig {
     fn new() -> Self {
-        let sources = Sources { scripts: Vec::new(), tree: std::rc::Rc::default() };
+        let file = ("a.js".to_owned(), "export function onMetric() {}".to_owned());
+        let tree = std::rc::Rc::new(crate::modules::Tree::new([file].into_iter().collect()));
+        let sources = Sources { scripts: vec![("a.js".to_owned(), true)], tree };
         let heap = limits::SCRIPT_HEAP_BYTES;
         let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
-        assert!(engine.load(|_| {}).is_empty());
+        assert!(matches!(engine.load(|_| {}).as_slice(), [crate::frame::Loaded::Ready(_)]));
         Self(engine)
     }
 
@@ -152,12 +154,12 @@ fn a_context_that_is_dropped_is_freed() {
     };
     let heap = limits::SCRIPT_HEAP_BYTES;
     let mut engine = Engine::new(sources, std::rc::Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
+    engine.load(|_| {});
     let mut rounds = |rounds: usize| {
         for _ in 0..rounds {
-            assert!(engine.needs_load());
-            engine.load(|_| {});
-            let metric = engine.metric(b"{}", 1).expect("a metric");
-            assert!(engine.call(0, 0, metric).is_err());
+            engine.prepare(0).expect("it loads again");
+            let metric = engine.metric(0, b"{}", 1).expect("a metric");
+            assert!(engine.call(0, 0, metric).is_err() && engine.is_lost(0));
         }
         super::memory::resident_bytes()
     };

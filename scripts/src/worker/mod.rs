@@ -9,6 +9,7 @@ mod engine;
 mod event_loop;
 mod fault;
 mod flights;
+mod frozen;
 mod globals;
 mod hooks;
 mod host;
@@ -17,6 +18,8 @@ pub(crate) mod json_in;
 mod json_out;
 #[cfg(test)]
 mod json_tests;
+mod live;
+mod local;
 mod memory;
 mod modules;
 mod plugin;

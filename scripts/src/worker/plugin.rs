@@ -9,11 +9,11 @@ use boa_engine::{
 use tidegate_actors::{reading::Channel, script::ParkReason};
 
 use super::{
-    engine::{is_promise, not_loaded},
     event_loop::{EventLoop, Failed},
     fault::{self, fault},
-    host::{Bridge, Host, callable},
+    host::Host,
     json_in, json_out,
+    local::{Local, callable},
     modules::{Loader, entry, thrown},
 };
 use crate::{
@@ -72,7 +72,7 @@ pub(super) struct Loading<'a> {
     pub(super) tree: &'a Tree,
     pub(super) host: &'a Rc<Host>,
     pub(super) events: &'a EventLoop,
-    pub(super) bridge: &'a Bridge,
+    pub(super) local: &'a Local,
     pub(super) context: &'a mut Context,
 }
 
@@ -106,9 +106,10 @@ impl Loading<'_> {
         };
         if let Some(initialize) = initialize.as_function() {
             let config = self.config()?;
-            run(&initialize, &[config], LOAD_WAIT, self.host, self.events, self.bridge, self.context).map_err(
-                |fault| Fault { message: format!("initialize: {}", fault.message), ..in_file(fault, &path) },
-            )?;
+            run(&initialize, &[config], LOAD_WAIT, self.events, self.local, self.context).map_err(|fault| Fault {
+                message: format!("initialize: {}", fault.message),
+                ..in_file(fault, &path)
+            })?;
         }
         Ok((Plugin { functions, dispose: dispose.as_function() }, exports))
     }
@@ -116,7 +117,7 @@ impl Loading<'_> {
     /// An export's JSON; `None`: it has none.
     fn json(&mut self, name: &str, value: &JsValue) -> Result<Option<Vec<u8>>, Fault> {
         let mut json = Vec::new();
-        let has_json = json_out::write(value, self.host, self.context, &mut json)
+        let has_json = json_out::write(value, self.local, self.context, &mut json)
             .map_err(|error| fault(ParkReason::BadResult, format!("its export {name}: {error}")))?;
         Ok(has_json.then_some(json))
     }
@@ -133,7 +134,7 @@ impl Loading<'_> {
             Ok(_) => drop(self.run_common_js(&loader, &path)?),
             Err(error) => return Err(self.broken(&error, &path)),
         }
-        let group = self.bridge.group.call(&JsValue::undefined(), &[js_string!("test").into()], self.context);
+        let group = self.local.bridge().group.call(&JsValue::undefined(), &[js_string!("test").into()], self.context);
         let made = group.and_then(|group| {
             let group = group.as_object().unwrap_or_else(|| json_in::new_object(self.context));
             let plan = callable(&group.get(js_string!("plan"), self.context)?)?;
@@ -225,7 +226,7 @@ impl Loading<'_> {
         }
         let entry = entry(path, &names.join(", "), self.context).map_err(|error| self.broken(&error, path))?;
         let ran = self.evaluate(&entry);
-        Ok(matches!(ran, Ok(PromiseState::Fulfilled(_))).then(|| self.host.take_exports()))
+        Ok(matches!(ran, Ok(PromiseState::Fulfilled(_))).then(|| self.local.take_exports()))
     }
 
     fn of_common_js(&mut self, loader: &Loader, path: &str) -> Result<Found, Fault> {
@@ -265,7 +266,7 @@ impl Loading<'_> {
 
     /// An error in words, with its place.
     fn broken(&mut self, error: &JsError, path: &str) -> Fault {
-        let fault = with_syntax_place(fault::engine(error, &self.bridge.stack_of, self.context), path);
+        let fault = with_syntax_place(fault::engine(error, &self.local.bridge().stack_of, self.context), path);
         let Ok(loader) = Loader::of(self.context) else { return fault };
         match loader.take_stray(&fault.message) {
             Some(stray) if fault.line == 0 => {
@@ -297,16 +298,16 @@ pub(super) fn run(
     function: &JsFunction,
     args: &[JsValue],
     allowed: Duration,
-    host: &Rc<Host>,
     events: &EventLoop,
-    bridge: &Bridge,
+    local: &Local,
     context: &mut Context,
 ) -> Result<(), Fault> {
+    let bridge = local.bridge();
     let mut arguments = vec![function.clone().into()];
     arguments.extend_from_slice(args);
     let value = bridge.call.call(&JsValue::undefined(), &arguments, context);
     let value = value.map_err(|error| fault::engine(&error, &bridge.stack_of, context))?;
-    if let Some(thrown) = host.thrown.borrow_mut().take() {
+    if let Some(thrown) = local.thrown.borrow_mut().take() {
         return Err(fault::thrown(&thrown, &bridge.stack_of, context));
     }
     let promise: Option<JsObject> = value.as_object().filter(is_promise);
@@ -328,6 +329,14 @@ pub(super) fn run(
         (None, Some(PromiseState::Pending)) => Err(late()),
         (None, _) => Ok(()),
     }
+}
+
+pub(super) fn is_promise(object: &JsObject) -> bool {
+    object.is::<boa_engine::builtins::promise::Promise>()
+}
+
+pub(super) fn not_loaded() -> Fault {
+    fault(ParkReason::Crashed, "the handler is not loaded")
 }
 
 /// A fault without any place is in this file.

@@ -46,7 +46,7 @@ pub(super) fn run(engine: &mut Engine, memory: &Memory, socket: &UnixStream, fil
         let (report, logs) = one(engine, &clock, number);
         memory.on_call(true);
         tell(&FromWorker::Tested(report, logs))?;
-        if engine.needs_load() {
+        if engine.is_lost(0) {
             break;
         }
     }
@@ -66,12 +66,12 @@ fn one(engine: &mut Engine, clock: &Cell<i64>, number: u32) -> (Result<String, F
                 let report = value.as_string().map(|report| report.to_std_string_lossy());
                 break report.ok_or_else(|| fault(ParkReason::Crashed, "the test came to no end"));
             }
-            Ok(Called::Waits(id, _)) => called = engine.go_on(id),
+            Ok(Called::Waits(id, _)) => called = engine.go_on(0, id),
             Err(fault) => break Err(fault),
         }
     };
     clock.set(clock.get().max(engine.host.now.get()));
-    engine.end_call();
+    engine.end_call(0);
     (report, engine.host.logs.take())
 }
 

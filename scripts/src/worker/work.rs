@@ -239,11 +239,12 @@ impl Work {
         while let Some(script) = chain.script() {
             self.announce(run, script)?;
             self.engine.host.run.set(run);
-            if self.engine.needs_load() {
-                self.engine.load(|_| {});
-                threaded.forget_values();
-            }
-            let next = self.guarded(script, chain, |engine, chain| handle(engine, script, call, chain, threaded));
+            // What it takes to load a handler anew is not counted against its call.
+            let prepared = self.engine.prepare(script);
+            let next = self.guarded(script, chain, |engine, chain| {
+                prepared?;
+                handle(engine, script, call, chain, threaded)
+            });
             self.send_asks()?;
             if let Some(progress) = self.conclude(script, next, threaded, chain) {
                 return Ok(progress);
@@ -260,8 +261,10 @@ impl Work {
         threaded: &mut Threaded,
         chain: &mut Chain,
     ) -> Option<Progress> {
-        if self.engine.needs_load() {
-            self.flights.lose_context();
+        if self.engine.is_lost(script) {
+            self.flights.lose(script);
+            threaded.forget_value(script);
+            chain.forget_value(script);
         }
         match next {
             Ok(Next::Go) => {
@@ -298,8 +301,7 @@ impl Work {
                 return Ok(());
             }
         }
-        while let Some(mut flight) = self.flights.next_lost() {
-            flight.threaded.forget_values();
+        while let Some(flight) = self.flights.next_lost() {
             self.fly(flight, None)?;
             if self.unsound {
                 return Ok(());
@@ -323,7 +325,7 @@ impl Work {
         let Flight { run, call, chain, threaded, .. } = &mut flight;
         let next = self.guarded(script, chain, |engine, chain| {
             if is_late {
-                engine.give_up(id);
+                engine.give_up(script, id);
                 let message = format!(
                     "it waited {WALL_FACTOR} times the limit script_async_wall of {} ms (setting scripts.async_wall_ms)",
                     wall.as_millis()
@@ -394,7 +396,7 @@ impl Work {
         let called = catch_unwind(AssertUnwindSafe(|| {
             let next = work(&mut self.engine, chain);
             if !matches!(next, Ok(Next::Waits(..))) {
-                self.engine.end_call();
+                self.engine.end_call(script);
             }
             next
         }));
@@ -421,7 +423,7 @@ impl Work {
         let allowed = limits::SCRIPT_CALL_CPU * CPU_FACTOR;
         if result.is_ok() && chain.spent > allowed {
             if let Ok(Next::Waits(id, _)) = result {
-                self.engine.give_up(id);
+                self.engine.give_up(script, id);
             }
             let message = format!(
                 "it took {} ms of CPU time, {CPU_FACTOR} times the limit script_call_cpu of {} ms or more",

@@ -161,8 +161,8 @@ pub(super) fn ask(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsRes
     let id = host.next_ask();
     events.touched.set(true);
     events.own.borrow_mut().asks.add(id, operation, callback);
-    let (run, script) = (host.run.get(), host.script.get());
-    host.open_asks.borrow_mut().insert(id, events.current.get());
+    let (run, script) = (host.run.get(), events.script);
+    host.open_asks.borrow_mut().insert(id, (events.script, events.current.get()));
     host.asks.borrow_mut().push(Ask { id, run, script, operation, arguments, bytes: parts });
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     Ok(JsValue::new(id as f64))
@@ -175,7 +175,7 @@ pub(super) fn forget(_: &JsValue, args: &[JsValue], context: &mut Context) -> Js
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was given out above")]
     let id = args.get_or_undefined(0).as_number().unwrap_or(0.0) as AskId;
     // Of its own call only.
-    if host.open_asks.borrow().get(&id) == Some(&events.current.get()) {
+    if host.open_asks.borrow().get(&id) == Some(&(events.script, events.current.get())) {
         events.own.borrow_mut().asks.forget(id);
         host.forget_ask(id);
     }

@@ -2,7 +2,7 @@
 // `globals`, when a script first asks for one of these names.
 (function (native) {
   "use strict";
-  const { tick, microtask, start, immediate, clear, hold, call, script, elapsed, origin, fail, listen } = native;
+  const { tick, microtask, start, immediate, clear, hold, call, elapsed, origin, fail, listen } = native;
   const { apply } = Reflect;
   const { defineProperty, defineProperties, freeze, create } = Object;
   const LONGEST = 2 ** 31 - 1;
@@ -100,14 +100,14 @@
     microtask(callback);
   };
 
-  // ---- process: what a script listens to is told to it alone
+  // ---- process
 
   const listeners = create(null);
-  const of = (event) => (listeners[event] ?? []).filter((listener) => listener.script === script());
+  const of = (event) => [...(listeners[event] ?? [])];
 
   function add(event, f, once, first) {
     callable(f, "listener");
-    const listener = { f, once, script: script() };
+    const listener = { f, once };
     const all = listeners[event] ?? (listeners[event] = []);
     if (first) all.unshift(listener); else all.push(listener);
     if (of(event).length === 11) {
@@ -116,7 +116,7 @@
     return process;
   }
   function remove(event, f) {
-    const at = (listeners[event] ?? []).findLastIndex((listener) => listener.f === f && listener.script === script());
+    const at = (listeners[event] ?? []).findLastIndex((listener) => listener.f === f);
     if (at >= 0) listeners[event] = listeners[event].toSpliced(at, 1);
     return process;
   }
@@ -148,7 +148,7 @@
     removeListener: remove,
     removeAllListeners(event) {
       for (const name of event === undefined ? Reflect.ownKeys(listeners) : [event]) {
-        listeners[name] = (listeners[name] ?? []).filter((listener) => listener.script !== script());
+        delete listeners[name];
       }
       return process;
     },

@@ -29,13 +29,12 @@ use boa_engine::{
 use hashbrown::HashMap;
 use tidegate_actors::limits;
 
-pub(super) use self::{asks::AskId, natives::NATIVES};
+pub(super) use self::{asks::AskId, natives::NATIVES, saved::Saved};
 use self::{
     asks::{Asks, Given, Stand},
-    saved::Saved,
     timers::{Arrived, Next, Timers},
 };
-use super::{host::Host, job};
+use super::{host::Host, job, local::Local};
 use crate::{frame::Answer, operation::Operation};
 
 /// A call that waits for pure work is not woken by its own clock.
@@ -61,7 +60,10 @@ impl Default for Manner {
 
 /// The event loop of a context.
 pub(super) struct EventLoop {
+    /// The handler that lives in the context.
+    script: u8,
     host: Rc<Host>,
+    local: Rc<Local>,
     manner: Manner,
     /// Has anything been queued since the call under way began? The one question of a call that queues nothing.
     touched: Cell<bool>,
@@ -74,8 +76,6 @@ pub(super) struct EventLoop {
     others: RefCell<HashMap<CallId, (Saved, Own)>>,
     /// Emits an event of `process`, once a script has asked for that.
     emit: RefCell<Option<JsFunction>>,
-    /// Calls that were entered since the last look.
-    entered: RefCell<Vec<CallId>>,
 }
 
 /// What the loop knows of one call.
@@ -131,9 +131,11 @@ pub(super) enum Standing {
 }
 
 impl EventLoop {
-    pub(super) fn new(host: Rc<Host>, manner: Manner) -> Self {
+    pub(super) fn new(script: u8, host: Rc<Host>, local: Rc<Local>, manner: Manner) -> Self {
         Self {
+            script,
             host,
+            local,
             manner,
             touched: Cell::default(),
             ticks: RefCell::default(),
@@ -142,7 +144,6 @@ impl EventLoop {
             own: RefCell::default(),
             others: RefCell::default(),
             emit: RefCell::default(),
-            entered: RefCell::default(),
         }
     }
 
@@ -160,6 +161,7 @@ impl EventLoop {
         self.drop_own();
         self.current.set(self.host.next_call());
         self.host.may_ask.set(false);
+        self.local.thrown.take();
     }
 
     /// Did the call under way queue nothing at all?
@@ -180,9 +182,8 @@ impl EventLoop {
         }
     }
 
-    /// An answer has come. The call that waits for it, if it still does.
-    pub(super) fn answered(&self, answer: &Answer<'_>) -> Option<CallId> {
-        let call = self.host.open_asks.borrow_mut().remove(&answer.id)?;
+    /// An answer has come for a call. The call, if it still waits for it.
+    pub(super) fn answered(&self, call: CallId, answer: &Answer<'_>) -> Option<CallId> {
         let mut others = self.others.borrow_mut();
         let (_, own) = others.get_mut(&call)?;
         own.asks.answer(answer.id, Given::from(answer));
@@ -294,11 +295,6 @@ impl EventLoop {
     /// What nobody caught in the call under way.
     pub(super) fn failure(&self) -> Option<Failed> {
         self.own.borrow().failed.clone()
-    }
-
-    /// The calls other than the one under way that callbacks ran for: how they stand may have changed.
-    pub(super) fn take_entered(&self) -> Vec<CallId> {
-        self.entered.take()
     }
 
     fn standing(&self, allowed: Duration) -> Standing {
@@ -442,8 +438,8 @@ impl EventLoop {
         let Task { callback, this, args } = task;
         let values = JsArray::from_iter(args.iter().cloned(), context);
         let arguments = [callback.clone().into(), this.clone(), values.into()];
-        self.host.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
-        let thrown = self.host.thrown.borrow_mut().take();
+        self.local.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
+        let thrown = self.local.thrown.borrow_mut().take();
         thrown.map_or(Ok(()), |thrown| self.uncaught(thrown, "uncaughtException", context))
     }
 
@@ -474,7 +470,7 @@ impl EventLoop {
         let Some(emit) = emit else { return Ok(false) };
         let heard = emit.call(&JsValue::undefined(), event, context)?;
         // What a listener throws is not told to the listeners again.
-        if let Some(thrown) = self.host.thrown.borrow_mut().take() {
+        if let Some(thrown) = self.local.thrown.borrow_mut().take() {
             self.own.borrow_mut().failed.get_or_insert(Failed::Threw(thrown));
         }
         Ok(heard.to_boolean())
@@ -537,14 +533,14 @@ impl EventLoop {
         self.own.replace(own);
         self.current.set(call);
         self.touched.set(true);
-        self.entered.borrow_mut().push(call);
+        self.host.entered.borrow_mut().push(call);
         !failed
     }
 
     /// Enters the call that is worked on: only others have to be looked at for that.
     fn enter_again(&self, call: CallId) {
         self.enter(call);
-        self.entered.borrow_mut().retain(|entered| *entered != call);
+        self.host.entered.borrow_mut().retain(|entered| *entered != call);
     }
 
     /// Puts the call under way aside.

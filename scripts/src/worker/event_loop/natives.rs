@@ -11,7 +11,7 @@ use tidegate_actors::limits;
 use super::{super::host::Host, EventLoop, Task, asks};
 
 /// By the names that `loop.js` has for them.
-pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 13] = [
+pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 12] = [
     ("tick", tick),
     ("microtask", microtask),
     ("start", start),
@@ -19,7 +19,6 @@ pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 13] = [
     ("clear", clear),
     ("hold", hold),
     ("call", call),
-    ("script", script),
     ("elapsed", elapsed),
     ("origin", origin),
     ("listen", listen),
@@ -133,12 +132,6 @@ fn hold(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValu
 #[expect(clippy::unnecessary_wraps, clippy::cast_precision_loss, reason = "the engine's signature; far below 2^53")]
 fn call(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     Ok(JsValue::new(EventLoop::of(context).current.get() as f64))
-}
-
-/// The script under way, which a listener belongs to.
-#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
-fn script(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    Ok(JsValue::new(i32::from(Host::of(context).script.get())))
 }
 
 /// Milliseconds since the call began, by its own clock.

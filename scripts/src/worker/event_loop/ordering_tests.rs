@@ -36,19 +36,19 @@ fn by_us(source: &str) -> Vec<String> {
     let mut engine = Engine::new(sources, Rc::new(Memory::new(heap)), heap, limits::SCRIPT_ASYNC_WALL);
     let loaded = engine.load(|_| {});
     engine.host.begin_reading();
-    let metric = engine.metric(b"{}", 0).expect("a metric");
+    let metric = engine.metric(0, b"{}", 0).expect("a metric");
     let mut called = engine.call(0, 0, metric);
     let failed = loop {
         match called {
             Ok(Called::Done(_)) => break None,
             Ok(Called::Waits(id, at)) => {
                 thread::sleep(at.saturating_duration_since(Instant::now()));
-                called = engine.go_on(id);
+                called = engine.go_on(0, id);
             }
             Err(fault) => break Some(format!("failed: {} ({loaded:?})", fault.message)),
         }
     };
-    engine.end_call();
+    engine.end_call(0);
     // As a process would: the next thing after the last callback is the end.
     engine.exit();
     engine.host.logs.take().into_iter().map(|line| line.text).chain(failed).collect()

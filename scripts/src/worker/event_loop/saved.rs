@@ -7,7 +7,7 @@ use crate::frame::Command;
 
 /// The host's part of a call.
 #[derive(Default)]
-pub(super) struct Saved {
+pub(in super::super) struct Saved {
     now: i64,
     received: i64,
     random: u64,
@@ -28,7 +28,7 @@ pub(super) struct Saved {
 
 impl Saved {
     /// Takes the call under way out of the host.
-    pub(super) fn take(host: &Host) -> Self {
+    pub(in super::super) fn take(host: &Host) -> Self {
         Self {
             now: host.now.get(),
             received: host.received.get(),
@@ -50,7 +50,7 @@ impl Saved {
     }
 
     /// Makes it the call under way again.
-    pub(super) fn put(self, host: &Host) {
+    pub(in super::super) fn put(self, host: &Host) {
         host.now.set(self.now);
         host.received.set(self.received);
         host.random.set(self.random);

@@ -16,7 +16,7 @@ use boa_engine::{
 };
 use url::{Url, quirks};
 
-use super::{event_loop, host::callable, modules::LIBRARY, testing};
+use super::{event_loop, local::callable, modules::LIBRARY, testing};
 
 /// The groups by name.
 const GROUPS: [(&str, &str); 14] = [

@@ -12,7 +12,7 @@ use hashbrown::HashSet;
 use super::{BUILTINS, Loader, natives};
 use crate::{
     modules::{Format, Request, Target, names, require},
-    worker::host::{Host, callable},
+    worker::local::{Local, callable},
 };
 
 /// The functions of `commonjs.js`.
@@ -41,7 +41,7 @@ impl Loader {
         let setup = callable(&context.eval(Source::from_bytes(include_str!("commonjs.js")))?)?;
         let builtins = context.eval(Source::from_bytes(include_str!("builtins.js")))?;
         let natives = natives::object(context)?;
-        let group = Host::of(context).bridge().group;
+        let group = Local::of(context).bridge().group.clone();
         let made = setup.call(&JsValue::undefined(), &[natives.into(), builtins, group.into()], context)?;
         let made =
             made.as_object().ok_or_else(|| JsNativeError::typ().with_message("commonjs.js returns an object"))?;
@@ -171,11 +171,11 @@ fn give_builtin(
 
 /// Calls a function of `commonjs.js` through the prelude's `try`.
 fn call(function: &JsFunction, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    let host = Host::of(context);
+    let local = Local::of(context);
     let values = JsArray::from_iter(args.iter().cloned(), context);
     let arguments = [function.clone().into(), JsValue::undefined(), values.into()];
-    let result = host.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
-    let thrown = host.thrown.borrow_mut().take();
+    let result = local.bridge().callback.call(&JsValue::undefined(), &arguments, context)?;
+    let thrown = local.thrown.borrow_mut().take();
     thrown.map_or(Ok(result), |thrown| Err(JsError::from_opaque(thrown)))
 }
 

@@ -25,7 +25,7 @@ use url::Url;
 
 use self::commonjs::Runtime;
 pub(super) use self::library::LIBRARY;
-use super::host::Host;
+use super::{host::Host, local::exports_module};
 use crate::modules::{
     Class, Format, REFUSED, Request, ResolveError, Target, Tree, format, import, is_body, module_of, shown,
 };
@@ -274,7 +274,7 @@ impl Loader {
             return Err(JsNativeError::typ().with_message("an import without a file").into());
         };
         if from == ENTRY && specifier == EXPORTS {
-            return Ok(Host::exports_module(context));
+            return Ok(exports_module(context));
         }
         if from == ENTRY || from == FACADE {
             return self.module(&specifier, "", context);
@@ -339,7 +339,7 @@ impl ModuleLoader for Loader {
     }
 }
 
-/// A module that hands exports of a handler to the host ([`Host::take_exports`]).
+/// A module that hands exports of a handler to the host ([`super::local::Local::take_exports`]).
 ///
 /// Not by `Module::namespace`: Boa 0.22's namespace objects hold their modules in a field that the collector does not trace, so one
 /// that was ever made is never freed, nor is its whole realm.

@@ -76,10 +76,15 @@
 
   // ---- names
 
+  // An own `constructor`, also where frozen intrinsics have an accessor that stands for it.
+  function ownConstructor(of) {
+    const found = getOwnPropertyDescriptor(of, "constructor");
+    return found?.get === undefined ? found?.value : getOwnPropertyDescriptor(found.get, "originalValue")?.value;
+  }
   function constructorName(value) {
     for (let of = value; of !== null; of = getPrototypeOf(of)) {
-      const found = getOwnPropertyDescriptor(of, "constructor");
-      if (found !== undefined && typeof found.value === "function" && found.value.name !== "") return `${found.value.name}`;
+      const made = ownConstructor(of);
+      if (typeof made === "function" && made.name !== "") return `${made.name}`;
     }
     return null;
   }
@@ -437,8 +442,8 @@
     if (hasOwn(value, "toString")) return false;
     let of = value;
     do of = getPrototypeOf(of); while (of !== null && !hasOwn(of, "toString"));
-    const made = of === null ? undefined : getOwnPropertyDescriptor(of, "constructor");
-    return made !== undefined && typeof made.value === "function" && /\[native code\]/.test(apply(Function.prototype.toString, made.value, []));
+    const made = of === null ? undefined : ownConstructor(of);
+    return typeof made === "function" && /\[native code\]/.test(apply(Function.prototype.toString, made, []));
   }
   function stringify(value) {
     try { return JSON.stringify(value); } catch (error) {

@@ -3,7 +3,7 @@
 (function (native, load) {
   "use strict";
   const { place, askNode } = native;
-  const { assign, freeze, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor } = Object;
+  const { assign, freeze, isFrozen, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor } = Object;
   const { apply, construct } = Reflect;
   const { inspect } = load("inspect");
   const MOST_TESTS = 10_000, MESSAGE_CHARS = 4_000, MOST_NOTES = 100;
@@ -110,10 +110,14 @@
       if (typeof implementation === "object") [implementation, options] = [undefined, implementation];
       let holder = object;
       while (holder !== null && !hasOwn(holder, name)) holder = getPrototypeOf(holder);
-      const found = holder === null ? undefined : getOwnPropertyDescriptor(holder, name);
+      let found = holder === null ? undefined : getOwnPropertyDescriptor(holder, name);
       const slot = options.getter ? "get" : options.setter ? "set" : "value";
+      // Of what the language brings with it, an accessor may stand for a method.
+      const stands = slot === "value" && typeof found?.get === "function" ? getOwnPropertyDescriptor(found.get, "originalValue") : undefined;
+      if (stands !== undefined) found = { value: stands.value, writable: true, enumerable: false };
       if (typeof found?.[slot] !== "function") throw wrong(`The argument 'methodName' must be a method. Received ${inspect(found?.[slot])}`);
       const isOwn = holder === object;
+      if (isOwn && isFrozen(object)) throw wrong(`The argument 'object' is frozen, as all that the language brings with it: ${name} cannot be mocked there`);
       const mocked = mockOf(found[slot], implementation ?? found[slot], () => { if (isOwn) defineProperty(object, name, found); else delete object[name]; });
       defineProperty(object, name, { ...found, configurable: true, [slot]: mocked });
       this.#made.push(mocked.mock);
