@@ -34,6 +34,7 @@ mod modules;
 mod operation;
 mod outbox;
 mod pool;
+mod packages;
 mod precheck;
 mod process;
 mod queue;
