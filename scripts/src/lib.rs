@@ -25,6 +25,7 @@ mod crew;
 mod frame;
 mod hashes;
 mod kept;
+mod kept_sets;
 mod lane;
 mod late;
 mod load;
@@ -62,6 +63,7 @@ pub use self::{
     config::{CanaryConfig, PoolConfig, ScriptLimits, WorkerCommand},
     console::{Console, ConsoleHost, Evaluated, STACK_BYTES as CONSOLE_STACK_BYTES, Waited},
     load::LoadError,
+    kept_sets::KeptSets,
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},
     slow::{Hosts, SlowConfig, SlowStatus},

@@ -22,6 +22,7 @@ use crate::{
     config::{CanaryConfig, PoolConfig},
     crew::Crew,
     kept::Kept,
+    kept_sets::KeptSets,
     load::{LoadError, excerpt_of, first_load},
     process::{Process, resident_bytes},
     queue::{RunReceiver, RunSender, queue},
@@ -196,6 +197,14 @@ impl WorkerPool {
         kept.enable(name, enabled)?;
         script.enable(enabled);
         Ok(true)
+    }
+
+    /// The sets of handlers that are kept, for a backup.
+    ///
+    /// # Errors
+    /// The disk's, or a set is not what it was.
+    pub fn kept_sets(&self) -> io::Result<KeptSets> {
+        lock(&self.kept).all()
     }
 
     /// The slow work of scripts: what is under way, and what came of it.

@@ -50,6 +50,25 @@ pub(crate) async fn rollback(request: HttpRequest) -> HttpResponse {
 }
 
 /// `POST /scripts/{name}/enable`.
+/// `GET /state/scripts`: the sets that are kept, with their sources, for a backup.
+pub(crate) async fn kept(request: HttpRequest) -> HttpResponse {
+    let kept = async {
+        no_parameters(&request)?;
+        let kept = on_thread(WorkerPool::kept_sets).await?;
+        let failed = |error: std::io::Error| {
+            let detail = format!("the kept handlers: {error}");
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "kept-unreadable",
+                "The kept handlers cannot be read",
+                detail,
+            )
+        };
+        Ok(HttpResponse::Ok().json(kept.map_err(failed)?))
+    };
+    kept.await.unwrap_or_else(|problem: Problem| problem.response())
+}
+
 pub(crate) async fn enable(name: web::Path<String>, request: HttpRequest) -> HttpResponse {
     change(name.into_inner(), request, |pool, name| pool.enable(name, true)).await
 }
