@@ -34,8 +34,8 @@ mod matching;
 mod modules;
 mod operation;
 mod outbox;
-mod pool;
 mod packages;
+mod pool;
 mod precheck;
 mod process;
 mod queue;
@@ -49,6 +49,7 @@ mod stats;
 mod supervisor;
 mod tap;
 mod testing;
+mod trials;
 mod wants;
 mod worker;
 
@@ -62,11 +63,12 @@ pub use self::{
     check::{ScriptReport, check},
     config::{CanaryConfig, PoolConfig, ScriptLimits, WorkerCommand},
     console::{Console, ConsoleHost, Evaluated, STACK_BYTES as CONSOLE_STACK_BYTES, Waited},
-    load::LoadError,
     kept_sets::KeptSets,
+    load::LoadError,
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},
     slow::{Hosts, SlowConfig, SlowStatus},
     testing::{TestFailure, TestPlan, TestState, TestedFile, TestedTest, run_tests},
+    trials::{Rollback, SetStatus, Trial},
     worker::worker_main,
 };

@@ -18,6 +18,7 @@ pub(crate) async fn list() -> HttpResponse {
     let pool = Arc::clone(&here().shared.scripts);
     HttpResponse::Ok().json(json!({
         "generation": pool.set_generation(),
+        "sets": pool.set_status(),
         "scripts": pool.scripts(),
         "workers": pool.workers(),
     }))
@@ -49,7 +50,6 @@ pub(crate) async fn rollback(request: HttpRequest) -> HttpResponse {
     back.await.unwrap_or_else(|problem: Problem| problem.response())
 }
 
-/// `POST /scripts/{name}/enable`.
 /// `GET /state/scripts`: the sets that are kept, with their sources, for a backup.
 pub(crate) async fn kept(request: HttpRequest) -> HttpResponse {
     let kept = async {
@@ -69,6 +69,7 @@ pub(crate) async fn kept(request: HttpRequest) -> HttpResponse {
     kept.await.unwrap_or_else(|problem: Problem| problem.response())
 }
 
+/// `POST /scripts/{name}/enable`.
 pub(crate) async fn enable(name: web::Path<String>, request: HttpRequest) -> HttpResponse {
     change(name.into_inner(), request, |pool, name| pool.enable(name, true)).await
 }
