@@ -38,7 +38,7 @@ if [ ! -e "$venv/ready" ]; then
 fi
 export TIDEGATE_PYTHON="$PWD/$venv/bin/python"
 
-for dir in node/tests/clients node/tests/browser node/tests/types; do
+for dir in node/tests/clients node/tests/browser node/tests/types scripts/tests/packages; do
   [ -f "$dir/package-lock.json" ] || continue
   stamp="$dir/node_modules/.tidegate-$(cksum <"$dir/package-lock.json" | cut -d' ' -f1)"
   [ -e "$stamp" ] && continue

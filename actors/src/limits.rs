@@ -95,11 +95,16 @@ pub const BLOCKING_JOBS: usize = 1_024;
 
 /// Largest source of one handler file, in bytes.
 pub const SCRIPT_SOURCE_BYTES: usize = 256 * 1024;
+/// Largest file of an installed package (below a `node_modules`), in bytes.
+pub const SCRIPT_PACKAGE_SOURCE_BYTES: usize = 1024 * 1024;
+/// Files below `node_modules` folders that are looked through for what handlers import; more: the handlers cannot be read, or that
+/// plugin is broken.
+pub const SCRIPT_PACKAGE_FILES: usize = 20_000;
 /// Deepest nesting of brackets in a handler's source.
 pub const SCRIPT_NESTING: usize = 64;
 /// Most handlers.
 pub const SCRIPTS: usize = 64;
-/// Files and folders below the handlers' directory; more: the handlers cannot be read.
+/// Files and folders below the handlers' directory, of packages those that are imported; more: the handlers cannot be read.
 pub const SCRIPT_FILES: usize = 4_000;
 /// Bytes of these files; more: the handlers cannot be read.
 pub const SCRIPT_FILES_BYTES: usize = 16 * 1024 * 1024;

@@ -26,6 +26,7 @@ export class HealthView {
     this.heading = h('h1', { tabindex: '-1' }, 'Health');
     this.summary = h('p.summary', { role: 'status', 'data-testid': 'health-summary' });
     this.scripts = grid('Scripts', ['Script', 'Status', 'Calls>', 'Errors>', 'Parked>', 'p50>', 'p99>', 'Last error'], 'No handler is loaded. Put a file in the handlers folder: it is picked up at once.', 'scripts');
+    this.versions = grid('Versions of the handlers', ['Version', 'State', 'Since', 'What was seen'], 'No handler is loaded.', 'versions');
     this.loops = grid('Loops', ['Loop', 'Lag>', 'Devices>', 'Connections>'], 'No loop reported.', 'loops');
     this.workers = grid('Script workers', ['Process', 'State', 'Restarts>', 'Memory>'], 'No worker runs: they start with the first handler.', 'workers');
     this.ledger = new LedgerCard();
@@ -48,7 +49,7 @@ export class HealthView {
       h('div.page-head', null, this.heading, this.summary),
       h('div.health-grid', null,
         h('div.stack', null, this.node.element, this.limits.element), h('div.stack', null, this.journal.element, this.loops.element, this.workers.element),
-        h('div.stack', null, this.ledger.element), this.scripts.element, this.bridges.element, this.parked.element));
+        h('div.stack', null, this.ledger.element), this.scripts.element, this.versions.element, this.bridges.element, this.parked.element));
   }
 
   draw() {
@@ -67,6 +68,9 @@ export class HealthView {
     this.workers.fill(o.workers, (w) => w.pid, (w) => [`pid ${w.pid}`, pill(w.busy ? 'busy' : 'idle', w.busy ? 'accent' : 'plain'), cell(count(w.restarts), w.restarts > 0 ? 'warn' : null), bytes(w.rssBytes)]);
     this.scripts.fill(o.scripts, (s) => s.name, (s) => [cell(text(s.name), 'strong'), pill(text(s.status), SCRIPT_TONES[s.status] ?? 'plain', SCRIPT_WORDS[s.status]), count(s.calls),
       cell(count(s.errors), s.errors > 0 ? 'bad' : null), cell(count(s.parked), s.parked > 0 ? 'warn' : null), micros(s.p50Us), micros(s.p99Us), lastError(s.lastError)]);
+    const now = nodeNow();
+    this.versions.fill(versionsOf(o.scriptSets), (v) => v.state, (v) => [cell(text(v.version), 'strong'), pill(v.state, v.tone, v.words),
+      cell(`${ago(now - v.since)} ago`.replace('now ago', 'now'), null, dateTime(v.since)), cell(text(v.seen), null, v.more)]);
     this.ledger.fill(o.ledger);
     this.drawBridges(o.bridges);
   }
@@ -107,6 +111,20 @@ export class HealthView {
 
 const SCRIPT_TONES = { closed: 'good', open: 'bad', 'half-open': 'warn', broken: 'bad' };
 const SCRIPT_WORDS = { closed: 'The breaker is closed: the handler runs', open: 'The breaker is open after repeated failures: readings are parked', 'half-open': 'One reading is tried to see if the handler recovered', broken: 'The script does not load' };
+
+/** The set of handlers that runs, the one that is tried beside it, and the last that had to go. */
+function versionsOf(sets) {
+  const rows = [];
+  if (sets.handlers > 0) rows.push({ version: sets.generation, state: 'running', tone: 'good', since: sets.since, seen: `${count(sets.handlers)} handler${sets.handlers === 1 ? '' : 's'}` });
+  if (sets.trial) {
+    const { report } = sets.trial;
+    rows.push({ version: sets.trial.generation, state: 'tried', tone: 'warn', since: sets.trial.since, words: 'It works on the same readings beside the running version; its results are compared and dropped',
+      seen: `on ${count(sets.trial.share)} % of the devices: ${count(report.readings)} of ${count(sets.trial.wanted)} readings, ${count(report.different)} with another result, failed ${count(report.new.failed)} (running version ${count(report.old.failed)}), ${micros(report.new.cpuUs)} each (${micros(report.old.cpuUs)})`,
+      more: report.firstDifference ?? null });
+  }
+  if (sets.rollback) rows.push({ version: sets.rollback.generation, state: 'rolled back', tone: 'bad', since: sets.rollback.time, seen: sets.rollback.why, words: 'It was not taken, or was taken back: the other version goes on' });
+  return rows;
+}
 
 /** What is wrong with the node, in words; empty if nothing is. */
 export function problemsOf(overview) {

@@ -58,7 +58,7 @@ function checked(raw) {
   return {
     node: object(all.node), devices: object(all.devices), rates: object(all.rates), connections: object(all.connections),
     journal: object(all.journal), pool: object(all.pool), slowWork: { ...object(all.slowWork), operations: objects(object(all.slowWork).operations) },
-    loops: objects(all.loops), scripts: objects(all.scripts), workers: objects(all.workers),
+    scriptSets: object(all.scriptSets), loops: objects(all.loops), scripts: objects(all.scripts), workers: objects(all.workers),
     bridges: objects(all.bridges).map((bridge) => ({ ...bridge, refused: object(bridge.refused), lastError: bridge.lastError ? object(bridge.lastError) : null })),
     ledger: { ...ledger, conflated: object(ledger.conflated), rejected: object(ledger.rejected), dropped: object(ledger.dropped), parked: object(ledger.parked), lifetime: object(ledger.lifetime) },
   };

@@ -476,7 +476,7 @@ fn start_scripts(config: &Config, sink: &LoopSink, pool: &Arc<BlockingPool>) -> 
         time: config.scripts.canary_time,
         cost_factor: config.scripts.canary_cost_factor,
     };
-    let kept_dir = Some(std::path::absolute(config.data.dir.join("scripts"))?);
+    let kept_dir = Some(std::path::absolute(script::kept_scripts(&config.data.dir))?);
     let slow = slow_work(config, pool)?;
     let workers =
         PoolConfig { workers: config.scripts.workers, limits, kept_dir, canary, slow, ..PoolConfig::new(dir) };

@@ -110,6 +110,7 @@ docs/node-red.md says what such a handler finds.";
 const REPLAY_EXAMPLES: &str = "\
 Examples:
   tidegate script replay --device pump-7 --since 2h --with new/10-enrich.js
+  tidegate script replay --with new/30-plugin/lib/unit.js    a file of a plugin; --as says which where that is not clear
   tidegate script replay --with ./handlers-next --limit 100
   tidegate script replay --with handlers/10-enrich.js --json | jq .states    the same handlers: are the states the node's?
 
@@ -270,9 +271,12 @@ pub(crate) enum ScriptCommand {
         /// Where to begin: a position, an age (2h) or a time (2026-11-27T10:00:00Z) [default: the journal's beginning]
         #[arg(long, value_name = "WHEN", value_parser = Since::parse, default_value = "0", hide_default_value = true)]
         since: Since,
-        /// The changed handler, in the place of the one of its name; or a directory of handlers, in the place of all
+        /// The changed file, in the place of the one that its path resembles; or a directory of handlers, in the place of all
         #[arg(long, value_name = "PATH")]
         with: PathBuf,
+        /// The changed file's place below the handlers' directory, if its path does not show it (30-plugin/index.js)
+        #[arg(long = "as", value_name = "PLACE")]
+        place: Option<PathBuf>,
         /// The unchanged handlers
         #[arg(long, value_name = "DIR", default_value = "./handlers")]
         handlers: PathBuf,

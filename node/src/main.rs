@@ -83,8 +83,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
 fn script(command: ScriptCommand) -> Result<Exit, Failure> {
     let (of, action) = match command {
         ScriptCommand::Check { path, json } => return Ok(script::check(&path, json)?),
-        ScriptCommand::Replay { device, since, with, handlers, data_dir, limit, json } => {
-            let replay = Replay { device, since, with, handlers, data_dir, limit, json };
+        ScriptCommand::Replay { device, since, with, place, handlers, data_dir, limit, json } => {
+            let replay = Replay { device, since, with, place, handlers, data_dir, limit, json };
             return Ok(script_replay::run(&replay)?);
         }
         ScriptCommand::Test { paths, handlers, filter, json } => {

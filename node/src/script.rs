@@ -16,6 +16,11 @@ pub(crate) fn files_dir(data: &Path) -> PathBuf {
     data.join("script-files")
 }
 
+/// Where the versions of the handlers are kept, in the data directory.
+pub(crate) fn kept_scripts(data: &Path) -> PathBuf {
+    data.join("scripts")
+}
+
 /// Checks one handler or a directory of them, in a child process: a bad source cannot hurt this one.
 ///
 /// # Errors

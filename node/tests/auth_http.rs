@@ -48,6 +48,7 @@ fn each_role_may_do_its_own() {
         ("GET", "/api/overview", "", [401, 403, 403, 200, 200, 200]),
         ("GET", "/parked", "", [401, 403, 403, 403, 200, 200]),
         ("GET", "/state/export", "", [401, 403, 403, 403, 200, 200]),
+        ("GET", "/state/scripts", "", [401, 403, 403, 403, 200, 200]),
         // The same route by another spelling.
         ("GET", "/st%61te/export", "", [401, 403, 403, 403, 200, 200]),
         ("GET", "/p%61rked", "", [401, 403, 403, 403, 200, 200]),

@@ -39,7 +39,23 @@ fn where_there_are_users_the_dashboard_asks_who_one_is() {
     run("login.test.mjs", &node);
 }
 
+#[test]
+fn the_dashboard_shows_which_version_of_the_handlers_runs_and_how_another_fares() {
+    let house = House::new()
+        .handler("10-a.js", "export function onMetric(m) { return { ...m, version: 1 }; }")
+        .variable("TIDEGATE_SCRIPTS__CANARY_SHARE", "100")
+        .variable("TIDEGATE_SCRIPTS__CANARY_READINGS", "1000")
+        .variable("TIDEGATE_SCRIPTS__CANARY_MS", "60000");
+    let node = house.start();
+    run_with("versions.test.mjs", &node, Some(&house.path("handlers")));
+}
+
 fn run(file: &str, node: &Node) {
+    run_with(file, node, None);
+}
+
+/// `handlers`: the directory that a test changes.
+fn run_with(file: &str, node: &Node, handlers: Option<&Path>) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     assert!(
         tests.join("node_modules/playwright-core").is_dir(),
@@ -50,6 +66,7 @@ fn run(file: &str, node: &Node) {
         .args(["--test", "--test-reporter=spec", file])
         .current_dir(&tests)
         .env("TIDEGATE_URL", format!("http://{}/", node.http))
+        .env("TIDEGATE_HANDLERS", handlers.unwrap_or(Path::new("")))
         .output()
         .expect("Node.js runs (test.sh installs it)");
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));

@@ -334,3 +334,29 @@ fn the_breaker_closes_again() {
     assert!(holds(|| outcome(1) == "kept"), "{}", hostile_of(&node));
     assert_eq!(hostile_of(&node)["status"], "closed");
 }
+
+#[test]
+fn every_worker_is_walled_in_also_one_that_was_started_again() {
+    let node = node_with("export function onMetric() { /^(a+)+$/.test('a'.repeat(60) + 'b'); }");
+    let walled = |former: Option<u64>| {
+        let mut pid = None;
+        let is_up = holds(|| {
+            let overview = node.get("/api/overview");
+            let workers = overview["workers"].as_array().expect("workers").clone();
+            pid = workers[0]["pid"].as_u64().filter(|pid| *pid != 0 && Some(*pid) != former);
+            pid.is_some()
+        });
+        assert!(is_up, "a worker runs");
+        let pid = pid.expect("it is up");
+        // The walls stand before the first handler is loaded, a moment after the process.
+        let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let says = |line: &str| status().lines().any(|said| said == line);
+        assert!(holds(|| says("Seccomp:\t2") && says("NoNewPrivs:\t1")), "{}", status());
+        pid
+    };
+    good_works(&node, 1);
+    let first = walled(None);
+    assert_eq!(node.post("/metrics?ack=processed", r#"{"deviceId":"bad-1"}"#).json()["outcome"], "parked: deadline");
+    walled(Some(first));
+    good_works(&node, 2);
+}

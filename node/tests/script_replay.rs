@@ -7,7 +7,8 @@ mod support;
 
 use std::{fs, process::Output, time::Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
+use sha2::{Digest as _, Sha256};
 use support::{House, http::Http, node::tidegate};
 
 /// Everything that could differ from run to run goes into the state.
@@ -80,6 +81,88 @@ fn the_same_handlers_come_to_the_same_states_each_time() {
     assert_eq!(report(&replay(&house, &["--with", &same, "--json"])), first_report, "and again");
 }
 
+/// State, chance, the clock, timers and promises: whatever could come out otherwise the next time.
+const WAITING: &str = "
+export async function onMetric(metric, ctx) {
+  const chance = Math.random(), before = Date.now();
+  ctx.state.calls = (ctx.state.calls ?? 0) + 1;
+  ctx.state.sum = (ctx.state.sum ?? 0) + chance;
+  if (metric.n % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1 + (chance * 3)));
+  else if (metric.n % 3 === 0) await null;
+  if (metric.n % 101 === 100) throw new Error('unlucky ' + chance);
+  return { ...metric, chance, before, after: Date.now(), last: Math.random(), previous: ctx.previous?.chance ?? null };
+}";
+
+/// The states of a stopped node by the name that a replay gives them, from their bytes as `tidegate state export` writes them.
+fn name_of_states(house: &House) -> (usize, String) {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Line<'a> {
+        device_id: &'a str,
+        #[serde(borrow)]
+        state: &'a RawValue,
+        #[serde(borrow, default)]
+        scripts: std::collections::BTreeMap<&'a str, &'a RawValue>,
+    }
+    let mut command = tidegate(&house.path("."));
+    let export =
+        command.args(["state", "export", "-o", "-", "--data-dir"]).arg(house.data()).output().expect("it runs");
+    assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
+    let text = String::from_utf8(export.stdout).expect("UTF-8");
+    let (mut hash, mut devices) = (Sha256::new(), 0);
+    // The first line and the last say what stands between them.
+    for line in text.lines().filter(|line| line.starts_with("{\"deviceId\"")) {
+        let line: Line<'_> = serde_json::from_str(line).expect("a state");
+        let scripts = line.scripts.iter().flat_map(|(script, json)| [*script, json.get()]);
+        for part in [line.device_id, line.state.get()].into_iter().chain(scripts) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        devices += 1;
+    }
+    (devices, hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[test]
+fn a_hundred_thousand_readings_come_to_the_live_states_twice_byte_by_byte() {
+    const READINGS: u64 = 100_000;
+    const FLEET: u64 = 500;
+    let house = House::new().handler("10-waiting.js", WAITING).variable("TIDEGATE_SCRIPTS__BREAKER_FAILURES", "1000");
+    let start = Instant::now();
+    // One life ends in the midst of it, without a goodbye.
+    for life in 0..2 {
+        let mut node = house.start();
+        let mut http = Http::connect(node.http);
+        for first in (life * READINGS / 2..(life + 1) * READINGS / 2).step_by(1_000) {
+            let reading =
+                |n: u64| json!({"deviceId": format!("d{}", n * 7 % FLEET), "n": n, "ts": 1_000_000 + n - n % 7 * 20});
+            let body = Value::from((first..first + 1_000).map(reading).collect::<Vec<_>>()).to_string();
+            http.send("POST", "/metrics?ack=processed", &[], body.as_bytes());
+            assert_eq!(http.receive().status, 200);
+        }
+        if life == 0 {
+            node.kill9();
+        } else {
+            assert_eq!(node.stop(), Some(0));
+        }
+    }
+    let lived = start.elapsed();
+    let (devices, live) = name_of_states(&house);
+    let same = house.path("handlers/10-waiting.js").display().to_string();
+    let first = replay(&house, &["--with", &same, "--json"]);
+    let replayed = start.elapsed() - lived;
+    let second = replay(&house, &["--with", &same, "--json"]);
+    println!("{READINGS} readings lived in {lived:.1?}, replayed through both sides in {replayed:.1?}");
+    let report = report(&first);
+    assert_eq!(first.status.code(), Some(0), "{report:#}");
+    assert_eq!((&report["readings"], &report["devices"]), (&json!(READINGS), &json!(devices)));
+    assert_eq!((&report["notAsJournaled"], &report["unfinished"]), (&json!(0), &json!(0)), "{report:#}");
+    let states = &report["states"];
+    assert_eq!((&states["old"], &states["new"], &states["oldIsLive"]), (&json!(live), &json!(live), &json!(true)));
+    assert!(report["failed"]["new"].as_u64() > Some(0));
+    assert_eq!(second.stdout, first.stdout, "byte by byte");
+}
+
 #[test]
 fn changed_handlers_are_shown_with_what_they_change() {
     let (house, device) = lived(600);
@@ -123,4 +206,54 @@ fn changed_handlers_are_shown_with_what_they_change() {
     let refused = replay(&house, &["--with", &broken.display().to_string()]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && words.contains("20-other.js:2:15"), "{words}");
+}
+
+#[test]
+fn a_file_of_a_plugin_is_changed_in_its_place() {
+    let plugin = |name: &str, factor: u32| {
+        [
+            (format!("{name}/package.json"), r#"{"type":"module","main":"index.js"}"#.to_owned()),
+            (
+                format!("{name}/index.js"),
+                "import { by } from './lib/by.js'; export function onMetric(m) { return { ...m, t: m.t * by }; }"
+                    .to_owned(),
+            ),
+            (format!("{name}/lib/by.js"), format!("export const by = {factor};")),
+        ]
+    };
+    let files = [plugin("10-one", 2), plugin("20-two", 5)].concat();
+    let house = files.iter().fold(House::new(), |house, (name, source)| house.handler(name, source));
+    let mut node = house.start();
+    assert_eq!(node.post("/devices/d/metrics?ack=processed", r#"{"t":1}"#).status, 200);
+    assert_eq!(node.device("d").expect("known")["state"]["t"], 10);
+    assert_eq!(node.stop(), Some(0));
+
+    let changed = |path: &str| {
+        let path = house.path(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a directory");
+        fs::write(&path, "export const by = 3;").expect("written");
+        path.display().to_string()
+    };
+    let states = |arguments: &[&str]| {
+        let run = replay(&house, &[arguments, &["--json"]].concat());
+        let report = report(&run);
+        (report["changedFile"].clone(), report["states"]["differences"][0]["new"][0].clone())
+    };
+    // Its place shows in its path.
+    let with = changed("next/20-two/lib/by.js");
+    assert_eq!(states(&["--with", &with]), (json!("20-two/lib/by.js"), json!(r#"{"t":6}"#)));
+    // It does not: both plugins have such a file.
+    let alone = changed("elsewhere/by.js");
+    let refused = replay(&house, &["--with", &alone]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let places = "could stand in the place of 10-one/lib/by.js or of 20-two/lib/by.js; say which with --as";
+    assert!(!refused.status.success() && words.contains(places), "{words}");
+    assert_eq!(
+        states(&["--with", &alone, "--as", "10-one/lib/by.js"]),
+        (json!("10-one/lib/by.js"), json!(r#"{"t":15}"#))
+    );
+    // Nothing of the handlers themselves is changed.
+    assert_eq!(fs::read_to_string(house.path("handlers/10-one/lib/by.js")).expect("there"), "export const by = 2;");
+    let outside = replay(&house, &["--with", &alone, "--as", "../by.js"]);
+    assert!(!outside.status.success(), "{outside:?}");
 }

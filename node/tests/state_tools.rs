@@ -578,3 +578,59 @@ fn an_export_that_is_through_makes_room_for_the_next() {
         assert_eq!(answer.status, 200, "export {number}: {}", answer.text());
     }
 }
+
+#[test]
+fn a_backup_has_the_versions_of_the_handlers_and_which_are_off() {
+    let version = |n: u32| format!("export function onMetric(m) {{ return {{ ...m, version: {n} }}; }}");
+    let source = House::new()
+        .handler("10-a.js", &version(1))
+        .handler("20-b.js", "export function onMetric(m) { return { ...m, b: true }; }");
+    let node = source.start();
+    fs::write(source.path("handlers/10-a.js"), version(2)).expect("it is written");
+    assert_eq!(node.post("/scripts/reload?canary=false", "").json()["generation"], 2);
+    assert_eq!(node.post("/scripts/20-b.js/disable", "").status, 200);
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let backup = dir.path().join("backup");
+    let place = backup.to_str().expect("UTF-8").to_owned();
+    let manifest = json_of(&ok(dir.path(), &["backup", &place, "--node", &url(&node), "--json"]));
+    assert_eq!((&manifest["scripts"]["file"], &manifest["scripts"]["sets"]), (&json!("scripts.json"), &json!(2)));
+    let data = dir.path().join("data");
+    let restored =
+        json_of(&ok(dir.path(), &["restore", &place, "--data-dir", data.to_str().expect("UTF-8"), "--json"]));
+    assert_eq!(restored["sets"], 2);
+
+    // The same files as before: the same version, the same handler off, and the former version to go back to.
+    let again = House::in_dir(dir)
+        .handler("10-a.js", &version(2))
+        .handler("20-b.js", "export function onMetric(m) { return { ...m, b: true }; }");
+    let mut node = again.start();
+    let kept = |node: &support::node::Node, state: Value| {
+        assert_eq!(node.post("/devices/d/metrics?ack=processed", r#"{"t":1}"#).status, 200);
+        assert_eq!(node.device("d").expect("it is known")["state"], state);
+    };
+    let scripts = node.get("/scripts").json();
+    assert_eq!(
+        (&scripts["generation"], &scripts["scripts"][1]["status"]),
+        (&json!(2), &json!("disabled")),
+        "{scripts}"
+    );
+    kept(&node, json!({"t": 1, "version": 2}));
+    let back = node.post("/scripts/rollback", "");
+    assert_eq!((back.status, &back.json()["generation"]), (200, &json!(3)), "{}", back.text());
+    kept(&node, json!({"t": 1, "version": 1}));
+    assert_eq!(node.stop(), Some(0));
+
+    let file = backup.join("scripts.json");
+    let damaged = fs::read_to_string(&file).expect("it is there").replace("version: 1", "version: 7");
+    fs::write(&file, damaged).expect("it is written");
+    let other = again.path("other").display().to_string();
+    let (_, said) = fails(&again.path("."), &["restore", &place, "--data-dir", &other]);
+    assert!(said.contains("scripts.json is damaged"), "{said}");
+    // A backup of a version that had none of it.
+    let path = backup.join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).expect("it is there")).expect("JSON");
+    manifest.as_object_mut().expect("an object").remove("scripts");
+    fs::write(&path, manifest.to_string()).expect("it is written");
+    ok(&again.path("."), &["restore", &place, "--data-dir", &other]);
+}

@@ -48,7 +48,7 @@ pub struct CanaryReport {
     pub verdict: Option<String>,
 }
 
-/// Watches both sets until it can be decided.
+/// Watches both sets until it can be decided. `tell` hears what was seen so far.
 ///
 /// # Errors
 /// The pool stops.
@@ -58,6 +58,7 @@ pub(crate) fn watch(
     new: &mut Lane,
     config: &CanaryConfig,
     stop: &Receiver<()>,
+    tell: impl Fn(&CanaryReport),
 ) -> Result<CanaryReport, Stopped> {
     let deadline = Instant::now() + config.time;
     let mut report = CanaryReport::default();
@@ -81,6 +82,7 @@ pub(crate) fn watch(
             }
         }
         (report.old, report.new) = (old.report.clone(), new.report.clone());
+        tell(&report);
     }
     report.verdict = judge(&report, config.cost_factor);
     Ok(report)

@@ -4,7 +4,7 @@
 //! replaced as a whole. Without a directory nothing outlives anything.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidegate_actors::limits;
 
-use crate::{set::digest, source::SourceSet};
+use crate::{kept_sets::KeptSets, set::digest, source::SourceSet};
 
 const MEMO: &str = "memo.json";
 const SETS: &str = "sets";
@@ -122,12 +122,29 @@ impl Kept {
     pub(crate) fn former(&self, running: &str) -> io::Result<Option<SourceSet>> {
         let Some(dir) = &self.dir else { return Ok(None) };
         let Some(former) = self.memo.good.iter().find(|digest| *digest != running) else { return Ok(None) };
-        let path = dir.join(SETS).join(former);
-        let sources = SourceSet::read(&path)?;
-        if digest(&sources) != *former {
-            return Err(named(&path, &io::Error::other("its files are not those that were kept")));
+        read_set(dir, former).map(Some)
+    }
+
+    /// All that is kept.
+    ///
+    /// # Errors
+    /// The disk's, or the files of a set are not what they were.
+    pub(crate) fn all(&self) -> io::Result<KeptSets> {
+        let mut sets = BTreeMap::new();
+        if let Some(dir) = &self.dir {
+            for name in &self.memo.good {
+                sets.insert(name.clone(), read_set(dir, name)?.files.into_iter().collect());
+            }
         }
-        Ok(Some(sources))
+        Ok(KeptSets { memo: serde_json::to_value(&self.memo)?, sets })
+    }
+
+    /// What a backup has, on its way to a directory. Nothing is written yet.
+    ///
+    /// # Errors
+    /// It is no memo.
+    pub(crate) fn restored(dir: &Path, memo: serde_json::Value) -> io::Result<Self> {
+        Ok(Self { dir: Some(dir.to_owned()), memo: serde_json::from_value(memo)? })
     }
 
     /// A set is taken back: it is kept no more, and a start does not take it up.
@@ -145,17 +162,25 @@ impl Kept {
     fn change(&mut self, change: impl FnOnce(&mut Memo)) -> io::Result<()> {
         let mut memo = self.memo.clone();
         change(&mut memo);
-        if let Some(dir) = self.dir.as_ref().filter(|_| memo != self.memo) {
-            fs::create_dir_all(dir).map_err(|error| named(dir, &error))?;
-            let path = dir.join(MEMO);
-            let text = serde_json::to_vec_pretty(&memo)?;
-            write_whole(&path, &text).map_err(|error| named(&path, &error))?;
+        let before = std::mem::replace(&mut self.memo, memo);
+        if self.memo != before
+            && let Err(error) = self.write_memo()
+        {
+            self.memo = before;
+            return Err(error);
         }
-        self.memo = memo;
         Ok(())
     }
 
-    fn write_set(&self, digest: &str, sources: &SourceSet) -> io::Result<()> {
+    pub(crate) fn write_memo(&self) -> io::Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        fs::create_dir_all(dir).map_err(|error| named(dir, &error))?;
+        let path = dir.join(MEMO);
+        let text = serde_json::to_vec_pretty(&self.memo)?;
+        write_whole(&path, &text).map_err(|error| named(&path, &error))
+    }
+
+    pub(crate) fn write_set(&self, digest: &str, sources: &SourceSet) -> io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let sets = dir.join(SETS);
         let (path, half) = (sets.join(digest), sets.join(format!("{digest}.part")));
@@ -189,6 +214,16 @@ impl Kept {
             }
         }
     }
+}
+
+/// A set as it was kept.
+fn read_set(dir: &Path, name: &str) -> io::Result<SourceSet> {
+    let path = dir.join(SETS).join(name);
+    let sources = SourceSet::read(&path)?;
+    if digest(&sources) != name {
+        return Err(named(&path, &io::Error::other("its files are not those that were kept")));
+    }
+    Ok(sources)
 }
 
 /// A file is there as it was or as it is to be, whatever happens.
@@ -243,6 +278,37 @@ mod tests {
         let file = dir.path().join(SETS).join(named(5)).join("10-a.js");
         fs::write(file, "something else").expect("written");
         assert!(kept.former(&named(6)).is_err(), "it is not what was kept");
+    }
+
+    #[test]
+    fn all_that_is_kept_can_be_written_elsewhere() {
+        let (dir, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let mut kept = Kept::open(Some(dir.path())).expect("readable");
+        let (first, second) = (sources("1"), sources("2"));
+        kept.runs(1, &first, true).expect("written");
+        kept.runs(2, &second, true).expect("written");
+        kept.enable("10-a.js", false).expect("written");
+        let all = kept.all().expect("readable");
+        let elsewhere = other.path().join("scripts");
+        all.write(&elsewhere).expect("written");
+        let again = Kept::open(Some(&elsewhere)).expect("readable");
+        assert_eq!((again.all().expect("readable"), all.len()), (all.clone(), 2));
+        assert!(again.is_disabled("10-a.js") && again.generation_of(&digest(&second)) == 2);
+        let former = again.former(&digest(&second)).expect("readable").expect("kept");
+        assert_eq!(digest(&former), digest(&first));
+
+        for path in ["../out.js", "/out.js", "lib//b.js"] {
+            let mut hostile = all.clone();
+            let (_, files) = hostile.sets.pop_first().expect("a set");
+            let mut files: BTreeMap<_, _> = files;
+            files.insert(path.to_owned(), "x".to_owned());
+            let named = SourceSet { files: files.clone().into_iter().collect(), ..SourceSet::default() };
+            hostile.sets.insert(digest(&named), files);
+            assert!(hostile.write(&other.path().join("hostile")).is_err(), "{path}");
+        }
+        let mut changed = all;
+        changed.sets.first_entry().expect("a set").get_mut().insert("10-a.js".to_owned(), "changed".to_owned());
+        assert!(changed.write(&other.path().join("changed")).is_err(), "it is not what was kept");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod crew;
 mod frame;
 mod hashes;
 mod kept;
+mod kept_sets;
 mod lane;
 mod late;
 mod load;
@@ -33,6 +34,7 @@ mod matching;
 mod modules;
 mod operation;
 mod outbox;
+mod packages;
 mod pool;
 mod precheck;
 mod process;
@@ -47,6 +49,7 @@ mod stats;
 mod supervisor;
 mod tap;
 mod testing;
+mod trials;
 mod wants;
 mod worker;
 
@@ -60,10 +63,12 @@ pub use self::{
     check::{ScriptReport, check},
     config::{CanaryConfig, PoolConfig, ScriptLimits, WorkerCommand},
     console::{Console, ConsoleHost, Evaluated, STACK_BYTES as CONSOLE_STACK_BYTES, Waited},
+    kept_sets::KeptSets,
     load::LoadError,
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},
     slow::{Hosts, SlowConfig, SlowStatus},
     testing::{TestFailure, TestPlan, TestState, TestedFile, TestedTest, run_tests},
+    trials::{Rollback, SetStatus, Trial},
     worker::worker_main,
 };

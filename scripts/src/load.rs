@@ -121,7 +121,7 @@ pub(crate) fn excerpt_of(sources: &SourceSet, dir: &std::path::Path, error: &Scr
         None => {
             let path = dir.join(&*error.file);
             let bytes = std::fs::metadata(&path).ok()?.len();
-            let sane = bytes <= 2 * limits::SCRIPT_SOURCE_BYTES as u64;
+            let sane = bytes <= limits::SCRIPT_PACKAGE_SOURCE_BYTES as u64;
             let source = sane.then(|| std::fs::read_to_string(path).ok()).flatten()?;
             excerpt(&source, line, column)
         }

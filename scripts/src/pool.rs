@@ -22,6 +22,7 @@ use crate::{
     config::{CanaryConfig, PoolConfig},
     crew::Crew,
     kept::Kept,
+    kept_sets::KeptSets,
     load::{LoadError, excerpt_of, first_load},
     process::{Process, resident_bytes},
     queue::{RunReceiver, RunSender, queue},
@@ -30,6 +31,7 @@ use crate::{
     source::SourceSet,
     supervisor::{Shared, WorkerGauge},
     tap::Tap,
+    trials::{SetStatus, Trials},
 };
 
 /// The bit of a reading that only a canary wants; no script has it unless there are as many as there may be.
@@ -54,6 +56,8 @@ pub struct WorkerPool {
     pub(crate) kept: Mutex<Kept>,
     /// Held by who changes the set.
     pub(crate) reloading: Mutex<()>,
+    /// What became of sets, for who watches.
+    pub(crate) trials: Trials,
 }
 
 #[derive(Default)]
@@ -108,6 +112,8 @@ impl WorkerPool {
         let crew = Crew::new(&shared, &set, &runs, &stopped, loaded.process, &[]);
         let mut crew = crew.map_err(|error| LoadError::Worker(error.to_string()))?;
         crew.begin();
+        let trials = Trials::default();
+        trials.runs();
         Ok(Arc::new(Self {
             shared,
             handlers_dir,
@@ -122,6 +128,7 @@ impl WorkerPool {
             crews: Mutex::new(Crews { present: Some(crew), former: None }),
             kept: Mutex::new(kept),
             reloading: Mutex::default(),
+            trials,
         }))
     }
 
@@ -169,6 +176,7 @@ impl WorkerPool {
             former.leave();
         }
         next.begin();
+        self.trials.runs();
         crews.present = Some(next);
         Ok(())
     }
@@ -196,6 +204,20 @@ impl WorkerPool {
         kept.enable(name, enabled)?;
         script.enable(enabled);
         Ok(true)
+    }
+
+    /// The sets of handlers that are kept, for a backup.
+    ///
+    /// # Errors
+    /// The disk's, or a set is not what it was.
+    pub fn kept_sets(&self) -> io::Result<KeptSets> {
+        lock(&self.kept).all()
+    }
+
+    /// The set that runs, one that is tried beside it, and the last that had to go.
+    pub fn set_status(&self) -> SetStatus {
+        let set = self.current();
+        self.trials.status(set.generation, set.sources.handlers.len())
     }
 
     /// The slow work of scripts: what is under way, and what came of it.

@@ -15,18 +15,32 @@ pub(crate) struct Refusal {
     pub(crate) column: u32,
 }
 
+/// How large a file may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Most {
+    pub(crate) bytes: usize,
+    limit: &'static str,
+}
+
+/// A file of who writes handlers.
+pub(crate) const HANDLER: Most = Most { bytes: limits::SCRIPT_SOURCE_BYTES, limit: "script_source_bytes" };
+/// A file of an installed package: some come in one piece.
+pub(crate) const PACKAGE: Most =
+    Most { bytes: limits::SCRIPT_PACKAGE_SOURCE_BYTES, limit: "script_package_source_bytes" };
+
+impl Most {
+    pub(crate) fn exceeded(self, bytes: u64) -> String {
+        format!("the file has {bytes} bytes, more than {} (limit {})", self.bytes, self.limit)
+    }
+}
+
 /// Checks a source's size and nesting.
 ///
 /// # Errors
 /// [`Refusal`] names the limit and the place.
-pub(crate) fn check(source: &str) -> Result<(), Refusal> {
-    if source.len() > limits::SCRIPT_SOURCE_BYTES {
-        let message = format!(
-            "the file has {} bytes, more than {} (limit script_source_bytes)",
-            source.len(),
-            limits::SCRIPT_SOURCE_BYTES
-        );
-        return Err(Refusal { message, line: 1, column: 1 });
+pub(crate) fn check(source: &str, most: Most) -> Result<(), Refusal> {
+    if source.len() > most.bytes {
+        return Err(Refusal { message: most.exceeded(source.len() as u64), line: 1, column: 1 });
     }
     Lexer {
         bytes: source.as_bytes(),
@@ -306,7 +320,7 @@ mod tests {
             &"x === 1 || x !== 2 && x >= 3 || ".repeat(2_000),
             &"switch (x) { case 1: a = 1; break\ncase 2: b = 2 }\n".repeat(1_000),
         ] {
-            assert_eq!(check(source), Ok(()), "{}", &source[..source.len().min(80)]);
+            assert_eq!(check(source, HANDLER), Ok(()), "{}", &source[..source.len().min(80)]);
         }
     }
 
@@ -326,11 +340,11 @@ mod tests {
             (format!("{} x", "if (a) ".repeat(5_000)), "operators that nest"),
             ("x".repeat(limits::SCRIPT_SOURCE_BYTES + 1), "limit script_source_bytes"),
         ] {
-            let refusal = check(&source).expect_err("too deep");
+            let refusal = check(&source, HANDLER).expect_err("too deep");
             assert!(refusal.message.contains(named), "{refusal:?} for {}", &source[..30]);
         }
         let source = format!("// one\nlet ü = {}", "(".repeat(100));
-        let refusal = check(&source).expect_err("too deep");
+        let refusal = check(&source, HANDLER).expect_err("too deep");
         assert_eq!((refusal.line, refusal.column), (2, 73));
     }
 }

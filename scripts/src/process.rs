@@ -19,6 +19,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{SendFlags, send},
+    process::Signal,
 };
 use smallvec::{SmallVec, smallvec};
 use tidegate_actors::limits::SCRIPTS;
@@ -437,6 +438,8 @@ fn listen(stderr: ChildStderr, pid: u32, said: &Mutex<String>) {
 fn describe(failure: &Failure, ended: Option<ExitStatus>, status: Option<ExitStatus>, said: &str) -> Death {
     /// `SIGHUP`, `SIGINT`, `SIGQUIT`, `SIGKILL`, `SIGTERM`: no engine sends them to itself.
     const OUTSIDE: [i32; 5] = [1, 2, 3, 9, 15];
+    /// What the kernel ends a process with that runs into its walls (`worker/walls.rs`).
+    const FORBIDDEN: i32 = Signal::SYS.as_raw();
     let signal = status.and_then(|status| status.signal());
     let out_of_memory = said.lines().any(|line| line.contains("memory allocation of") && line.contains("failed"));
     let overflowed = said.contains("overflowed its stack");
@@ -445,6 +448,7 @@ fn describe(failure: &Failure, ended: Option<ExitStatus>, status: Option<ExitSta
         (Failure::Stopped, _) => "the pool stops".to_owned(),
         _ if out_of_memory => "out of memory".to_owned(),
         _ if overflowed => "the engine's stack overflowed".to_owned(),
+        (_, Some(_)) if signal == Some(FORBIDDEN) => "the worker made a forbidden system call".to_owned(),
         (_, Some(status)) => format!("the worker ended: {status}"),
         (Failure::Broken(error), None) => format!("the worker does not answer as it should: {error}"),
     };
@@ -459,4 +463,26 @@ fn nonsense(what: &'static str) -> io::Error {
 /// What an answer that makes no sense is as a failure.
 pub(crate) fn broken(what: &'static str) -> Failure {
     nonsense(what).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_is_told_by_its_cause() {
+        const OVERFLOW: &str = "thread 'scripts' has overflowed its stack\n";
+        for (signal, said, message, from_outside) in [
+            (Signal::SYS, "", "the worker made a forbidden system call", false),
+            (Signal::ABORT, "memory allocation of 9 bytes failed\n", "out of memory", false),
+            (Signal::ABORT, OVERFLOW, "the engine's stack overflowed", false),
+            (Signal::SEGV, "", "the worker ended: signal: 11 (SIGSEGV)", false),
+            (Signal::KILL, "", "the worker ended: signal: 9 (SIGKILL)", true),
+        ] {
+            let status = Some(ExitStatus::from_raw(signal.as_raw()));
+            let failure = Failure::Broken(io::ErrorKind::UnexpectedEof.into());
+            let death = describe(&failure, status, status, said);
+            assert_eq!((death.message.as_str(), death.from_outside), (message, from_outside), "{signal:?}");
+        }
+    }
 }

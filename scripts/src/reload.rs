@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tidegate_actors::script::ScriptError;
+
 use crate::{
     canary::{self, CanaryReport},
     check::ScriptReport,
@@ -92,6 +94,7 @@ impl WorkerPool {
                     generation = current.generation,
                     "the new handlers are not taken: {error}; the old ones go on"
                 );
+                self.trials.goes(current.generation + 1, why(error));
                 if let Err(error) = lock(&self.kept).refuse(&name) {
                     tracing::error!(%error, "it cannot be written down that the new handlers were refused: a restart takes them up");
                 }
@@ -115,6 +118,10 @@ impl WorkerPool {
         lock(&self.kept).take_back(&current.digest).map_err(ReloadError::Kept)?;
         let generation = set.generation;
         self.take_over(&set, process)?;
+        self.trials.goes(
+            current.generation,
+            format!("an operator went back to the former handlers, now version {generation}"),
+        );
         tracing::warn!(generation, "rolled back: the former handlers run");
         Ok(generation)
     }
@@ -183,7 +190,10 @@ impl WorkerPool {
         let runs = tap.open(share, Arc::clone(&set.scripts));
         // Readings that only the new set wants come, too, as long as it is tried.
         self.set_routes(routes);
-        let seen = canary::watch(&runs, &mut old, &mut new, &self.canary, &self.stopped);
+        self.trials.begins(generation, share, self.canary.readings);
+        let tell = |report: &CanaryReport| self.trials.sees(report);
+        let seen = canary::watch(&runs, &mut old, &mut new, &self.canary, &self.stopped, tell);
+        self.trials.ends();
         tap.close();
         self.set_routes(current.routes);
         old.end();
@@ -215,6 +225,17 @@ impl WorkerPool {
         let kept = lock(&self.kept);
         set.scripts.iter().for_each(|script| script.enable(!kept.is_disabled(&script.name)));
     }
+}
+
+/// Why a set was not taken, with the place of the first handler that does not load.
+fn why(error: &ReloadError) -> String {
+    let ReloadError::Broken(reports) = error else { return error.to_string() };
+    let first = reports.first().and_then(|report| report.error.as_ref());
+    let place = |error: &ScriptError| {
+        let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!("; {}{line}: {}", error.file, error.message)
+    };
+    format!("{error}{}", first.map(place).unwrap_or_default())
 }
 
 /// A set that could run, and a worker in which it is loaded.

@@ -1,6 +1,7 @@
 //! The handlers' files, read once by the node: what the workers load, and what is refused before any parser sees it.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,8 @@ use tidegate_actors::{limits, script::ScriptError};
 
 use crate::{
     modules::{Plugin, REFUSED, ResolveError, Tree, plugin},
-    precheck,
+    packages::{Reach, is_installed},
+    precheck::{self, Most},
 };
 
 /// The files of a handlers' directory.
@@ -55,7 +57,7 @@ impl SourceSet {
     /// The tests among the files, without those of packages.
     pub(crate) fn tests(&self) -> impl Iterator<Item = &str> {
         let paths = self.files.iter().map(|(path, _)| path.as_str());
-        paths.filter(|path| is_test(path) && !path.split('/').any(|folder| folder == "node_modules"))
+        paths.filter(|path| is_test(path) && !is_installed(path))
     }
 
     /// Reads one handler, and the directory that it imports from.
@@ -93,7 +95,20 @@ struct Reader {
     tests: bool,
     files: Vec<(String, String)>,
     refused: HashMap<String, ScriptError>,
-    /// Files and folders, and bytes, so far.
+    /// Of all files so far.
+    all: Used,
+    /// Of the folders that may be plugins.
+    plugins: HashMap<String, Used>,
+    /// The files of packages that nobody has imported yet.
+    installed: BTreeMap<String, (PathBuf, u64)>,
+    /// Their manifests, which tell where an import leads.
+    manifests: HashMap<String, String>,
+    manifests_bytes: usize,
+}
+
+/// Files and folders, and bytes.
+#[derive(Default, Clone, Copy)]
+struct Used {
     count: usize,
     bytes: usize,
 }
@@ -101,61 +116,65 @@ struct Reader {
 /// Why a folder is not read.
 enum Stop {
     Failed(io::Error),
-    TooMuch(String),
-}
-
-/// What may be read up to here.
-#[derive(Clone, Copy)]
-struct Room {
-    count: usize,
-    bytes: usize,
-    /// In words.
-    limits: &'static str,
+    TooMuch(&'static str),
 }
 
 impl Reader {
     fn read(dir: &Path, tests: bool) -> io::Result<SourceSet> {
-        let root = fs::canonicalize(dir).map_err(|error| named(dir, &error))?;
-        let mut reader = Self { root, tests, files: Vec::new(), refused: HashMap::new(), count: 0, bytes: 0 };
-        let all = Room {
-            count: limits::SCRIPT_FILES,
-            bytes: limits::SCRIPT_FILES_BYTES,
-            limits: "limits script_files, script_files_bytes",
+        let mut reader = Self {
+            root: fs::canonicalize(dir).map_err(|error| named(dir, &error))?,
+            tests,
+            files: Vec::new(),
+            refused: HashMap::new(),
+            all: Used::default(),
+            plugins: HashMap::new(),
+            installed: BTreeMap::new(),
+            manifests: HashMap::new(),
+            manifests_bytes: 0,
         };
-        let mut handlers: Vec<(String, bool)> = Vec::new();
+        let mut top: Vec<(String, bool)> = Vec::new();
         for (name, path) in entries(dir).map_err(|error| named(dir, &error))? {
             let is_folder = fs::metadata(&path).is_ok_and(|kind| kind.is_dir());
-            let read = if is_folder && path.join("package.json").exists() {
-                let (files, count, bytes) = (reader.files.len(), reader.count, reader.bytes);
-                let room = Room {
-                    count: all.count.min(count + limits::SCRIPT_FOLDER_FILES),
-                    bytes: all.bytes.min(bytes + limits::SCRIPT_FOLDER_BYTES),
-                    limits: "limits script_folder_files, script_folder_bytes, and script_files, script_files_bytes of all",
-                };
-                match reader.entry(&path, &name, 0, room) {
-                    Err(Stop::TooMuch(message)) => {
-                        // Too much of one is not too much of the others.
-                        reader.files.truncate(files);
-                        (reader.count, reader.bytes) = (count, bytes);
-                        reader.refuse(&name, message);
-                        Ok(())
-                    }
-                    read => read,
-                }
-            } else {
-                reader.entry(&path, &name, 0, all)
-            };
-            match read {
-                Ok(()) => handlers.push((name, is_folder)),
-                Err(Stop::Failed(error)) => return Err(error),
-                Err(Stop::TooMuch(message)) => return Err(named(dir, &io::Error::other(message))),
+            if is_folder && path.join("package.json").exists() {
+                reader.plugins.insert(name.clone(), Used::default());
             }
+            let read = reader.entry(&path, &name, 0);
+            reader.bound(dir, &name, read)?;
+            top.push((name, is_folder));
         }
-        Ok(reader.finish(&handlers))
+        let tree = reader.tree();
+        let installed: Vec<String> = reader.installed.keys().chain(reader.manifests.keys()).cloned().collect();
+        let mut reach = Reach::new(&tree, &installed);
+        for (name, _) in &top {
+            let followed = reader.follow(name, &tree, &mut reach);
+            reader.bound(dir, name, followed)?;
+        }
+        reader.files.sort_unstable();
+        Ok(reader.finish(&top, &tree))
     }
 
-    /// Reads a file, or what is in a folder.
-    fn entry(&mut self, path: &Path, below: &str, depth: usize, room: Room) -> Result<(), Stop> {
+    /// Too much of one plugin is not too much of the others: it alone is refused.
+    fn bound(&mut self, dir: &Path, name: &str, read: Result<(), Stop>) -> io::Result<()> {
+        match read {
+            Ok(()) => Ok(()),
+            Err(Stop::Failed(error)) => Err(error),
+            Err(Stop::TooMuch(limits)) => {
+                let message = format!("it has too many files or bytes ({limits})");
+                let Some(used) = self.plugins.get_mut(name) else { return Err(named(dir, &io::Error::other(message))) };
+                let used = std::mem::take(used);
+                self.all.count -= used.count;
+                self.all.bytes -= used.bytes;
+                self.files.retain(|(path, _)| !is_of(path, name));
+                self.installed.retain(|path, _| !is_of(path, name));
+                self.manifests.retain(|path, _| !is_of(path, name));
+                self.refuse(name, message);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads a file, or what is in a folder. Of packages it only looks what is there.
+    fn entry(&mut self, path: &Path, below: &str, depth: usize) -> Result<(), Stop> {
         let name = below.rsplit_once('/').map_or(below, |(_, name)| name);
         let kind = match fs::metadata(path) {
             Ok(kind) => kind,
@@ -182,38 +201,125 @@ impl Reader {
                 return Ok(());
             }
         }
-        self.count += 1;
         if kind.is_dir() {
-            self.check_room(room)?;
+            if !is_installed(below) {
+                self.count(below, 0)?;
+            }
             for (name, path) in entries(path).map_err(|error| Stop::Failed(named(path, &error)))? {
-                self.entry(&path, &format!("{below}/{name}"), depth + 1, room)?;
+                self.entry(&path, &format!("{below}/{name}"), depth + 1)?;
             }
             return Ok(());
         }
-        match read_text(path, kind.len()) {
-            Ok(text) => {
-                self.bytes += text.len();
-                self.check_room(room)?;
-                match precheck::check(&text) {
-                    Ok(()) => self.files.push((below.to_owned(), text)),
-                    Err(found) => self.refuse_at(below, found.message, Some((found.line, found.column))),
-                }
+        if is_installed(below) {
+            return self.note(path, below, kind.len());
+        }
+        self.take(path, below, kind.len(), precheck::HANDLER)
+    }
+
+    /// A file of a package: it is read when somebody imports it, its manifest now.
+    fn note(&mut self, path: &Path, below: &str, bytes: u64) -> Result<(), Stop> {
+        if self.installed.len() + self.manifests.len() >= limits::SCRIPT_PACKAGE_FILES {
+            return Err(Stop::TooMuch("limit script_package_files"));
+        }
+        if !below.ends_with("/package.json") {
+            self.installed.insert(below.to_owned(), (path.to_owned(), bytes));
+            return Ok(());
+        }
+        if let Some(text) = self.checked(path, below, bytes, precheck::PACKAGE) {
+            self.manifests_bytes += text.len();
+            if self.manifests_bytes > limits::SCRIPT_FILES_BYTES {
+                return Err(Stop::TooMuch("limit script_files_bytes"));
             }
-            Err(message) => self.refuse(below, message),
+            self.manifests.insert(below.to_owned(), text);
         }
         Ok(())
+    }
+
+    /// Reads what the files of an entry at the top import of packages, and what that imports.
+    fn follow(&mut self, top: &str, tree: &Tree, reach: &mut Reach<'_>) -> Result<(), Stop> {
+        let mut next: Vec<usize> = (0..self.files.len()).filter(|at| is_of(&self.files[*at].0, top)).collect();
+        if let Ok(Plugin::Entry(main)) = plugin(tree, top)
+            && self.import(&main)?
+        {
+            next.push(self.files.len() - 1);
+        }
+        while let Some(at) = next.pop() {
+            let (path, source) = &self.files[at];
+            for path in reach.of(path, source) {
+                if self.import(&path)? {
+                    next.push(self.files.len() - 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file of a package, if it was not read before, after the manifests that it belongs to.
+    fn import(&mut self, below: &str) -> Result<bool, Stop> {
+        let mut folder = below;
+        while let Some((above, _)) = folder.rsplit_once('/') {
+            folder = above;
+            if let Some((path, text)) = self.manifests.remove_entry(&format!("{folder}/package.json")) {
+                self.count(&path, text.len())?;
+                self.files.push((path, text));
+            }
+        }
+        let Some((path, bytes)) = self.installed.remove(below) else { return Ok(false) };
+        let before = self.files.len();
+        self.take(&path, below, bytes, precheck::PACKAGE)?;
+        Ok(self.files.len() > before)
+    }
+
+    fn take(&mut self, path: &Path, below: &str, bytes: u64, most: Most) -> Result<(), Stop> {
+        // What is refused is one file, too.
+        let Some(text) = self.checked(path, below, bytes, most) else { return self.count(below, 0) };
+        self.count(below, text.len())?;
+        self.files.push((below.to_owned(), text));
+        Ok(())
+    }
+
+    /// A file's text, if it passes the check before any parser.
+    fn checked(&mut self, path: &Path, below: &str, bytes: u64, most: Most) -> Option<String> {
+        match read_text(path, bytes, most) {
+            Ok(text) => match precheck::check(&text, most) {
+                Ok(()) => return Some(text),
+                Err(found) => self.refuse_at(below, found.message, Some((found.line, found.column))),
+            },
+            Err(message) => self.refuse(below, message),
+        }
+        None
     }
 
     fn is_wanted(&self, name: &str) -> bool {
         is_source(name) || (self.tests && is_test(name))
     }
 
-    fn check_room(&self, room: Room) -> Result<(), Stop> {
-        let Room { count, bytes, limits } = room;
-        if self.count > count || self.bytes > bytes {
-            return Err(Stop::TooMuch(format!("it has too many files or bytes ({limits})")));
+    /// Counts a file or a folder.
+    fn count(&mut self, below: &str, bytes: usize) -> Result<(), Stop> {
+        let top = below.split('/').next().unwrap_or(below);
+        for used in [Some(&mut self.all), self.plugins.get_mut(top)].into_iter().flatten() {
+            used.count += 1;
+            used.bytes += bytes;
+        }
+        if self.all.count > limits::SCRIPT_FILES || self.all.bytes > limits::SCRIPT_FILES_BYTES {
+            return Err(Stop::TooMuch("limits script_files, script_files_bytes"));
+        }
+        let plugin = self.plugins.get(top).copied().unwrap_or_default();
+        if plugin.count > limits::SCRIPT_FOLDER_FILES || plugin.bytes > limits::SCRIPT_FOLDER_BYTES {
+            return Err(Stop::TooMuch("limits script_folder_files, script_folder_bytes"));
         }
         Ok(())
+    }
+
+    /// All files by what an import of them needs to know: the manifests tell, of others only that they are there.
+    fn tree(&self) -> Tree {
+        let text = |(path, text): &(String, String)| {
+            let text = if path.ends_with("package.json") { text.clone() } else { String::new() };
+            (path.clone(), text)
+        };
+        let installed = self.installed.keys().map(|path| (path.clone(), String::new()));
+        let manifests = self.manifests.iter().map(|(path, text)| (path.clone(), text.clone()));
+        Tree::new(self.files.iter().map(text).chain(installed).chain(manifests).collect())
     }
 
     fn refuse(&mut self, below: &str, message: String) {
@@ -233,17 +339,13 @@ impl Reader {
     }
 
     /// Which of what is at the top are handlers?
-    fn finish(self, top: &[(String, bool)]) -> SourceSet {
-        // The manifests tell; of other files only that they are there.
-        let text =
-            |path: &str, text: &str| if path.ends_with("package.json") { text.to_owned() } else { String::new() };
-        let tree = Tree::new(self.files.iter().map(|(path, source)| (path.clone(), text(path, source))).collect());
+    fn finish(self, top: &[(String, bool)], tree: &Tree) -> SourceSet {
         let mut handlers = Vec::new();
         for (name, is_folder) in top {
             let refused = self.refused.get(name).cloned();
             let refused = match is_folder {
                 false if !is_script(name) => continue,
-                true if refused.is_none() => match plugin(&tree, name) {
+                true if refused.is_none() => match plugin(tree, name) {
                     Ok(Plugin::Library) => continue,
                     Ok(Plugin::Entry(path)) => self.refused.get(&path).cloned(),
                     Err(error) => Some(self.of_manifest(name, &error)),
@@ -309,12 +411,16 @@ fn is_source(name: &str) -> bool {
     is_script(name) || name.ends_with(".json")
 }
 
+/// Is a path that of an entry at the top, or below it?
+fn is_of(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The text of a file, or why it has none.
-fn read_text(path: &Path, bytes: u64) -> Result<String, String> {
+fn read_text(path: &Path, bytes: u64, most: Most) -> Result<String, String> {
     // A file far beyond the limit is not even read.
-    if bytes > 2 * limits::SCRIPT_SOURCE_BYTES as u64 {
-        let limit = limits::SCRIPT_SOURCE_BYTES;
-        return Err(format!("the file has {bytes} bytes, more than {limit} (limit script_source_bytes)"));
+    if bytes > 2 * most.bytes as u64 {
+        return Err(most.exceeded(bytes));
     }
     let bytes = fs::read(path).map_err(|error| format!("the file cannot be read: {error}"))?;
     String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned())
@@ -354,8 +460,10 @@ mod tests {
             ("lib/c.js", "c"),
             ("50-old.cjs", "c"),
             ("60-folder/package.json", r#"{"main":"main"}"#),
-            ("60-folder/main.js", "main"),
+            ("60-folder/main.js", "import 'x'"),
+            ("60-folder/node_modules/x/package.json", r#"{"version":"1"}"#),
             ("60-folder/node_modules/x/index.js", "x"),
+            ("60-folder/node_modules/x/other.js", "nobody imports it"),
             ("70-none/package.json", r#"{"main":"main"}"#),
             ("80-bad/package.json", "{\n  bad }"),
             ("90-lib/package.json", r#"{"type":"module"}"#),
@@ -435,6 +543,54 @@ mod tests {
         assert!(set.handlers[0].refused.as_ref().is_some_and(|error| error.message.contains("script_folder_files")));
         assert!(set.handlers[1].refused.is_none());
         assert_eq!(set.files.len(), 1, "{:?}", set.files.len());
+    }
+
+    #[test]
+    fn of_packages_only_what_is_imported_is_read_and_counted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| {
+            fs::create_dir_all(dir.path().join(name).parent().expect("a parent")).expect("a directory");
+            fs::write(dir.path().join(name), text).expect("a file");
+        };
+        write("10-a/package.json", r#"{"main":"a.js"}"#);
+        write("10-a/a.js", "require('large'); require('shared/deep')");
+        for number in 0..=limits::SCRIPT_FOLDER_FILES {
+            write(&format!("10-a/node_modules/large/many/{number}.js"), "");
+        }
+        // Beyond what a handler may have, within what a package may.
+        let large = "//".repeat(limits::SCRIPT_SOURCE_BYTES);
+        write("10-a/node_modules/large/index.js", &large);
+        write("10-a/node_modules/large/package.json", "{}");
+        write("node_modules/shared/deep.js", "require('./deeper')");
+        write("node_modules/shared/deeper.js", &"//".repeat(limits::SCRIPT_PACKAGE_SOURCE_BYTES));
+        write("20-b.js", &large);
+        let set = SourceSet::read(dir.path()).expect("readable");
+        let files: Vec<_> = set.files.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(
+            files,
+            [
+                "10-a/a.js",
+                "10-a/node_modules/large/index.js",
+                "10-a/node_modules/large/package.json",
+                "10-a/package.json",
+                "20-b.js",
+                "node_modules/shared/deep.js",
+                "node_modules/shared/deeper.js"
+            ]
+        );
+        assert_eq!(set.source("10-a/node_modules/large/index.js"), Some(&*large));
+        let refused = |path: &str| set.source(path).expect("there").to_owned();
+        assert!(refused("20-b.js").contains("limit script_source_bytes"));
+        assert!(refused("node_modules/shared/deeper.js").contains("limit script_package_source_bytes"));
+        assert_eq!(set.handlers.iter().map(|handler| handler.refused.is_some()).collect::<Vec<_>>(), [false, true]);
+
+        // As a set is kept and read again.
+        let kept = tempfile::tempdir().expect("a directory");
+        for (path, text) in &set.files {
+            fs::create_dir_all(kept.path().join(path).parent().expect("a parent")).expect("a directory");
+            fs::write(kept.path().join(path), text).expect("a file");
+        }
+        assert_eq!(SourceSet::read(kept.path()).expect("readable").files, set.files);
     }
 
     #[test]

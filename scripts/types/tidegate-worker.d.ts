@@ -21,6 +21,8 @@ declare function clearTimeout(timer: TidegateTimer | string | number | undefined
 declare function clearInterval(timer: TidegateTimer | string | number | undefined): void;
 declare function clearImmediate(immediate: TidegateImmediate | undefined): void;
 declare function queueMicrotask(callback: () => void): void;
+/** The global object, as `globalThis`. */
+declare var global: typeof globalThis;
 declare function structuredClone<T>(value: T, options?: { transfer?: any[] }): T;
 declare function atob(text: string): string;
 declare function btoa(text: string): string;

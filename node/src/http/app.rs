@@ -52,6 +52,7 @@ pub(crate) fn app()
                 .default_service(web::to(method_not_allowed)),
         )
         .service(get("/state/export", state::export))
+        .service(get("/state/scripts", scripts::kept))
         .service(
             web::resource("/state/import")
                 .route(web::post().to(state::import))

@@ -95,6 +95,7 @@ fn overview_json(edge: &EdgeLoop) -> Value {
             "refused": services.pool.refused(),
         },
         "slowWork": shared.scripts.slow_work(),
+        "scriptSets": shared.scripts.set_status(),
         "scripts": services.scripts.scripts(),
         "workers": services.scripts.workers(),
         "bridges": shared.bridges.status().map(Status::json).collect::<Vec<_>>(),

@@ -18,6 +18,7 @@ pub(crate) async fn list() -> HttpResponse {
     let pool = Arc::clone(&here().shared.scripts);
     HttpResponse::Ok().json(json!({
         "generation": pool.set_generation(),
+        "sets": pool.set_status(),
         "scripts": pool.scripts(),
         "workers": pool.workers(),
     }))
@@ -47,6 +48,25 @@ pub(crate) async fn rollback(request: HttpRequest) -> HttpResponse {
         Ok(HttpResponse::Ok().json(json!({ "result": "rolled-back", "generation": generation })))
     };
     back.await.unwrap_or_else(|problem: Problem| problem.response())
+}
+
+/// `GET /state/scripts`: the sets that are kept, with their sources, for a backup.
+pub(crate) async fn kept(request: HttpRequest) -> HttpResponse {
+    let kept = async {
+        no_parameters(&request)?;
+        let kept = on_thread(WorkerPool::kept_sets).await?;
+        let failed = |error: std::io::Error| {
+            let detail = format!("the kept handlers: {error}");
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "kept-unreadable",
+                "The kept handlers cannot be read",
+                detail,
+            )
+        };
+        Ok(HttpResponse::Ok().json(kept.map_err(failed)?))
+    };
+    kept.await.unwrap_or_else(|problem: Problem| problem.response())
 }
 
 /// `POST /scripts/{name}/enable`.

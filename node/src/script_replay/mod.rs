@@ -3,14 +3,14 @@
 //!
 //! `journaled` reads the readings with what the node made of them → each `side` works on them → here they are compared.
 
+mod changed;
 mod journaled;
 mod side;
 
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +25,7 @@ use tidegate_actors::{
 };
 
 use self::{
+    changed::Changed,
     journaled::Journaled,
     side::{Chunk, Made, Side},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Replay {
     pub(crate) since: Since,
     /// A handler file, or a directory of them.
     pub(crate) with: PathBuf,
+    /// The file's place below the handlers' directory; `None`: it shows.
+    pub(crate) place: Option<PathBuf>,
     pub(crate) handlers: PathBuf,
     pub(crate) data_dir: PathBuf,
     /// Differences that are shown.
@@ -100,7 +103,7 @@ pub(crate) fn run(replay: &Replay) -> anyhow::Result<Exit> {
     let device = replay.device.as_deref().map(DeviceId::new).transpose().context("--device")?;
     // The workers run in a directory of their own.
     let handlers = std::path::absolute(&replay.handlers)?;
-    let changed = Changed::of(&handlers, &replay.with)?;
+    let changed = Changed::of(&handlers, &replay.with, replay.place.as_deref())?;
     for dir in [&*handlers, changed.dir()] {
         if let Some(broken) = script::broken(dir)? {
             bail!("a handler does not load:\n{broken}");
@@ -108,7 +111,8 @@ pub(crate) fn run(replay: &Replay) -> anyhow::Result<Exit> {
     }
     let files = std::path::absolute(script::files_dir(&replay.data_dir))?;
     let (mut old, mut new) = (Side::start(&handlers, &files, true)?, Side::start(changed.dir(), &files, false)?);
-    let mut report = Report { limit: replay.limit, ..Report::default() };
+    let changed_file = changed.place().map(|place| place.display().to_string());
+    let mut report = Report { limit: replay.limit, changed_file, ..Report::default() };
     let journal = DataDir::new(&replay.data_dir).journal();
     let journaled = Journaled::read(&journal, device.as_ref(), replay.since, |chunk, so_far| {
         let (made, remade) = std::thread::scope(|scope| {
@@ -127,52 +131,12 @@ pub(crate) fn run(replay: &Replay) -> anyhow::Result<Exit> {
     Ok(if report.different > 0 || report.states.different > 0 { Exit::Runtime } else { Exit::Ok })
 }
 
-/// The handlers' directory with one file changed, or another directory.
-enum Changed {
-    Copy(tempfile::TempDir),
-    Other(PathBuf),
-}
-
-impl Changed {
-    fn of(handlers: &Path, with: &Path) -> anyhow::Result<Self> {
-        if with.is_dir() {
-            return Ok(Self::Other(std::path::absolute(with)?));
-        }
-        let name = with.file_name().with_context(|| format!("{} is no file", with.display()))?;
-        let copy = tempfile::tempdir()?;
-        if handlers.is_dir() {
-            copy_below(handlers, copy.path()).with_context(|| format!("cannot copy {}", handlers.display()))?;
-        }
-        fs::copy(with, copy.path().join(name)).with_context(|| format!("cannot read {}", with.display()))?;
-        Ok(Self::Copy(copy))
-    }
-
-    fn dir(&self) -> &Path {
-        match self {
-            Self::Copy(dir) => dir.path(),
-            Self::Other(dir) => dir,
-        }
-    }
-}
-
-fn copy_below(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (path, copy) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            fs::create_dir(&copy)?;
-            copy_below(&path, &copy)?;
-        } else if path.is_file() {
-            fs::copy(&path, &copy)?;
-        }
-    }
-    Ok(())
-}
-
 /// What a replay found.
 #[derive(Default)]
 struct Report {
     limit: usize,
+    /// The one file that the changed handlers have otherwise.
+    changed_file: Option<String>,
     readings: u64,
     different: u64,
     /// Readings of which the unchanged handlers make something else than the node did.
@@ -246,6 +210,7 @@ impl Report {
     fn json(&self) -> String {
         let States { different, is_live, old, new, differences } = &self.states;
         let document = json!({
+            "changedFile": self.changed_file,
             "readings": self.readings, "devices": self.devices, "different": self.different,
             "failed": { "old": self.failed.0, "new": self.failed.1 },
             "notAsJournaled": self.not_as_journaled, "unfinished": self.unfinished,
@@ -270,6 +235,9 @@ impl Report {
         for difference in &self.states.differences {
             let _ = writeln!(text, "state of {}", clean(&difference["deviceId"]));
             push_diff(&mut text, difference);
+        }
+        if let Some(file) = &self.changed_file {
+            let _ = writeln!(text, "changed: {file}");
         }
         let _ = writeln!(
             text,

@@ -16,15 +16,17 @@ use tidegate_actors::{
     recovery::DataDir,
     snapshot::{self, Entries, Entry},
 };
+use tidegate_scripts::KeptSets;
 
 use super::{
     WholeFile,
     args::{BackupArgs, Format, RestoreArgs},
     export, sync_dir,
 };
-use crate::{exit::Exit, output};
+use crate::{client::NodeClient, exit::Exit, output, script::kept_scripts};
 
 const STATES: &str = "states.tgs";
+const SCRIPTS: &str = "scripts.json";
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
 
@@ -48,6 +50,19 @@ struct Manifest {
     bytes: u64,
     /// CRC-32C of the file.
     crc32c: String,
+    /// The versions of the handlers. Backups of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scripts: Option<KeptScripts>,
+}
+
+/// The file with the versions of the handlers that the node kept, and which of them are switched off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptScripts {
+    file: String,
+    sets: usize,
+    bytes: u64,
+    crc32c: String,
 }
 
 pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
@@ -64,6 +79,8 @@ pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
     // Read back from the disk: what cannot be read is no backup.
     let Counted { position, devices, parked, kept } = count(&states)?;
     let (bytes, crc) = sum(&states)?;
+    let scripts = backup_scripts(args)?;
+    let sets = scripts.sets;
     let manifest = Manifest {
         tidegate_backup: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,6 +93,7 @@ pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
         unfinished: exported.unfinished,
         bytes,
         crc32c: format!("{crc:08x}"),
+        scripts: Some(scripts),
     };
     let mut file = WholeFile::create(&dir.join(MANIFEST))?;
     io::Write::write_all(&mut file, format!("{:#}\n", serde_json::to_value(&manifest)?).as_bytes())?;
@@ -85,11 +103,31 @@ pub(super) fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
         output::write(&format!("{}\n", serde_json::to_value(&manifest)?))?;
     } else {
         output::write(&format!(
-            "{devices} devices, {parked} parked readings and {kept} kept pairs at position {position}, {bytes} bytes in {seconds:.1} s: {}\n",
+            "{devices} devices, {parked} parked readings and {kept} kept pairs at position {position}, {sets} versions of the handlers, {bytes} bytes in {seconds:.1} s: {}\n",
             dir.display()
         ))?;
     }
     Ok(Exit::Ok)
+}
+
+/// Writes what the node keeps of its handlers, and reads it back.
+fn backup_scripts(args: &BackupArgs) -> anyhow::Result<KeptScripts> {
+    let path = args.dir.join(SCRIPTS);
+    let mut file = WholeFile::create(&path)?;
+    let mut client = NodeClient::new(&args.node)?;
+    let mut stream = client.stream("/state/scripts")?;
+    while let Some(piece) = stream.next().context("the handlers' versions broke off")? {
+        io::Write::write_all(&mut file, &piece).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    file.finish()?;
+    let (bytes, crc) = sum(&path)?;
+    let sets = read_scripts(&path)?.len();
+    Ok(KeptScripts { file: SCRIPTS.to_owned(), sets, bytes, crc32c: format!("{crc:08x}") })
+}
+
+fn read_scripts(path: &Path) -> anyhow::Result<KeptSets> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} has no versions of handlers", path.display()))
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<Exit> {
@@ -106,16 +144,21 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<Exit> {
     let mut states = File::open(args.dir.join(STATES)).with_context(cannot)?;
     io::copy(&mut states, &mut placed).with_context(cannot)?;
     placed.finish()?;
+    let sets = manifest.scripts.as_ref().map_or(0, |scripts| scripts.sets);
+    if manifest.scripts.is_some() {
+        read_scripts(&args.dir.join(SCRIPTS))?.write(&kept_scripts(to)).with_context(cannot)?;
+    }
     sync_dir(Some(to)).with_context(cannot)?;
     let Manifest { devices, parked, kept, position, .. } = manifest;
     if args.json {
         let summary = json!({
             "dataDir": to.display().to_string(), "position": position, "devices": devices, "parked": parked, "kept": kept,
+            "sets": sets,
         });
         output::write(&format!("{summary}\n"))?;
     } else {
         output::write(&format!(
-            "{devices} devices, {parked} parked readings and {kept} kept pairs at position {position}; start it with: tidegate serve --data-dir {}\n",
+            "{devices} devices, {parked} parked readings and {kept} kept pairs at position {position}, {sets} versions of the handlers; start it with: tidegate serve --data-dir {}\n",
             to.display()
         ))?;
     }
@@ -137,14 +180,13 @@ fn verify(dir: &Path) -> anyhow::Result<Manifest> {
         bail!("the backup has format {}, this tidegate reads {FORMAT}", manifest.tidegate_backup);
     }
     let states = dir.join(STATES);
-    let (bytes, crc) = sum(&states)?;
-    if (bytes, format!("{crc:08x}")) != (manifest.bytes, manifest.crc32c.clone()) {
-        bail!(
-            "{} is damaged: it has {bytes} bytes and the sum {crc:08x}, the manifest says {} and {}",
-            states.display(),
-            manifest.bytes,
-            manifest.crc32c
-        );
+    check_sum(&states, manifest.bytes, &manifest.crc32c)?;
+    if let Some(scripts) = &manifest.scripts {
+        let path = dir.join(SCRIPTS);
+        check_sum(&path, scripts.bytes, &scripts.crc32c)?;
+        if read_scripts(&path)?.len() != scripts.sets {
+            bail!("{} is not the file that the manifest describes", path.display());
+        }
     }
     let said = Counted {
         position: Position(manifest.position),
@@ -156,6 +198,17 @@ fn verify(dir: &Path) -> anyhow::Result<Manifest> {
         bail!("{} is not the file that the manifest describes", states.display());
     }
     Ok(manifest)
+}
+
+fn check_sum(path: &Path, bytes: u64, crc32c: &str) -> anyhow::Result<()> {
+    let (found, crc) = sum(path)?;
+    if (found, format!("{crc:08x}").as_str()) != (bytes, crc32c) {
+        bail!(
+            "{} is damaged: it has {found} bytes and the sum {crc:08x}, the manifest says {bytes} and {crc32c}",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// What a snapshot holds.

@@ -85,7 +85,7 @@ impl Places {
 /// # Errors
 /// [`Refused`].
 pub(super) fn prepare(typed: &str, define: &str) -> Result<Prepared, Refused> {
-    precheck::check(typed).map_err(|refusal| Refused::Wrong {
+    precheck::check(typed, precheck::HANDLER).map_err(|refusal| Refused::Wrong {
         message: refusal.message,
         line: refusal.line,
         column: refusal.column,

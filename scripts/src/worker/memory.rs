@@ -3,7 +3,7 @@
 //! Boa's collector counts only its own boxes: the elements of arrays, strings and buffers are invisible to it. So the worker looks
 //! at the process's resident memory between calls and collects when it has grown.
 
-use std::{cell::Cell, fs, io::Read};
+use std::{cell::Cell, fs::File, os::unix::fs::FileExt};
 
 /// Growth of the resident memory that starts a collection.
 const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
@@ -27,6 +27,7 @@ const BALLAST: usize = 512 * 1024;
 /// Watches over the worker's memory.
 #[derive(Debug)]
 pub(super) struct Memory {
+    statm: Statm,
     heap_bytes: u64,
     /// Resident memory before the scripts ran.
     base: Cell<u64>,
@@ -38,8 +39,16 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(heap_bytes: u64) -> Self {
-        let now = resident_bytes();
-        Self { heap_bytes, base: Cell::new(now), settled: Cell::new(now), calls: Cell::new(0), buffers: Cell::new(0) }
+        let statm = Statm::open();
+        let now = statm.resident_bytes();
+        Self {
+            statm,
+            heap_bytes,
+            base: Cell::new(now),
+            settled: Cell::new(now),
+            calls: Cell::new(0),
+            buffers: Cell::new(0),
+        }
     }
 
     /// After a call; `slow`: it ran long enough to have made much.
@@ -76,29 +85,46 @@ impl Memory {
     }
 
     fn look(&self) {
-        let resident = resident_bytes();
+        let resident = self.statm.resident_bytes();
         if resident > self.settled.get() + GROWTH_BYTES {
             boa_gc::force_collect();
-            self.settled.set(resident_bytes());
+            self.settled.set(self.statm.resident_bytes());
         } else {
             self.settled.set(self.settled.get().min(resident));
         }
     }
 }
 
-/// The resident memory of this process; 0 if the kernel does not say.
-pub(super) fn resident_bytes() -> u64 {
-    statm(1)
+/// What the kernel says of this process's size. It is opened once: behind the walls nothing can be opened any more.
+#[derive(Debug)]
+struct Statm(Option<File>);
+
+impl Statm {
+    fn open() -> Self {
+        Self(File::open("/proc/self/statm").ok())
+    }
+
+    /// The resident memory; 0 if the kernel does not say.
+    fn resident_bytes(&self) -> u64 {
+        self.bytes(1)
+    }
+
+    /// proc(5): sizes in pages, between blanks.
+    fn bytes(&self, field: usize) -> u64 {
+        let mut text = [0_u8; 128];
+        let read = self.0.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
+        text.split(' ').nth(field).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
+    }
 }
 
 /// The address space of this process; 0 if the kernel does not say.
 pub(super) fn virtual_bytes() -> u64 {
-    statm(0)
+    Statm::open().bytes(0)
 }
 
-fn statm(field: usize) -> u64 {
-    let mut text = [0_u8; 128];
-    let Ok(read) = fs::File::open("/proc/self/statm").and_then(|mut file| file.read(&mut text)) else { return 0 };
-    let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
-    text.split(' ').nth(field).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
+/// The resident memory of this process; 0 if the kernel does not say.
+#[cfg(test)]
+pub(super) fn resident_bytes() -> u64 {
+    Statm::open().resident_bytes()
 }

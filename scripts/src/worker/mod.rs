@@ -1,6 +1,7 @@
 //! The worker process: reads frames on its standard input, runs the handlers, answers on the same socket.
 //!
-//! It opens no file, holds no other descriptor and has no environment. It trusts the node and nothing that a script does: what a
+//! It opens no file, holds no other descriptor (but one to read its own size) and has no environment. Before it loads the first
+//! handler it gives up the system calls that it does not need (`walls`). It trusts the node and nothing that a script does: what a
 //! script can do to it (hang, eat memory, crash) ends this process, and the node starts another.
 
 mod chain;
@@ -24,6 +25,7 @@ mod memory;
 mod modules;
 mod plugin;
 mod testing;
+mod walls;
 mod work;
 
 use std::{io, os::fd::AsFd, os::unix::net::UnixStream, process::ExitCode, rc::Rc, thread, time::Duration};
@@ -115,6 +117,10 @@ fn run_scripts(mut socket: UnixStream) -> io::Result<()> {
     // What the process maps by now (its binary, this thread's stack) and the heap on top of it.
     limit(Resource::As, memory::virtual_bytes() + heap_bytes + SLACK_BYTES)?;
     let memory = Rc::new(Memory::new(heap_bytes));
+    if let Some(warning) = walls::raise()? {
+        // Whoever runs the node should know; a worker without walls has all its limits still.
+        let _ = io::Write::write_all(&mut io::stderr(), format!("{warning}\n").as_bytes());
+    }
     let mut engine = Engine::new(sources, Rc::clone(&memory), heap_bytes, Duration::from_millis(async_wall_ms));
     engine.manner.virtual_time = virtual_time;
     let mut told = Ok(());

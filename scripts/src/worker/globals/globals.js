@@ -25,5 +25,7 @@
       defineProperty(globalThis, name, { get, set, enumerable: false, configurable: true });
     }
   }
+  // The global object's name in Node.js, by which packages that are older than `globalThis` look for it.
+  defineProperty(globalThis, "global", { value: globalThis, writable: true, enumerable: false, configurable: true });
   return load;
 })
