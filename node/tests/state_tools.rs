@@ -610,11 +610,7 @@ fn a_backup_has_the_versions_of_the_handlers_and_which_are_off() {
         assert_eq!(node.device("d").expect("it is known")["state"], state);
     };
     let scripts = node.get("/scripts").json();
-    assert_eq!(
-        (&scripts["generation"], &scripts["scripts"][1]["status"]),
-        (&json!(2), &json!("disabled")),
-        "{scripts}"
-    );
+    assert_eq!((&scripts["generation"], &scripts["scripts"][1]["enabled"]), (&json!(2), &json!(false)), "{scripts}");
     kept(&node, json!({"t": 1, "version": 2}));
     let back = node.post("/scripts/rollback", "");
     assert_eq!((back.status, &back.json()["generation"]), (200, &json!(3)), "{}", back.text());

@@ -6,7 +6,7 @@
 
 use hashbrown::HashSet;
 
-use crate::modules::{Request, Target, Tree, import, require};
+use crate::modules::{Request, Target, Tree, import, is_body, libs_of, require};
 
 const MODULES: &str = "node_modules";
 /// Longest text that is taken for the name of a module, in bytes.
@@ -51,9 +51,11 @@ impl<'a> Reach<'a> {
         if path.ends_with(".json") {
             return Vec::new();
         }
+        // A body of Node-RED names its modules in comments of their own kind.
+        let libs = libs_of(source).filter(|_| is_body(path)).map(|module| (module, Some(true)));
         let source = without_comments(source);
         let mut found = Vec::new();
-        for (specifier, by) in specifiers(&source) {
+        for (specifier, by) in specifiers(&source).chain(libs) {
             if !specifier.starts_with(['.', '#', '/']) && !self.names_package(specifier) {
                 continue;
             }
@@ -199,6 +201,8 @@ mod tests {
     fn a_file_leads_to_those_that_it_imports() {
         let files = [
             ("10-a.js", "import x from 'x'; const y = require('@s/y/lib/z');"),
+            ("20-b.nodered.js", "// nodered lib m: m\nreturn msg;"),
+            ("node_modules/m/index.js", ""),
             ("node_modules/x/package.json", r#"{"exports":{"import":"./x.mjs","require":"./x.cjs"}}"#),
             ("node_modules/x/x.mjs", "export { default } from './deep/one.mjs';"),
             ("node_modules/x/x.cjs", ""),
@@ -210,12 +214,13 @@ mod tests {
             ("node_modules/@s/other/index.js", ""),
         ];
         let tree = Tree::new(files.map(|(path, text)| (path.to_owned(), text.to_owned())).into_iter().collect());
-        let installed: Vec<_> = files[1..].iter().map(|(path, _)| (*path).to_owned()).collect();
+        let installed: Vec<_> = files[2..].iter().map(|(path, _)| (*path).to_owned()).collect();
         let mut reach = Reach::new(&tree, &installed);
         let mut of = |path: &str| reach.of(path, tree.source(path).expect("there"));
         assert_eq!(of("10-a.js"), ["node_modules/x/x.mjs", "node_modules/@s/y/lib/z.js"]);
         assert_eq!(of("node_modules/x/x.mjs"), ["node_modules/x/deep/one.mjs"]);
         assert_eq!(of("node_modules/@s/y/lib/z.js"), ["node_modules/@s/y/lib/computed.js"]);
+        assert_eq!(of("20-b.nodered.js"), ["node_modules/m/index.js"]);
         assert!(of("10-a.js").is_empty(), "each once");
     }
 }

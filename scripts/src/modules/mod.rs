@@ -20,7 +20,7 @@ pub(crate) use self::{
     format::{Format, format},
     import::{Request, import, located},
     names::names,
-    nodered::{is_body, module_of},
+    nodered::{is_body, libs_of, module_of},
     plugin::{Plugin, config_of, plugin},
     require::{look_up_paths, require},
     tree::Tree,

@@ -21,6 +21,12 @@ pub(crate) fn is_body(path: &str) -> bool {
     path.ends_with(END)
 }
 
+/// The modules that the settings of a body ask for.
+pub(crate) fn libs_of(source: &str) -> impl Iterator<Item = &str> {
+    let settings = source.lines().filter_map(|line| line.trim_end().strip_prefix(MARK).map(str::trim));
+    settings.filter_map(|setting| setting.strip_prefix("lib ")?.split_once(':').map(|(_, module)| module.trim()))
+}
+
 /// What the lines of settings say.
 #[derive(Debug, Serialize)]
 struct Settings<'a> {
