@@ -150,9 +150,13 @@ impl BlockingPool {
     /// Runs what waits, and ends. Blocks; never call it on a loop.
     pub fn stop(&self) {
         drop(write(&self.queue).take());
+        let own = std::thread::current().id();
         for handle in lock(&self.handles).drain(..) {
-            // A job's panic is caught; the threads end by themselves.
-            let _ = handle.join();
+            // Whoever held the pool last may have been a job of it, and no thread can wait for itself.
+            if handle.thread().id() != own {
+                // A job's panic is caught; the threads end by themselves.
+                let _ = handle.join();
+            }
         }
     }
 }
@@ -193,6 +197,23 @@ mod tests {
         assert_eq!(panicked, Err(JobPanicked { message: "boom 1".to_owned() }));
         assert_eq!(wait(pool.try_run(|| "the thread lives").unwrap()), Ok("the thread lives"));
         assert_eq!((pool.threads(), pool.limit()), (2, 8));
+    }
+
+    #[test]
+    fn a_job_may_be_the_last_that_holds_the_pool() {
+        let pool = Arc::new(BlockingPool::new(2, 8).unwrap());
+        let (release, released) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        let held = Arc::clone(&pool);
+        let job = pool.try_run(move || {
+            released.recv().unwrap();
+            drop(held);
+            ended.send(()).unwrap();
+        });
+        drop(pool);
+        release.send(()).unwrap();
+        has_ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not wait for itself");
+        assert_eq!(wait(job.unwrap()), Ok(()));
     }
 
     #[test]

@@ -256,11 +256,11 @@ setInterval(() => console.log("never"), 300).unref();
 console.log(free.hasRef(), kept.hasRef());
 
 //// a timer can be started anew
-const pushed = setTimeout(() => console.log("pushed"), 40);
+const pushed = setTimeout(() => console.log("pushed"), 60);
 setTimeout(() => { console.log("refresh"); pushed.refresh(); }, 20);
-setTimeout(() => console.log("between"), 50);
+setTimeout(() => console.log("between"), 70);
 let twice = 0;
-const renewed = setTimeout(() => { console.log("renewed"); if (twice++ === 0) renewed.refresh(); }, 80);
+const renewed = setTimeout(() => { console.log("renewed"); if (twice++ === 0) renewed.refresh(); }, 160);
 
 //// a long chain of microtasks comes before a timer
 let links = 0;
