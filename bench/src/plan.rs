@@ -86,7 +86,7 @@ const NODE_RED_GOAL: &[Goal] = &[Goal::Ratio(Measure::CpuPerMessageUs, Peer::Nod
 const IDLE_GOAL: &[Goal] = &[Goal::AtMost(Measure::BytesPerConnection, 2.5 * 1024.0)];
 
 /// Of what Node-RED needs for the same function.
-const NODE_RED_PART: f64 = 0.333;
+const NODE_RED_PART: f64 = 1.0 / 3.0;
 
 const MQTT_RATE: u32 = 10_000;
 const HTTP_RATE: u32 = 2_000;

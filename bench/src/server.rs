@@ -126,7 +126,7 @@ impl Server {
         let (command, broker) = match peer {
             Peer::Tidegate => (tidegate(&programs.tidegate, dir.path(), handler.as_deref())?, None),
             Peer::Reference => (reference(programs, handler.as_deref())?, None),
-            Peer::NodeRed => (node_red(programs, handler.as_deref())?, None),
+            Peer::NodeRed => (node_red(programs, dir.path(), handler.as_deref())?, None),
             Peer::Aedes => {
                 ensure!(!with_handler, "aedes runs no handlers");
                 (aedes(programs), None)
@@ -348,10 +348,13 @@ fn reference(programs: &Programs, handler: Option<&Path>) -> Result<Command> {
     Ok(command)
 }
 
-fn node_red(programs: &Programs, handler: Option<&Path>) -> Result<Command> {
+/// It starts the broker itself, as its child, so that one process has both.
+fn node_red(programs: &Programs, dir: &Path, handler: Option<&Path>) -> Result<Command> {
+    let (config, address) = mosquitto_config(dir, false)?;
     let mut command = Command::new("node");
     command.arg("server.mjs").current_dir(programs.node_red_dir()).env("NODE_ENV", "production");
-    command.arg("--broker").arg(&programs.mosquitto);
+    command.arg("--dir").arg(dir).arg("--broker").arg(&programs.mosquitto);
+    command.arg("--config").arg(config).arg("--port").arg(address.port().to_string());
     if let Some(handler) = handler {
         command.arg("--handler").arg(fs::canonicalize(handler).context("finding the handler")?);
     }
@@ -366,7 +369,7 @@ fn aedes(programs: &Programs) -> Command {
 
 /// mosquitto as its Debian package ships it, but open on one loopback port and without the limits that would make it
 /// drop messages or connections of the load.
-fn mosquitto(programs: &Programs, dir: &Path, persistent: bool) -> Result<(Command, SocketAddr)> {
+fn mosquitto_config(dir: &Path, persistent: bool) -> Result<(PathBuf, SocketAddr)> {
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let persistence = if persistent {
         format!("persistence true\npersistence_location {}/\nautosave_interval 1\n", dir.display())
@@ -381,7 +384,12 @@ fn mosquitto(programs: &Programs, dir: &Path, persistent: bool) -> Result<(Comma
     );
     let path = dir.join("mosquitto.conf");
     fs::write(&path, config)?;
+    Ok((path, address))
+}
+
+fn mosquitto(programs: &Programs, dir: &Path, persistent: bool) -> Result<(Command, SocketAddr)> {
+    let (config, address) = mosquitto_config(dir, persistent)?;
     let mut command = Command::new(&programs.mosquitto);
-    command.arg("-c").arg(path);
+    command.arg("-c").arg(config);
     Ok((command, address))
 }

@@ -5,15 +5,15 @@
 //   GET  /devices/{id}        the latest reading
 //   GET  /count               how many readings the function has seen
 //
-// --handler <file> is the ES module whose onMetric becomes the function node's body; --broker <program> is mosquitto. Ports are free ones,
-// which are printed. The editor is off, logging is off, contexts are in memory: as light as Node-RED comes.
+// --handler <file> is the ES module whose onMetric becomes the function node's body; --broker <program> is mosquitto, which is started with
+// --config <file> and then listens on --port; Node-RED's own files go into --dir. HTTP has a free port, which is printed. The editor is off,
+// logging is off, contexts are in memory: as light as Node-RED comes.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { connect, createServer as createTcpServer } from "node:net";
-import { tmpdir } from "node:os";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -21,9 +21,11 @@ import express from "express";
 import RED from "node-red";
 
 const { values: options } = parseArgs({
-  options: { handler: { type: "string" }, broker: { type: "string", default: "mosquitto" } },
+  options: {
+    handler: { type: "string" }, broker: { type: "string" }, config: { type: "string" }, port: { type: "string" }, dir: { type: "string" },
+  },
 });
-const folder = mkdtempSync(join(tmpdir(), "tidegate-bench-node-red-"));
+const broker = Number(options.port);
 
 // A function node is the body of a function: no exports, and a tail that calls the handler.
 const handler = options.handler
@@ -37,31 +39,16 @@ let state = all.states.get(deviceId);
 if (!state) all.states.set(deviceId, (state = {}));
 const now = Date.now();
 const result = onMetric({ deviceId, ts: now, ...msg.payload }, { state, previous: all.latest.get(deviceId), now });
-if (result !== null) all.latest.set(deviceId, result);
+if (result !== null) all.latest.set(deviceId, result ?? msg.payload);
 all.count += 1;
 if (!msg.res) return null;
 msg.statusCode = 202;
 msg.payload = { accepted: 1 };
 return msg;`;
 
-async function freePort() {
-  const server = createTcpServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  return port;
-}
-
-const broker = await freePort();
-writeFileSync(
-  join(folder, "mosquitto.conf"),
-  `listener ${broker} 127.0.0.1\nuser root\nallow_anonymous true\nmax_connections -1\nmax_queued_messages 0\n` +
-    "connection_messages false\nlog_dest stderr\nlog_type error\npersistence false\n",
-);
-const mosquitto = spawn(options.broker, ["-c", join(folder, "mosquitto.conf")], { stdio: "inherit" });
+const mosquitto = spawn(options.broker, ["-c", options.config], { stdio: "inherit" });
 function stop(code) {
   mosquitto.kill();
-  rmSync(folder, { recursive: true, force: true });
   process.exit(code);
 }
 mosquitto.once("exit", (code) => stop(code ?? 1));
@@ -94,14 +81,14 @@ const flows = [
   func("count", 'msg.payload = String(flow.get("all")?.count ?? 0); return msg;', "counted"),
   respond("counted"),
 ];
-writeFileSync(join(folder, "flows.json"), JSON.stringify(flows));
+writeFileSync(join(options.dir, "flows.json"), JSON.stringify(flows));
 
 const app = express();
 const server = createServer(app);
 RED.init(server, {
   httpAdminRoot: false,
   httpNodeRoot: "/",
-  userDir: folder,
+  userDir: options.dir,
   flowFile: "flows.json",
   credentialSecret: false,
   logging: { console: { level: "warn", metrics: false, audit: false } },

@@ -17,7 +17,7 @@ const RETIRE_PERCENT: u64 = 75;
 const PAGE_BYTES: u64 = 4_096;
 
 /// Bytes that the collector lets come together between two collections, at least. A collection traces what all contexts hold: at the
-/// 0.7 MB that it begins with, it would be a fifth of the work of a worker with eight handlers. Much more only makes the worker larger.
+/// 1 MB that it begins with, it would be a fifth of the work of a worker with eight handlers. Much more only makes the worker larger.
 const ROOM_BYTES: u64 = 4 * 1024 * 1024;
 /// The room is at most this part of the heap.
 const ROOM_PART: u64 = 8;
