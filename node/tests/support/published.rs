@@ -121,6 +121,21 @@ impl Raw {
         *self.expect(0x90).body.last().expect("a code")
     }
 
+    /// Sends a SUBSCRIBE with one filter where messages wait for whoever subscribes: what comes before the SUBACK
+    /// (MQTT 5, 3.8.4 permits it), not acknowledged.
+    #[track_caller]
+    pub(crate) fn subscribed_with(&mut self, version: Version, subscribe: &[u8]) -> Vec<Published> {
+        self.send(subscribe);
+        let mut early = Vec::new();
+        loop {
+            let packet = self.next().expect("a SUBACK");
+            if packet.first == 0x90 {
+                return early;
+            }
+            early.push(Published::of(version, &packet));
+        }
+    }
+
     /// The next packet, a PUBLISH, which is acknowledged if it wants that.
     #[track_caller]
     pub(crate) fn message(&mut self, version: Version) -> Published {
