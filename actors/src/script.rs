@@ -230,6 +230,8 @@ pub struct ScriptHealth {
     pub p50_us: f64,
     /// 99th percentile of a call, microseconds.
     pub p99_us: f64,
+    /// Time of all its calls since start, seconds.
+    pub busy_seconds: f64,
     /// The last failure.
     pub last_error: Option<ScriptError>,
     /// The reading that it failed on.

@@ -1,7 +1,8 @@
 //! What handlers cost: runs of 64 readings through a worker process and back, as the runtime sends them.
 //!
 //! The time of a run has both processes in it and the wake-ups between them. What the worker alone spends, by the kernel's
-//! account, is printed behind each bench. This binary is its own worker: it is started again with `script-worker`.
+//! account, is printed behind each bench, and what the way there and back costs in full batches. This binary is its own
+//! worker: it is started again with `script-worker`.
 
 use std::{
     fs,
@@ -25,6 +26,8 @@ mod setup;
 const READINGS: usize = 64;
 /// Devices that take turns.
 const DEVICES: usize = 16;
+/// Rounds of all devices at once, for the cost of the way to the worker and back.
+const ROUNDS: usize = 200;
 /// The handlers by name.
 const HANDLERS: [(&str, &str); 3] = [
     ("nothing", "export function onMetric() {}"),
@@ -56,6 +59,7 @@ fn handler(criterion: &mut Criterion, name: &str, source: &str) {
     group.bench_function(name, |bencher| bencher.iter(|| fleet.run()));
     group.finish();
     fleet.report(name);
+    fleet.report_way(name);
     pool.stop();
 }
 
@@ -85,16 +89,7 @@ impl<'a> Fleet<'a> {
     fn run(&mut self) {
         let number = self.next;
         self.next = (number + 1) % DEVICES;
-        let device = setup::device(number);
-        let route = self.pool.route(&device, Channel::Metrics);
-        let call = |variant| {
-            self.position += 1;
-            ScriptCall { position: Position(self.position), route, reading: setup::reading(number, variant) }
-        };
-        let calls: Vec<_> = (0..READINGS).map(call).collect();
-        let Device { previous, script_state } = self.devices[number].clone();
-        let run =
-            ScriptRun { owner: LoopId(0), device, previous, script_state, generation: self.pool.generation(), calls };
+        let run = self.next_run(number);
         assert!(self.pool.try_submit(vec![run]).is_ok(), "the queue is empty");
         let mut missing = READINGS;
         while missing > 0 {
@@ -103,6 +98,51 @@ impl<'a> Fleet<'a> {
                 self.keep(number, outcome);
             }
         }
+    }
+
+    fn next_run(&mut self, number: usize) -> ScriptRun {
+        let device = setup::device(number);
+        let route = self.pool.route(&device, Channel::Metrics);
+        let call = |variant| {
+            self.position += 1;
+            ScriptCall { position: Position(self.position), route, reading: setup::reading(number, variant) }
+        };
+        let calls: Vec<_> = (0..READINGS).map(call).collect();
+        let Device { previous, script_state } = self.devices[number].clone();
+        ScriptRun { owner: LoopId(0), device, previous, script_state, generation: self.pool.generation(), calls }
+    }
+
+    /// What the way to the worker and back costs when the node has more waiting than a batch holds: the processor time of
+    /// the worker and of the node's thread for it, less the time of the calls themselves (a call's JSON is part of it).
+    fn report_way(&mut self, name: &str) {
+        let mut spent = [0.0; 3];
+        for _ in 0..ROUNDS {
+            // Made before the clocks are read, and thrown away after: the readings and outcomes are the runtime's.
+            let runs: Vec<_> = (0..DEVICES).map(|number| self.next_run(number)).collect();
+            let before = self.clocks();
+            assert!(self.pool.try_submit(runs).is_ok(), "the queue is empty");
+            let mut outcomes = Vec::with_capacity(DEVICES);
+            let mut missing = DEVICES * READINGS;
+            while missing > 0 {
+                outcomes.push(self.outcomes.recv().expect("a pool"));
+                missing -= outcomes.last().map_or(0, Vec::len);
+            }
+            for (sum, (after, before)) in spent.iter_mut().zip(self.clocks().into_iter().zip(before)) {
+                *sum += after - before;
+            }
+        }
+        let [worker, supervisor, calls] = spent.map(|seconds| seconds * 1e6 / (ROUNDS * DEVICES * READINGS) as f64);
+        eprintln!(
+            "script/{name}: in full batches the way there and back costs {:.2} µs a reading: {:.2} in the worker beside the call's {calls:.2}, {supervisor:.2} in the node\n",
+            worker - calls + supervisor,
+            worker - calls,
+        );
+    }
+
+    /// Seconds so far: the worker's processor time, the supervising threads', the calls'.
+    fn clocks(&self) -> [f64; 3] {
+        let supervisors = nanos_of(std::process::id(), |name| name.starts_with("scripts-"));
+        [cpu_nanos(self.pool) as f64 / 1e9, supervisors as f64 / 1e9, self.pool.scripts()[0].busy_seconds]
     }
 
     fn keep(&mut self, number: usize, outcome: ScriptOutcome) {
@@ -135,8 +175,17 @@ impl<'a> Fleet<'a> {
 
 /// The processor time of the worker's threads so far.
 fn cpu_nanos(pool: &WorkerPool) -> u64 {
-    let tasks = format!("/proc/{}/task", pool.workers()[0].pid);
+    nanos_of(pool.workers()[0].pid, |_| true)
+}
+
+/// The processor time so far of a process' threads with such names.
+fn nanos_of(pid: u32, named: impl Fn(&str) -> bool) -> u64 {
+    let tasks = format!("/proc/{pid}/task");
     let of_task = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if !named(&name) {
+            return 0;
+        }
         let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
         text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
     };

@@ -256,7 +256,11 @@ fn metrics_are_prometheus_text() {
                 "HELP" => {}
                 "TYPE" => {
                     assert!(typed.insert(name.to_owned()), "{name} has two types");
-                    assert!(matches!(words.next(), Some("counter" | "gauge")), "{line}");
+                    let kind = words.next();
+                    assert!(matches!(kind, Some("counter" | "gauge" | "summary")), "{line}");
+                    if kind == Some("summary") {
+                        typed.extend(["_sum", "_count"].map(|part| format!("{name}{part}")));
+                    }
                 }
                 _ => panic!("{line}"),
             }
@@ -280,6 +284,9 @@ fn metrics_are_prometheus_text() {
     assert_eq!(node.metric("tidegate_readings_committed_total") as u64, 2);
     assert_eq!(node.metric("tidegate_readings_rejected_total{reason=\"bad-device-id\"}") as u64, 1);
     assert_eq!(node.metric("tidegate_script_calls_total{script=\"10-mark.js\"}") as u64, 1);
+    assert_eq!(node.metric("tidegate_script_call_seconds_count{script=\"10-mark.js\"}") as u64, 1);
+    let seconds = node.metric("tidegate_script_call_seconds_sum{script=\"10-mark.js\"}");
+    assert!(seconds > 0.0 && seconds < 1.0, "{seconds}");
     assert_eq!(node.metric("tidegate_ledger_balanced") as u64, 1);
 }
 

@@ -141,6 +141,7 @@ impl Scripts {
                 parked: counts.parked.load(Ordering::Relaxed),
                 p50_us: script.stats.percentile_us(0.5),
                 p99_us: script.stats.percentile_us(0.99),
+                busy_seconds: script.stats.busy_seconds(),
                 last_error: script.loaded.as_ref().err().cloned().or(last_error),
                 last_input,
                 generation,

@@ -25,6 +25,7 @@ pub(crate) struct Counts {
     pub(crate) calls: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) parked: AtomicU64,
+    busy_nanos: AtomicU64,
 }
 
 /// The counts of one script.
@@ -32,7 +33,6 @@ pub(crate) struct Counts {
 pub(crate) struct ScriptStats {
     pub(crate) counts: Arc<Counts>,
     times: [AtomicU64; BUCKETS],
-    busy_nanos: AtomicU64,
     share: Mutex<[(Instant, u64); 2]>,
     last_failure: Mutex<Option<(ScriptError, ScriptInput)>>,
 }
@@ -46,11 +46,11 @@ impl Default for ScriptStats {
 impl ScriptStats {
     /// Those of a script that takes the place of the one with these counts.
     pub(crate) fn of(counts: Arc<Counts>) -> Self {
+        let busy = counts.busy_nanos.load(Ordering::Relaxed);
         Self {
             counts,
             times: [const { AtomicU64::new(0) }; BUCKETS],
-            busy_nanos: AtomicU64::new(0),
-            share: Mutex::new([(Instant::now(), 0); 2]),
+            share: Mutex::new([(Instant::now(), busy); 2]),
             last_failure: Mutex::new(None),
         }
     }
@@ -59,7 +59,7 @@ impl ScriptStats {
     pub(crate) fn called(&self, nanos: u32) {
         self.counts.calls.fetch_add(1, Ordering::Relaxed);
         self.times[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
-        self.busy_nanos.fetch_add(nanos.into(), Ordering::Relaxed);
+        self.counts.busy_nanos.fetch_add(nanos.into(), Ordering::Relaxed);
     }
 
     /// Counts a failure.
@@ -74,9 +74,14 @@ impl ScriptStats {
         lock(&self.last_failure).clone()
     }
 
+    /// The time of all calls, in seconds.
+    pub(crate) fn busy_seconds(&self) -> f64 {
+        Duration::from_nanos(self.counts.busy_nanos.load(Ordering::Relaxed)).as_secs_f64()
+    }
+
     /// The part of one core that its calls took lately.
     pub(crate) fn cpu_share(&self, now: Instant) -> f64 {
-        let busy = self.busy_nanos.load(Ordering::Relaxed);
+        let busy = self.counts.busy_nanos.load(Ordering::Relaxed);
         let mut marks = lock(&self.share);
         if now.saturating_duration_since(marks[1].0) >= SHARE_WINDOW {
             *marks = [marks[1], (now, busy)];
@@ -146,6 +151,16 @@ mod tests {
         assert_eq!(stats.counts.calls.load(Ordering::Relaxed), 10_000);
         stats.called(0);
         stats.called(u32::MAX);
+    }
+
+    #[test]
+    fn the_time_of_all_calls_goes_on_when_a_script_is_replaced() {
+        let old = ScriptStats::default();
+        old.called(1_500_000_000);
+        let new = ScriptStats::of(Arc::clone(&old.counts));
+        assert!(new.cpu_share(Instant::now() + Duration::from_secs(1)) < 0.001, "the old one's time is not its own");
+        new.called(500_000_000);
+        assert!((new.busy_seconds() - 2.0).abs() < 1e-9);
     }
 
     #[test]

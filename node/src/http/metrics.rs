@@ -316,12 +316,14 @@ fn scripts(text: &mut Text, edge: &EdgeLoop) {
             text.value(&metric, &label(&script.name), value);
         }
     }
-    text.head("tidegate_script_call_seconds", "gauge", "Time of a call, by quantile.");
+    text.head("tidegate_script_call_seconds", "summary", "Time of a call.");
     for script in &scripts {
         for (quantile, us) in [("0.5", script.p50_us), ("0.99", script.p99_us)] {
             let labels = format!("{},quantile=\"{quantile}\"}}", label(&script.name).trim_end_matches('}'));
             text.value("tidegate_script_call_seconds", &labels, us / 1e6);
         }
+        text.value("tidegate_script_call_seconds_sum", &label(&script.name), script.busy_seconds);
+        text.value("tidegate_script_call_seconds_count", &label(&script.name), script.calls);
     }
     text.head("tidegate_script_breaker", "gauge", "0 closed, 1 half-open, 2 open, 3 the handler did not load.");
     for script in &scripts {
