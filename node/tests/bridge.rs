@@ -600,7 +600,9 @@ fn a_message_is_not_acknowledged_before_its_reading_is_durable_nor_on_another_co
         stream.write_all(&[0xD0, 0]).expect("written");
     };
     assert_eq!(puback, [0x40, 2, 0, 7]);
-    assert_eq!(node.device("one").expect("it is there")["state"]["n"], 1);
+    // The journal has it; its device's loop may come to it a moment after the bridge's.
+    let device = eventually("it is in the state", || node.device("one"));
+    assert_eq!(device["state"]["n"], 1);
     // No answer to its pings: the bridge gives up and connects again. The session is there, so it subscribes no more.
     let mut again = accept(1);
     again.write_all(&mqtt::publish(Version::V3, "a/two", 1, 7, &[], b"{\"n\":2}")).expect("written");
