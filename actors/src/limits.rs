@@ -211,6 +211,12 @@ pub const SCRIPT_FETCH_BREAKER_FAILURES: u32 = 5;
 pub const SCRIPT_FETCH_BREAKER_OPEN: Duration = Duration::from_secs(30);
 /// Hosts whose failures are counted; more: those that failed longest ago are forgotten.
 pub const SCRIPT_FETCH_HOSTS: usize = 1_024;
+/// Time that a task (`new Worker`) has; longer: its process is killed.
+pub const SCRIPT_TASK_WALL: Duration = Duration::from_secs(10);
+/// Callbacks of one task (ticks, promise jobs, timers, immediates); more: it fails.
+pub const SCRIPT_TASK_JOBS: usize = 1_000_000;
+/// Objects within objects of a message to or from a task; more: it is refused.
+pub const SCRIPT_CLONE_DEPTH: usize = 512;
 
 // ---- MQTT
 

@@ -461,6 +461,7 @@ fn start_scripts(config: &Config, sink: &LoopSink, pool: &Arc<BlockingPool>) -> 
     let limits = ScriptLimits {
         call_wall: config.scripts.call_wall,
         async_wall: config.scripts.async_wall,
+        task_wall: config.scripts.task_wall,
         heap_bytes: config.scripts.heap_bytes,
         breaker_failures: config.scripts.breaker_failures,
         breaker_open: config.scripts.breaker_open,

@@ -90,6 +90,8 @@ pub struct ScriptLimits {
     pub call_wall: Duration,
     /// Time for which a call may wait for its promise.
     pub async_wall: Duration,
+    /// Time that a task (`new Worker`) has.
+    pub task_wall: Duration,
     /// Heap of one worker, in bytes.
     pub heap_bytes: u64,
     /// Failures in a row that open a script's breaker.
@@ -115,6 +117,7 @@ impl Default for ScriptLimits {
         Self {
             call_wall: limits::SCRIPT_CALL_WALL,
             async_wall: limits::SCRIPT_ASYNC_WALL,
+            task_wall: limits::SCRIPT_TASK_WALL,
             heap_bytes: limits::SCRIPT_HEAP_BYTES,
             breaker_failures: limits::SCRIPT_BREAKER_FAILURES,
             breaker_open: limits::SCRIPT_BREAKER_OPEN,

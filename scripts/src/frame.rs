@@ -34,6 +34,8 @@ pub(crate) enum ToWorker<'a> {
     Test(TestFile<'a>),
     /// The answer to [`FromWorker::TestAsks`], as JSON.
     TestAnswer(&'a str),
+    /// A task to run, in place of readings.
+    Task(TaskFile<'a>),
 }
 
 /// What came of a [`FromWorker::Ask`].
@@ -73,6 +75,21 @@ pub(crate) struct TestFile<'a> {
     pub(crate) from: u32,
     /// What its clock shows when it begins.
     pub(crate) now: i64,
+}
+
+/// A task: a file that runs once.
+#[derive(Debug, Encode, BorrowDecode)]
+pub(crate) struct TaskFile<'a> {
+    /// Its path below the handlers' directory.
+    pub(crate) path: &'a str,
+    /// `threadId`: its number among those of its call.
+    pub(crate) thread: u32,
+    /// What its clock shows when it begins: the time of its call.
+    pub(crate) now: i64,
+    /// What its random numbers begin with.
+    pub(crate) seed: u64,
+    /// `workerData`, then the messages that were posted to it, as `worker/globals/cloned.rs` packs them.
+    pub(crate) values: Vec<&'a [u8]>,
 }
 
 /// Some runs.
@@ -134,6 +151,28 @@ pub(crate) enum FromWorker {
     Tested(Result<String, Fault>, Vec<LogLine>),
     /// A test asks the node for something, as JSON, and waits for [`ToWorker::TestAnswer`].
     TestAsks(String),
+    /// The task is over.
+    Tasked(TaskReport),
+}
+
+/// How a task ended.
+#[derive(Debug, Default, Encode, Decode)]
+pub(crate) struct TaskReport {
+    /// What it said, in order.
+    pub(crate) said: Vec<TaskSaid>,
+    /// What nobody in it caught, packed, and whether that was a limit or the engine rather than the script.
+    pub(crate) error: Option<(Vec<u8>, bool)>,
+    /// Its exit code.
+    pub(crate) code: i32,
+}
+
+/// What a task said.
+#[derive(Debug, Encode, Decode)]
+pub(crate) enum TaskSaid {
+    /// To its call, packed.
+    Message(Vec<u8>),
+    /// To the log.
+    Line(LogLevel, String),
 }
 
 /// Slow work that a call asks for.
@@ -244,7 +283,8 @@ pub(crate) struct LogLine {
 }
 
 /// How loud a script's line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
     Debug,
     Info,

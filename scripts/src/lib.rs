@@ -67,7 +67,7 @@ pub use self::{
     load::LoadError,
     pool::WorkerPool,
     reload::{ReloadError, Reloaded},
-    slow::{Hosts, SlowConfig, SlowStatus},
+    slow::{Hosts, SlowConfig, SlowStatus, TaskCounts, TaskStatus},
     testing::{TestFailure, TestPlan, TestState, TestedFile, TestedTest, run_tests},
     trials::{Rollback, SetStatus, Trial},
     worker::worker_main,

@@ -17,6 +17,10 @@ use crate::{
     wants::Wants,
 };
 
+/// What is said of a broken handler that seems to be none.
+const TASK_HINT: &str =
+    " (a file that only a `new Worker` uses is named NAME.task.js, or is in a folder: then it is no handler)";
+
 /// A name and what its script wants, or why it is broken.
 pub(crate) type LoadedScript = (Box<str>, Result<Wants, ScriptError>);
 
@@ -91,7 +95,13 @@ fn report(sources: &SourceSet, broken: Vec<Option<ScriptError>>, loaded: Vec<Loa
         let result = match (broken, loaded) {
             (Some(broken), _) => Err(broken),
             (None, Some(Loaded::Ready(exports))) => Wants::read(&handler.name, &exports).map_err(error),
-            (None, Some(Loaded::Broken(fault))) => Err(load_error(fault, &handler.name)),
+            (None, Some(Loaded::Broken(fault))) => {
+                // A task at the top of the directory is taken for a handler.
+                let is_task = sources.source(&handler.name).is_some_and(|source| source.contains("parentPort"));
+                let hint = if is_task { TASK_HINT } else { "" };
+                let broken = load_error(fault, &handler.name);
+                Err(ScriptError { message: format!("{}{hint}", broken.message).into(), ..broken })
+            }
             (None, Some(Loaded::Skipped) | None) => Err(error("it was not loaded".to_owned())),
         };
         (Box::from(handler.name.as_str()), result)

@@ -19,11 +19,21 @@ pub(crate) enum Operation {
     Lookup,
     /// `fetch`.
     Fetch,
+    /// A file of the handlers that runs in a process of its own: `new Worker`.
+    Task,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Pbkdf2, Self::Scrypt, Self::Zlib, Self::ReadFile, Self::WriteFile, Self::Lookup, Self::Fetch];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Pbkdf2,
+        Self::Scrypt,
+        Self::Zlib,
+        Self::ReadFile,
+        Self::WriteFile,
+        Self::Lookup,
+        Self::Fetch,
+        Self::Task,
+    ];
 
     /// Its name in the natives, the metrics and the dashboard.
     pub(crate) fn name(self) -> &'static str {
@@ -35,6 +45,7 @@ impl Operation {
             Self::WriteFile => "fs.write",
             Self::Lookup => "dns.lookup",
             Self::Fetch => "fetch",
+            Self::Task => "task",
         }
     }
 
@@ -45,7 +56,7 @@ impl Operation {
 
     /// Does its answer follow from its arguments alone? Then it is the same when the reading is handled again.
     pub(crate) fn is_pure(self) -> bool {
-        matches!(self, Self::Pbkdf2 | Self::Scrypt | Self::Zlib)
+        matches!(self, Self::Pbkdf2 | Self::Scrypt | Self::Zlib | Self::Task)
     }
 
     /// Can it be seen outside of this process? Then a shadow and a replay must not do it.
@@ -53,8 +64,9 @@ impl Operation {
         matches!(self, Self::WriteFile | Self::Lookup | Self::Fetch)
     }
 
-    /// Does it wait for others than this machine?
-    pub(crate) fn is_network(self) -> bool {
-        matches!(self, Self::Lookup | Self::Fetch)
+    /// May it take seconds, because it waits for others than this machine or because it is a script's? Then it must not keep the short
+    /// pieces from the pool.
+    pub(crate) fn is_long(self) -> bool {
+        matches!(self, Self::Lookup | Self::Fetch | Self::Task)
     }
 }

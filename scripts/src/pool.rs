@@ -77,7 +77,7 @@ impl WorkerPool {
     /// [`LoadError`]: the directory cannot be read, or no worker can be started.
     pub fn start(config: PoolConfig, sink: Arc<dyn OutcomeSink>) -> Result<Arc<Self>, LoadError> {
         let PoolConfig { handlers_dir, workers, command, limits, kept_dir, canary, slow } = config;
-        let slow = SlowWork::new(slow).map_err(|error| LoadError::Worker(error.to_string()))?;
+        let slow = SlowWork::new(slow, &command, &limits).map_err(|error| LoadError::Worker(error.to_string()))?;
         let mut kept = Kept::open(kept_dir.as_deref()).map_err(LoadError::Read)?;
         let sources = sources_to_start_with(SourceSet::read(&handlers_dir).map_err(LoadError::Read)?, &kept);
         let loaded = first_load(&sources, &command, &limits)?;

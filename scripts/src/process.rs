@@ -19,7 +19,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{SendFlags, send},
-    process::Signal,
+    process::{Pid, Signal, setpriority_process},
 };
 use smallvec::{SmallVec, smallvec};
 use tidegate_actors::limits::SCRIPTS;
@@ -27,7 +27,7 @@ use tidegate_actors::limits::SCRIPTS;
 use crate::{
     config::{ScriptLimits, WorkerCommand},
     frame::{self, Answer, FromWorker, Loaded, LogLine, Start, ToWorker, clip},
-    slow::Desk,
+    slow::{Desk, LOOK},
     source::SourceSet,
 };
 
@@ -144,6 +144,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Lets others go first where the processors are busy. Only right after its start: each thread has its own, and hands it on to those
+    /// that it starts.
+    pub(crate) fn yield_to_others(&self, nice: i32) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // Without it the task is as any other process.
+        let _ = setpriority_process(pid, nice);
+    }
+
     /// The CPU time that it has used, as far as it has said so.
     pub(crate) fn cpu(&self) -> Duration {
         Duration::from_micros(self.cpu_us)
@@ -239,6 +247,18 @@ impl Process {
         }
     }
 
+    /// As [`Process::hear`], as long as somebody wants to know. `None`: nobody does.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) fn hear_while(
+        &mut self,
+        patience: Duration,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<FromWorker>, Failure> {
+        self.hear_until(None, Instant::now(), patience, Some(is_wanted))
+    }
+
     /// As [`Process::hear`], since a moment and with an ear for a bell. `None`: it rang.
     ///
     /// # Errors
@@ -249,9 +269,23 @@ impl Process {
         since: Instant,
         patience: Duration,
     ) -> Result<Option<FromWorker>, Failure> {
+        self.hear_until(bell, since, patience, None)
+    }
+
+    fn hear_until(
+        &mut self,
+        bell: Option<BorrowedFd<'_>>,
+        since: Instant,
+        patience: Duration,
+        is_wanted: Option<&dyn Fn() -> bool>,
+    ) -> Result<Option<FromWorker>, Failure> {
         let (mut since, mut round) = (since, 1);
         loop {
+            if is_wanted.is_some_and(|is_wanted| !is_wanted()) {
+                return Ok(None);
+            }
             let left = (patience * round).saturating_sub(since.elapsed());
+            let left = if is_wanted.is_some() { left.min(LOOK) } else { left };
             match self.wait(bell, left)? {
                 Woken::Frame => {
                     let Some(message) = self.receive()? else {

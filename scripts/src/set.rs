@@ -14,7 +14,7 @@ pub(crate) struct Set {
     pub(crate) routes: u64,
     /// Names its files.
     pub(crate) digest: String,
-    pub(crate) sources: SourceSet,
+    pub(crate) sources: Arc<SourceSet>,
     /// By handler: not to be loaded.
     pub(crate) skip: Vec<bool>,
     pub(crate) scripts: Arc<Scripts>,
@@ -37,7 +37,7 @@ impl Set {
             skip: loaded.iter().map(|(_, result)| result.is_err()).collect(),
             logs: Logs::new(sources.handlers.len()),
             scripts: Arc::new(Scripts::new(loaded, limits, counts)),
-            sources,
+            sources: Arc::new(sources),
         }
     }
 

@@ -74,7 +74,7 @@ impl SourceSet {
         let name = path.file_name().or(whole.file_name()).unwrap_or_default().to_string_lossy().into_owned();
         set.handlers.retain(|handler| handler.name == name);
         if set.handlers.is_empty() {
-            let what = "not a handler: a handler is a .js, .mjs or .cjs file, not .test.js, or a folder whose package.json \
+            let what = "not a handler: a handler is a .js, .mjs or .cjs file, not .test.js or .task.js, or a folder whose package.json \
                         names a main file";
             return Err(named(path, &io::Error::other(what)));
         }
@@ -396,8 +396,13 @@ fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Files that are handlers at the top. Tests are none.
+/// Files that are handlers at the top. Tests and tasks are none.
 fn is_script(name: &str) -> bool {
+    is_code(name) && ![".task.js", ".task.mjs", ".task.cjs"].iter().any(|end| name.ends_with(end))
+}
+
+/// Files of JavaScript, but for tests.
+fn is_code(name: &str) -> bool {
     [".js", ".mjs", ".cjs"].iter().any(|end| name.ends_with(end)) && !is_test(name)
 }
 
@@ -408,7 +413,7 @@ fn is_test(name: &str) -> bool {
 
 /// Files that can be imported.
 fn is_source(name: &str) -> bool {
-    is_script(name) || name.ends_with(".json")
+    is_code(name) || name.ends_with(".json")
 }
 
 /// Is a path that of an entry at the top, or below it?

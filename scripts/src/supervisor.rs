@@ -339,8 +339,7 @@ pub(crate) fn start(shared: &Shared, set: &Set, has_effects: bool) -> Result<Pro
 
 /// Gives a worker a desk for its slow work.
 pub(crate) fn attach(process: &mut Process, shared: &Shared, set: &Set, has_effects: bool) {
-    let names = set.scripts.iter().map(|script| script.name.clone()).collect();
-    match Desk::new(&shared.slow, names, has_effects) {
+    match Desk::new(&shared.slow, &set.sources, has_effects) {
         Ok(desk) => process.attach(desk),
         // Its first ask ends it, and the next worker may have more luck.
         Err(error) => tracing::error!(%error, "a script worker has no desk for slow work"),

@@ -67,6 +67,9 @@ declare var performance: {
 };
 
 interface TidegateProcess {
+  /** In a task only (`node:worker_threads`): a handler is no program that could end. */
+  exit?(code?: number): never;
+  exitCode?: number;
   nextTick(callback: (...args: any[]) => void, ...args: any[]): void;
   on(event: string | symbol, listener: (...args: any[]) => void): this;
   once(event: string | symbol, listener: (...args: any[]) => void): this;
@@ -465,6 +468,56 @@ declare module "node:events" {
   export const once: typeof EventEmitter.once, on: typeof EventEmitter.on, errorMonitor: typeof EventEmitter.errorMonitor;
 }
 declare module "events" { export * from "node:events"; export { default } from "node:events"; }
+declare module "node:worker_threads" {
+  import { EventEmitter } from "node:events";
+  /** A file of the handlers that runs in a process of its own, once and by itself. */
+  export class Worker extends EventEmitter {
+    /** The file: from the one that asks (`./fft.task.js`), or as a `file:` URL. */
+    constructor(filename: string | URL, options?: { workerData?: any; name?: string });
+    /** Its number among those of its call; -1 once it is over. */
+    readonly threadId: number;
+    readonly resourceLimits: {};
+    /** Only in the turn in which the Worker is made: then it begins. */
+    postMessage(value: any): void;
+    /** Ends it; gives its exit code. */
+    terminate(): Promise<number | undefined>;
+    ref(): this;
+    unref(): this;
+    on(event: "message", listener: (value: any) => void): this;
+    on(event: "error", listener: (error: any) => void): this;
+    on(event: "exit", listener: (code: number) => void): this;
+    on(event: "online", listener: () => void): this;
+    on(event: string | symbol, listener: (...args: any[]) => void): this;
+    once(event: "message", listener: (value: any) => void): this;
+    once(event: "error", listener: (error: any) => void): this;
+    once(event: "exit", listener: (code: number) => void): this;
+    once(event: "online", listener: () => void): this;
+    once(event: string | symbol, listener: (...args: any[]) => void): this;
+  }
+  /** A task's end of the line to its call. */
+  interface ParentPort extends EventEmitter {
+    postMessage(value: any): void;
+    start(): void;
+    close(): void;
+    ref(): void;
+    unref(): void;
+    onmessage: ((event: { data: any }) => void) | null;
+    addEventListener(event: string, listener: (event: { data: any }) => void, options?: { once?: boolean }): void;
+    removeEventListener(event: string, listener: (event: { data: any }) => void): void;
+  }
+  export const isMainThread: boolean;
+  /** In a handler null. */
+  export const parentPort: ParentPort | null;
+  /** In a handler null. */
+  export const workerData: any;
+  /** In a handler 0. */
+  export const threadId: number;
+  export const resourceLimits: {};
+  export const SHARE_ENV: unique symbol;
+  export function receiveMessageOnPort(port: ParentPort): { message: any } | undefined;
+  export function markAsUntransferable(value: any): void;
+}
+declare module "worker_threads" { export * from "node:worker_threads"; }
 declare module "node:querystring" {
   export function parse(text: string, separator?: string | null, equals?: string | null, options?: { maxKeys?: number; decodeURIComponent?: (text: string) => string }): Record<string, string | string[]>;
   export function stringify(of: Record<string, any>, separator?: string | null, equals?: string | null, options?: { encodeURIComponent?: (text: string) => string }): string;

@@ -409,7 +409,10 @@ section! {
         /// How many times the CPU time of the running handlers new ones may take.
         "canary_cost_factor" canary_cost_factor: u32 = 4, Rule::Count(1, 1_000),
             "Above it, and above 50 us a reading more, they are rolled back.";
-        /// Threads of the blocking pool that handlers' slow work may hold at once, and never the last one; waiting for other hosts never takes the last of these.
+        /// Time that a task of a handler (`new Worker` of `node:worker_threads`) has.
+        "task_wall_ms" task_wall: Duration = limits::SCRIPT_TASK_WALL, Rule::Millis(1, 600_000),
+            "Its process is killed, its Worker has an `error`. A reading waits no longer than twice `scripts.async_wall_ms`.";
+        /// Threads of the blocking pool that handlers' slow work may hold at once, and never the last one; waiting for other hosts and tasks never take the last of these.
         "pool_threads" pool_threads: usize = limits::SCRIPT_POOL_THREADS, Rule::Count(1, 256),
             "Further pieces wait, 1,024 at most.";
         /// Bytes of the files that one handler may keep.

@@ -163,6 +163,17 @@ fn slow_work(text: &mut Text, edge: &EdgeLoop) {
             text.value(WORK, &format!("{{operation=\"{}\",result=\"{result}\"}}", of.name), count);
         }
     }
+    let tasks = &work.tasks;
+    let help = "Tasks of handlers (new Worker) that were begun.";
+    text.one("tidegate_script_tasks_started_total", "counter", help, tasks.started);
+    const TASKS: &str = "tidegate_script_tasks_total";
+    text.head(TASKS, "counter", "Tasks of handlers that ended, by how.");
+    for of in &tasks.ended {
+        text.value(TASKS, &format!("{{result=\"{}\"}}", of.result), of.count);
+    }
+    let help = "Time that tasks of handlers took, with that of their processes.";
+    #[expect(clippy::cast_precision_loss, reason = "some centuries of microseconds")]
+    text.one("tidegate_script_tasks_seconds_total", "counter", help, tasks.us as f64 / 1e6);
 }
 
 fn identity(text: &mut Text, edge: &EdgeLoop) {

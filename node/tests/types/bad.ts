@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { device, clock } from "tidegate:test";
 import nothing from "node:nothing"; // TS2307
 import { createHash } from "node:crypto";
+import { Worker, parentPort } from "node:worker_threads";
 
 export const match: Match = { device: ["a"] }; // TS2561
 export const topics: Match = { topics: "a/#" }; // TS2322
@@ -29,6 +30,9 @@ fetch("http://a/", { method: 5 }); // TS2322
 document.title; // TS2584
 fetchAll(); // TS2304
 setTimeout("text", 5); // TS2345
+new Worker("1", { eval: true }); // TS2353
+new Worker(5); // TS2345
+parentPort.close(); // TS18047
 test("x", async () => {
   const r = await device("a").send(5); // TS2345
   device("a", { handlers: [] }); // TS2561

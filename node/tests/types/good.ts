@@ -12,6 +12,7 @@ import fs from "node:fs/promises";
 import { promises } from "node:fs";
 import zlib, { gzipSync } from "node:zlib";
 import { lookup } from "node:dns/promises";
+import { Worker, isMainThread, parentPort, threadId, workerData } from "node:worker_threads";
 
 interface Reading { temperature: number; humidity?: number }
 interface State { readings?: number }
@@ -66,6 +67,15 @@ const emitter = new EventEmitter();
 once(emitter, "x").then(([value]) => value);
 new AbortController().signal.addEventListener("abort", () => {});
 export { helper };
+export const heavy: OnMetric = (metric) => new Promise((resolve, reject) => {
+  const worker = new Worker("./fft.task.js", { workerData: metric.samples });
+  worker.once("message", (spectrum) => resolve({ spectrum })).once("error", reject);
+  worker.on("exit", (code) => console.log(code.toFixed(), worker.threadId));
+  worker.postMessage(new Float64Array(4));
+  worker.terminate().then((code) => code);
+});
+if (!isMainThread) parentPort?.on("message", (value) => parentPort?.postMessage([workerData, value, threadId]));
+process.exit?.(process.exitCode);
 
 describe("comfort", () => {
   beforeEach(() => {});

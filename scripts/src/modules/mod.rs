@@ -34,6 +34,11 @@ pub(crate) fn shown(path: &str) -> String {
     if path.is_empty() { ROOT.to_owned() } else { format!("{ROOT}/{path}") }
 }
 
+/// The path below the handlers' directory that a path leads to from a file, both as scripts name them; `None`: it leads out of it.
+pub(crate) fn place_of_file(path: &str, from: &str) -> Option<String> {
+    Tree::locate(Tree::folder_of(from), path).ok().filter(|path| !path.is_empty())
+}
+
 /// A file whose source the check before the parser refused holds this, and why, in place of the source.
 pub(crate) const REFUSED: &str = "throw new SyntaxError(";
 

@@ -18,14 +18,15 @@ use super::{
     Charge, SlowWork,
     error::{BROKEN, Done, LIMIT, REPLAY, SlowError},
     gate::Job,
+    tools::Caller,
 };
-use crate::{frame::Ask, operation::Operation};
+use crate::{frame::Ask, operation::Operation, source::SourceSet};
 
 /// A worker's desk.
 pub(crate) struct Desk {
     work: Arc<SlowWork>,
-    /// The scripts' names, by number.
-    scripts: Vec<Box<str>>,
+    /// The files of its set.
+    sources: Arc<SourceSet>,
     has_effects: bool,
     /// Dropped or set: nobody waits for it any more.
     open: HashMap<u64, Arc<AtomicBool>>,
@@ -41,15 +42,15 @@ struct Inbox {
 }
 
 impl Desk {
-    /// `has_effects`: it is no shadow's.
+    /// `sources`: the set that the worker has loaded. `has_effects`: it is no shadow's.
     ///
     /// # Errors
     /// The system has no descriptor left.
-    pub(crate) fn new(work: &Arc<SlowWork>, scripts: Vec<Box<str>>, has_effects: bool) -> io::Result<Self> {
+    pub(crate) fn new(work: &Arc<SlowWork>, sources: &Arc<SourceSet>, has_effects: bool) -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             work: Arc::clone(work),
-            scripts,
+            sources: Arc::clone(sources),
             has_effects: has_effects && work.has_effects,
             open: HashMap::new(),
             inbox: Arc::new(Inbox { answers: Mutex::default(), event }),
@@ -77,12 +78,18 @@ impl Desk {
                 return;
             }
         };
-        let (tools, inbox) = (Arc::clone(&self.work.tools), Arc::clone(&self.inbox));
+        let (tools, inbox, sources) =
+            (Arc::clone(&self.work.tools), Arc::clone(&self.inbox), Arc::clone(&self.sources));
         let mut answer = Answer { id, inbox, wanted: Arc::clone(&wanted), charge: Some(charge) };
+        let waits = Arc::clone(&wanted);
         self.work.gate.submit(Job {
             operation,
             is_wanted: Box::new(move || wanted.load(Ordering::Relaxed)),
-            work: Box::new(move || tools.work(operation, &script, &arguments, bytes)),
+            work: Box::new(move || {
+                let is_wanted = || waits.load(Ordering::Relaxed);
+                let caller = Caller { script: &script, sources: &sources, is_wanted: &is_wanted };
+                tools.work(operation, &caller, &arguments, bytes)
+            }),
             answer: Box::new(move |done| answer.give(done)),
         });
     }
@@ -119,7 +126,7 @@ impl Desk {
                 format!("{most} bytes of slow work of scripts are under way (limit script_pool_bytes)"),
             )
         })?;
-        let script = self.scripts.get(usize::from(script)).cloned();
+        let script = self.sources.handlers.get(usize::from(script)).map(|handler| Box::from(handler.name.as_str()));
         let script = script.ok_or_else(|| SlowError::new(BROKEN, "there is no such script"))?;
         Ok((charge, script))
     }

@@ -1,5 +1,6 @@
-//! How much of the blocking pool scripts may hold: so many threads at once, of which the network may not have the last one; the
-//! rest waits here, in order, in a queue of its own. So a slow host keeps neither the node's own jobs nor hashes from the pool.
+//! How much of the blocking pool scripts may hold: so many threads at once, of which long work (the network, tasks) may not have the
+//! last one; the rest waits here, in order, in a queue of its own. So neither a slow host nor a task keeps the node's own jobs or
+//! hashes from the pool.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +13,10 @@ use std::{
 use serde::Serialize;
 use tidegate_actors::{blocking::BlockingPool, limits};
 
-use super::error::{Done, LIMIT, SlowError};
+use super::{
+    error::{Done, LIMIT, SlowError},
+    tasks::TaskStatus,
+};
 use crate::operation::Operation;
 
 /// A piece of work that may run.
@@ -29,8 +33,8 @@ pub(super) struct Gate {
     pool: Arc<BlockingPool>,
     /// Threads that scripts may hold.
     most: usize,
-    /// Of those, the ones that may wait for other machines.
-    most_network: usize,
+    /// Of those, the ones that long work may have.
+    most_long: usize,
     state: Mutex<State>,
     counts: [Counts; Operation::ALL.len()],
 }
@@ -38,8 +42,8 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct State {
     running: usize,
-    network: usize,
-    /// By what they wait for: [`Operation::is_network`].
+    long: usize,
+    /// By how long they may take: [`Operation::is_long`].
     waiting: [VecDeque<Job>; 2],
 }
 
@@ -64,6 +68,8 @@ pub struct SlowStatus {
     pub limit: usize,
     /// What came of it, by operation.
     pub operations: Vec<SlowCounts>,
+    /// How tasks (`new Worker`) ended.
+    pub tasks: TaskStatus,
 }
 
 /// What came of the pieces of one operation.
@@ -83,8 +89,8 @@ impl Gate {
     /// Lets scripts hold `threads` of the pool's, if it has more than that.
     pub(super) fn new(pool: Arc<BlockingPool>, threads: usize) -> Self {
         let most = threads.min(pool.threads().saturating_sub(1)).max(1);
-        let most_network = (most - 1).max(1);
-        Self { pool, most, most_network, state: Mutex::default(), counts: Default::default() }
+        let most_long = (most - 1).max(1);
+        Self { pool, most, most_long, state: Mutex::default(), counts: Default::default() }
     }
 
     /// Has the work done, now or later; it answers in any case.
@@ -99,7 +105,7 @@ impl Gate {
             return;
         }
         if state.waiting.iter().map(VecDeque::len).sum::<usize>() < limits::SCRIPT_POOL_QUEUE {
-            state.waiting[usize::from(job.operation.is_network())].push_back(job);
+            state.waiting[usize::from(job.operation.is_long())].push_back(job);
             return;
         }
         drop(state);
@@ -130,7 +136,7 @@ impl Gate {
         self.counts[operation as usize].refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn status(&self) -> SlowStatus {
+    pub(super) fn status(&self, tasks: TaskStatus) -> SlowStatus {
         let state = self.state();
         let counts = Operation::ALL.iter().zip(&self.counts).map(|(operation, counts)| SlowCounts {
             name: operation.name(),
@@ -144,11 +150,12 @@ impl Gate {
             waiting: state.waiting.iter().map(VecDeque::len).sum(),
             limit: limits::SCRIPT_POOL_QUEUE,
             operations: counts.collect(),
+            tasks,
         }
     }
 
     fn may_start(&self, state: &State, operation: Operation) -> bool {
-        state.running < self.most && (!operation.is_network() || state.network < self.most_network)
+        state.running < self.most && (!operation.is_long() || state.long < self.most_long)
     }
 
     /// Hands a job to the pool, which it has room for.
@@ -177,11 +184,11 @@ impl Gate {
     fn start_waiting(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            let next = [false, true].into_iter().find(|network| {
-                let first = state.waiting[usize::from(*network)].front();
+            let next = [false, true].into_iter().find(|long| {
+                let first = state.waiting[usize::from(*long)].front();
                 first.is_some_and(|job| self.may_start(&state, job.operation))
             });
-            let Some(job) = next.and_then(|network| state.waiting[usize::from(network)].pop_front()) else { return };
+            let Some(job) = next.and_then(|long| state.waiting[usize::from(long)].pop_front()) else { return };
             if !(job.is_wanted)() {
                 continue;
             }
@@ -199,12 +206,12 @@ impl Gate {
 impl State {
     fn take(&mut self, operation: Operation) {
         self.running += 1;
-        self.network += usize::from(operation.is_network());
+        self.long += usize::from(operation.is_long());
     }
 
     fn give_back(&mut self, operation: Operation) {
         self.running -= 1;
-        self.network -= usize::from(operation.is_network());
+        self.long -= usize::from(operation.is_long());
     }
 }
 
@@ -243,6 +250,10 @@ mod tests {
     }
 
     impl Rig {
+        fn status(&self) -> SlowStatus {
+            self.gate.status(TaskStatus { started: 0, ended: Vec::new(), us: 0 })
+        }
+
         fn new(threads: usize, jobs: usize, share: usize) -> Self {
             let pool = Arc::new(BlockingPool::new(threads, jobs).expect("threads"));
             let (sender, answers) = flume::bounded(64);
@@ -269,9 +280,9 @@ mod tests {
     #[test]
     fn the_network_leaves_a_thread_to_other_work_and_scripts_leave_one_to_the_node() {
         let rig = Rig::new(4, 8, 9);
-        assert_eq!((rig.gate.most, rig.gate.most_network), (3, 2));
+        assert_eq!((rig.gate.most, rig.gate.most_long), (3, 2));
         let held: Vec<_> = (0..5).map(|_| rig.hold(Operation::Fetch)).collect();
-        let status = rig.gate.status();
+        let status = rig.status();
         assert_eq!((status.running, status.waiting), (2, 3));
         rig.submit(Operation::Zlib, || Ok(Reply::default()));
         assert!(rig.answers.recv().expect("an answer").is_ok(), "it does not wait for the network");
@@ -289,9 +300,9 @@ mod tests {
             let work = Box::new(|| Ok(Reply::default()));
             rig.gate.submit(Job { operation: Operation::Zlib, is_wanted: Box::new(move || is_wanted), work, answer });
         }
-        assert_eq!(rig.gate.status().waiting, 3);
+        assert_eq!(rig.status().waiting, 3);
         rig.gate.purge();
-        assert_eq!(rig.gate.status().waiting, 2);
+        assert_eq!(rig.status().waiting, 2);
         drop(held);
         assert!((0..3).all(|_| rig.answers.recv().expect("an answer").is_ok()));
     }
@@ -322,7 +333,7 @@ mod tests {
         rig.submit(Operation::Zlib, || panic!("a defect"));
         rig.submit(Operation::Pbkdf2, || Ok(Reply::default()));
         assert!(rig.answers.recv().expect("an answer").is_ok());
-        let counts = rig.gate.status().operations;
+        let counts = rig.status().operations;
         let zlib = counts.iter().find(|counts| counts.name == "zlib").expect("it is known");
         assert_eq!((zlib.done, zlib.refused), (0, 1));
     }

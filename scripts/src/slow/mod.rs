@@ -2,7 +2,7 @@
 //! network and one thread.
 //!
 //! A worker's ask comes in at its [`desk`] (what is under way for it, and what came of it), goes through the [`gate`] (how much of
-//! the pool scripts may hold) to the [`tools`], and its answer goes back the same way. A shadow's desk refuses what could be seen
+//! the pool scripts may hold) to the [`tools`] (a task's to a process of its own, [`tasks`]), and its answer goes back the same way. A shadow's desk refuses what could be seen
 //! outside.
 
 mod breakers;
@@ -12,6 +12,7 @@ mod files;
 mod gate;
 mod hosts;
 mod sandbox;
+mod tasks;
 mod tools;
 mod web;
 
@@ -27,9 +28,14 @@ use std::{
 
 use tidegate_actors::{blocking::BlockingPool, limits};
 
-pub(crate) use self::{desk::Desk, tools::zip_error};
-use self::{gate::Gate, tools::Tools};
-pub use self::{gate::SlowStatus, hosts::Hosts};
+pub(crate) use self::{desk::Desk, tasks::LOOK, tools::zip_error};
+use self::{gate::Gate, tasks::Tasks, tools::Tools};
+pub use self::{
+    gate::SlowStatus,
+    hosts::Hosts,
+    tasks::{TaskCounts, TaskStatus},
+};
+use crate::config::{ScriptLimits, WorkerCommand};
 
 /// Threads and jobs of a pool of our own, where the node gives none: in tests of handlers and replays.
 const OWN_POOL: (usize, usize) = (2, limits::SCRIPT_POOL_QUEUE);
@@ -89,20 +95,24 @@ pub(crate) struct SlowWork {
 }
 
 impl SlowWork {
+    /// `command`, `limits`: of the processes of tasks.
+    ///
     /// # Errors
     /// There are no threads.
-    pub(crate) fn new(config: SlowConfig) -> io::Result<Self> {
+    pub(crate) fn new(config: SlowConfig, command: &WorkerCommand, limits: &ScriptLimits) -> io::Result<Self> {
         let pool = match &config.pool {
             Some(pool) => Arc::clone(pool),
             None => Arc::new(BlockingPool::new(OWN_POOL.0, OWN_POOL.1)?),
         };
         let gate = Arc::new(Gate::new(pool, config.pool_threads));
-        Ok(Self { gate, has_effects: config.has_effects, tools: Arc::new(Tools::new(config)), bytes: Arc::default() })
+        let tasks = Tasks::new(command.clone(), limits.clone());
+        let (has_effects, tools) = (config.has_effects, Arc::new(Tools::new(config, tasks)));
+        Ok(Self { gate, has_effects, tools, bytes: Arc::default() })
     }
 
     /// What is under way, and what was.
     pub(crate) fn status(&self) -> SlowStatus {
-        self.gate.status()
+        self.gate.status(self.tools.tasks())
     }
 
     /// Room for so many bytes; `None`: too much is under way.
@@ -140,7 +150,8 @@ mod tests {
 
     #[test]
     fn bytes_under_way_are_bounded_and_come_back() {
-        let work = SlowWork::new(SlowConfig::default()).expect("threads");
+        let work =
+            SlowWork::new(SlowConfig::default(), &WorkerCommand::default(), &ScriptLimits::default()).expect("threads");
         let mut half = work.charge(limits::SCRIPT_POOL_BYTES / 2).expect("there is room");
         let rest = work.charge(limits::SCRIPT_POOL_BYTES / 2).expect("there is room");
         assert!(work.charge(1).is_none());

@@ -11,12 +11,14 @@ use super::{
     error::{Done, INVALID, LIMIT, NOT_ALLOWED, Reply, SlowError},
     files::Files,
     hosts::Hosts,
+    tasks::{TaskStatus, Tasks},
     web::{Request, Web},
 };
 use crate::{
     compress::{Zip, ZipError, zip},
     hashes::{self, Algorithm},
     operation::Operation,
+    source::SourceSet,
 };
 
 /// Longest host name that is looked up.
@@ -26,6 +28,17 @@ pub(super) struct Tools {
     files: Files,
     web: Web,
     allow: Hosts,
+    tasks: Tasks,
+}
+
+/// Who asks for it.
+pub(super) struct Caller<'a> {
+    /// The handler's name.
+    pub(super) script: &'a str,
+    /// The files of its set.
+    pub(super) sources: &'a SourceSet,
+    /// Does it still wait?
+    pub(super) is_wanted: &'a dyn Fn() -> bool,
 }
 
 #[derive(Deserialize)]
@@ -56,14 +69,23 @@ struct Lookup {
 }
 
 impl Tools {
-    pub(super) fn new(config: SlowConfig) -> Self {
+    pub(super) fn new(config: SlowConfig, tasks: Tasks) -> Self {
         let allow = config.fetch_allow.clone();
         let files = Files::new(config.files_dir.clone(), config.fs_bytes, config.fs_files);
-        Self { files, web: Web::new(config), allow }
+        Self { files, web: Web::new(config), allow, tasks }
+    }
+
+    /// How tasks fared.
+    pub(super) fn tasks(&self) -> TaskStatus {
+        self.tasks.status()
     }
 
     /// Does it. Blocks.
-    pub(super) fn work(&self, operation: Operation, script: &str, arguments: &str, bytes: Vec<Vec<u8>>) -> Done {
+    pub(super) fn work(&self, operation: Operation, caller: &Caller<'_>, arguments: &str, bytes: Vec<Vec<u8>>) -> Done {
+        let Caller { script, sources, is_wanted } = *caller;
+        if operation == Operation::Task {
+            return self.tasks.run(script, sources, arguments, &bytes, is_wanted);
+        }
         let mut bytes = bytes.into_iter();
         let (first, second) = (bytes.next(), bytes.next());
         match operation {
@@ -89,6 +111,7 @@ impl Tools {
             Operation::WriteFile => self.files.write(script, &read(arguments)?, &first.unwrap_or_default()),
             Operation::Lookup => self.look_up(&read(arguments)?),
             Operation::Fetch => self.web.fetch(&read::<Request>(arguments)?, first),
+            Operation::Task => Err(invalid("a task is none of these")),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,8 +23,9 @@ use tidegate_actors::{
 use crate::{
     config::{ScriptLimits, WorkerCommand},
     frame::{Batch, Call, Fault, FromWorker, LogLevel, LogLine, Outcome, Run, WireVerdict},
-    load::{LoadedScript, first_load},
+    load::{LoadError, LoadedScript, first_load},
     process::{Failure, Process, broken},
+    slow::{Desk, SlowConfig, SlowWork},
     source::SourceSet,
     supervisor::{DEADLINE_GRACE, blame},
 };
@@ -97,9 +99,11 @@ struct Parked {
 
 /// The handlers of a directory and the devices of a file of tests.
 pub(super) struct House<'a> {
-    sources: &'a SourceSet,
+    sources: &'a Arc<SourceSet>,
     command: &'a WorkerCommand,
     limits: &'a ScriptLimits,
+    /// The slow work of the handlers, none of which can be seen outside.
+    slow: Arc<SlowWork>,
     /// What the first load found, once a test has sent something.
     scripts: Option<Vec<LoadedScript>>,
     process: Option<Process>,
@@ -108,8 +112,16 @@ pub(super) struct House<'a> {
 }
 
 impl<'a> House<'a> {
-    pub(super) fn new(sources: &'a SourceSet, command: &'a WorkerCommand, limits: &'a ScriptLimits) -> Self {
-        Self { sources, command, limits, scripts: None, process: None, devices: HashMap::new(), position: 0 }
+    /// # Errors
+    /// There are no threads for slow work.
+    pub(super) fn new(
+        sources: &'a Arc<SourceSet>,
+        command: &'a WorkerCommand,
+        limits: &'a ScriptLimits,
+    ) -> Result<Self, LoadError> {
+        let slow = SlowWork::new(SlowConfig::default(), command, limits);
+        let slow = Arc::new(slow.map_err(|error| LoadError::Worker(error.to_string()))?);
+        Ok(Self { sources, command, limits, slow, scripts: None, process: None, devices: HashMap::new(), position: 0 })
     }
 
     /// The tests begin anew in another worker: their devices are others.
@@ -237,6 +249,11 @@ impl<'a> House<'a> {
             let mut process = Process::spawn(self.command)?;
             process.load(self.sources, &skip, self.limits).map_err(|(_, failure)| failure)?;
             self.process = Some(process);
+        }
+        if let Some(process) = &mut self.process
+            && process.desk().is_none()
+        {
+            process.attach(Desk::new(&self.slow, self.sources, false)?);
         }
         let state = self.devices.get(&handle);
         let kept = state.filter(|state| state.version > 0);

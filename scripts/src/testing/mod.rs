@@ -8,6 +8,7 @@ mod report;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -47,7 +48,7 @@ pub fn run_tests(
     mut told: impl FnMut(TestedFile) -> bool,
 ) -> Result<(), LoadError> {
     for (dir, file) in places(plan).map_err(LoadError::Read)? {
-        let sources = SourceSet::read_with_tests(&dir).map_err(LoadError::Read)?;
+        let sources = Arc::new(SourceSet::read_with_tests(&dir).map_err(LoadError::Read)?);
         let files: Vec<&str> = match &file {
             Some(file) => vec![file.as_str()],
             None => sources.tests().collect(),
@@ -97,7 +98,7 @@ fn virtual_limits() -> ScriptLimits {
 
 /// Runs the files of one handlers' directory.
 struct Runner<'a> {
-    sources: &'a SourceSet,
+    sources: &'a Arc<SourceSet>,
     command: &'a WorkerCommand,
     filter: &'a str,
     limits: ScriptLimits,
@@ -120,7 +121,7 @@ impl Runner<'_> {
     /// No worker can be started.
     fn file(&mut self, path: &str) -> Result<TestedFile, LoadError> {
         let started = Instant::now();
-        let mut house = House::new(self.sources, self.command, &self.limits);
+        let mut house = House::new(self.sources, self.command, &self.limits)?;
         let mut tested = TestedFile::new(path);
         let mut names = Vec::new();
         loop {

@@ -15,6 +15,7 @@ use tidegate_actors::script::ParkReason;
 use super::{
     event_loop::{CallId, Manner, Saved},
     fault::{self, fault},
+    globals::cloned::pack_error,
     host::Host,
     json_out,
     live::{Failure, Live, Setup},
@@ -156,6 +157,19 @@ impl Engine {
         let names = live.load_tests(path, filter, &self.sources.tree, &self.host)?;
         self.slots.push(Slot::Live(live));
         Ok(names)
+    }
+
+    /// Runs a file as a task, in a context of its own: its exit code.
+    ///
+    /// # Errors
+    /// What nobody in it caught, packed, and whether that was a limit or the engine.
+    pub(super) fn run_task(&mut self, path: &str) -> Result<i32, (Vec<u8>, bool)> {
+        self.drop_all();
+        let mut live = self.new_context(0).map_err(|fault| (pack_error(&fault.message, "", ""), true))?;
+        let ended = live.run_task(path, &self.sources.tree, &self.host);
+        // The process ends here: what is left of the context need not be dropped.
+        std::mem::forget(live);
+        ended
     }
 
     fn drop_all(&mut self) {

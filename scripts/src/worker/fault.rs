@@ -87,7 +87,7 @@ fn describe_object(object: &JsObject) -> String {
 }
 
 /// A data property of an ordinary or error object, or of its prototypes. An accessor that stands for a frozen one is as good.
-fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
+pub(super) fn inherited(object: &JsObject, key: &PropertyKey) -> Option<JsValue> {
     let mut next = Some(object.clone());
     for _ in 0..CHAIN {
         let object = next?;
@@ -109,8 +109,28 @@ pub(super) fn place_of(value: &JsValue, context: &mut Context) -> Option<(String
     place(value, &local.bridge().stack_of, context)
 }
 
+/// The stack of an error object: that of its own, if it has one (an error of a task brings it along), or what the engine recorded.
+pub(super) fn stack_of(value: &JsValue, context: &mut Context) -> Option<String> {
+    if let Some(stack) = own_stack(value) {
+        return Some(stack);
+    }
+    let local = Local::of(context);
+    let stack = local.bridge.get()?.stack_of.call(value, &[], context).ok()?;
+    stack.as_string().map(|stack| stack.to_std_string_lossy())
+}
+
+/// The property `stack` of an error object itself.
+fn own_stack(value: &JsValue) -> Option<String> {
+    let object = value.as_object().filter(JsObject::is::<ErrorObject>)?;
+    let stack = object.borrow().properties().get(&js_string!("stack").into())?.value().cloned();
+    stack?.as_string().map(|stack| stack.to_std_string_lossy())
+}
+
 /// Where an error object was made: the first place on its stack.
 fn place(value: &JsValue, stack_of: &JsFunction, context: &mut Context) -> Option<(String, u32, u32)> {
+    if let Some(place) = own_stack(value).and_then(|stack| stack.lines().find_map(parse_frame)) {
+        return Some(place);
+    }
     // The engine's own getter, not a script's `stack`: it only formats what the engine recorded.
     value.as_object().filter(JsObject::is::<ErrorObject>)?;
     let stack = stack_of.call(value, &[], context).ok()?.as_string()?.to_std_string_lossy();

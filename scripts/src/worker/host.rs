@@ -27,6 +27,7 @@ use super::{
     json_in::{self, Keys},
     json_out::{self, JsonError},
     local::Local,
+    task::TaskSide,
 };
 use crate::frame::{Ask, Command, LogLevel, LogLine, clip};
 
@@ -87,6 +88,8 @@ pub(super) struct Host {
     pub(super) entered: RefCell<Vec<CallId>>,
     /// Asks the node, in a worker that runs tests.
     pub(super) ask_node: RefCell<Option<AskNode>>,
+    /// The task, in a worker that runs one.
+    pub(super) task: RefCell<Option<TaskSide>>,
 }
 
 /// A question of a test to the node, and its answer, both as JSON.

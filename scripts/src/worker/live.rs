@@ -87,7 +87,7 @@ impl Live {
             .clock(Rc::new(ScriptClock(Rc::clone(host))))
             .build()?;
         let mut limits = RuntimeLimits::default();
-        limits.set_loop_iteration_limit(LOOP_ITERATIONS);
+        limits.set_loop_iteration_limit(manner.loops);
         limits.set_recursion_limit(RECURSION);
         limits.set_stack_size_limit(STACK_SLOTS);
         limits.set_backtrace_limit(BACKTRACE);
@@ -122,6 +122,14 @@ impl Live {
         let (names, step) = self.loading(path, tree, host, |loading| loading.load_tests(filter))?;
         self.handler = Some(step);
         Ok(names)
+    }
+
+    /// Runs a file as a task, until nothing of it is left: its exit code.
+    ///
+    /// # Errors
+    /// What nobody in it caught, packed, and whether that was a limit or the engine.
+    pub(super) fn run_task(&mut self, path: &str, tree: &Tree, host: &Rc<Host>) -> Result<i32, (Vec<u8>, bool)> {
+        self.loading(path, tree, host, |loading| Ok(loading.run_task())).unwrap_or(Ok(0))
     }
 
     fn loading<T>(
@@ -176,7 +184,7 @@ impl Live {
         // The node asks for what the handler exports; what it does not has nothing to say.
         let Some(function) = handler.function(channel) else { return Ok(Called::Done(JsValue::undefined())) };
         events.begin();
-        host.may_ask.set(true);
+        host.may_ask.set(events.manner().asks);
         let (bridge, arguments) = (local.bridge(), [function.clone().into(), metric, ctx.clone()]);
         let value = bridge.call.call(&JsValue::undefined(), &arguments, context);
         let value = value.map_err(|error| Failure::Engine(fault::engine(&error, &bridge.stack_of, context)))?;

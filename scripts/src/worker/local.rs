@@ -33,7 +33,7 @@ pub(super) struct Bridge {
 /// What belongs to one context.
 #[derive(Default)]
 pub(super) struct Local {
-    bridge: OnceCell<Bridge>,
+    pub(super) bridge: OnceCell<Bridge>,
     /// What the script threw, on its way to the host.
     pub(super) thrown: RefCell<Option<JsValue>>,
     /// The handler's exports, on their way to the host.

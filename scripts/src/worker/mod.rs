@@ -24,6 +24,8 @@ mod local;
 mod memory;
 mod modules;
 mod plugin;
+mod task;
+mod task_file;
 mod testing;
 mod walls;
 mod work;

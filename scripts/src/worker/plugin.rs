@@ -265,7 +265,7 @@ impl Loading<'_> {
     }
 
     /// An error in words, with its place.
-    fn broken(&mut self, error: &JsError, path: &str) -> Fault {
+    pub(super) fn broken(&mut self, error: &JsError, path: &str) -> Fault {
         let fault = with_syntax_place(fault::engine(error, &self.local.bridge().stack_of, self.context), path);
         let Ok(loader) = Loader::of(self.context) else { return fault };
         match loader.take_stray(&fault.message) {

@@ -28,7 +28,7 @@ pub(super) fn run(engine: &mut Engine, memory: &Memory, socket: &UnixStream, fil
     let mut tell = |message: &FromWorker| frame::send(&mut &*socket, message, &mut buffer);
     let asked = asker(socket.try_clone()?);
     engine.host.ask_node.replace(Some(Box::new(asked)));
-    engine.manner = Manner { virtual_time: true, jobs: limits::SCRIPT_TEST_JOBS };
+    engine.manner = Manner { virtual_time: true, jobs: limits::SCRIPT_TEST_JOBS, asks: false, ..Manner::default() };
     engine.async_wall = WAIT;
     let clock = Cell::new(file.now);
     set_clock(&engine.host, clock.get());

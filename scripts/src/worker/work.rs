@@ -21,7 +21,7 @@ use super::{
     fault::fault,
     flights::{Flight, Flights, Held},
     memory::Memory,
-    testing,
+    task, testing,
 };
 use crate::frame::{self, Batch, Call, Fault, FromWorker, Outcome, Results, Run, ToWorker, WireVerdict};
 
@@ -118,6 +118,10 @@ impl Work {
                 }
                 ToWorker::Test(file) => {
                     testing::run(&mut self.engine, &self.memory, &self.socket, &file)?;
+                    true
+                }
+                ToWorker::Task(file) => {
+                    task::run(&mut self.engine, &self.socket, &file)?;
                     true
                 }
                 ToWorker::TestAnswer(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "nothing was asked")),

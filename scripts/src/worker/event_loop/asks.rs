@@ -7,6 +7,7 @@ use boa_engine::{
     Context, JsArgs, JsNativeError, JsResult, JsValue,
     object::builtins::{JsArray, JsFunction},
 };
+use serde_json::{Value, json};
 use tidegate_actors::limits;
 
 use super::{
@@ -85,9 +86,12 @@ impl Asks {
     }
 
     pub(super) fn answer(&mut self, id: AskId, given: Given) {
-        if let Some(asked) = self.0.iter_mut().find(|asked| asked.id == id) {
-            asked.answer = Some(given);
-        }
+        let Some(at) = self.0.iter().position(|asked| asked.id == id) else { return };
+        let Asked { operation, callback, .. } = self.0.remove(at);
+        let parts = if operation == Operation::Task { given.parts() } else { vec![given] };
+        let part = |given| Asked { id, operation, callback: callback.clone(), answer: Some(given) };
+        let parts: Vec<_> = parts.into_iter().map(part).collect();
+        self.0.splice(at..at, parts);
     }
 
     fn forget(&mut self, id: AskId) {
@@ -110,6 +114,23 @@ impl Asks {
 }
 
 impl Given {
+    /// What came of a task, piece by piece: each message is a callback of its own, and so is its end.
+    fn parts(self) -> Vec<Self> {
+        if self.failed {
+            let end =
+                Self { failed: false, about: json!({ "kind": "exit", "code": 1 }).to_string(), bytes: Vec::new() };
+            return vec![self, end];
+        }
+        let mut rest = self.bytes.as_slice();
+        let part = |about: &Value| {
+            let size = about["bytes"].as_u64().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+            let (bytes, after) = rest.split_at_checked(size).unwrap_or((rest, &[]));
+            rest = after;
+            Self { failed: false, about: about.to_string(), bytes: bytes.to_owned() }
+        };
+        serde_json::from_str::<Vec<Value>>(&self.about).unwrap_or_default().iter().map(part).collect()
+    }
+
     /// The callback with what it is called with: did it fail, JSON, bytes.
     pub(super) fn task(self, callback: JsFunction, context: &mut Context) -> Task {
         let Self { failed, about, bytes } = self;
@@ -133,7 +154,11 @@ pub(super) fn ask(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsRes
     let callback = args.get_or_undefined(3).as_function();
     let callback = callback.ok_or_else(|| JsNativeError::typ().with_message("the callback is not a function"))?;
     if !host.may_ask.get() {
-        let why = "slow work is for a reading's handler: what a file does while it loads, in initialize or in dispose must be the same in every worker";
+        let why = if host.task.borrow().is_some() {
+            "a task asks for no slow work: it is one itself"
+        } else {
+            "slow work is for a reading's handler: what a file does while it loads, in initialize or in dispose must be the same in every worker"
+        };
         return Ok(text(why));
     }
     if events.own.borrow().asks.len() >= limits::SCRIPT_CALL_JOBS {
@@ -154,9 +179,8 @@ pub(super) fn ask(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsRes
     }
     let arguments = word(1).unwrap_or_default();
     let size = arguments.len() + parts.iter().map(Vec::len).sum::<usize>();
-    if size > limits::SCRIPT_JOB_BYTES {
-        let most = limits::SCRIPT_JOB_BYTES;
-        return Ok(text(&format!("{size} bytes for one piece of slow work: {most} at most (limit script_job_bytes)")));
+    if let Some(why) = too_large(size) {
+        return Ok(why);
     }
     let id = host.next_ask();
     events.touched.set(true);
@@ -172,12 +196,47 @@ pub(super) fn ask(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsRes
 #[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
 pub(super) fn forget(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
     let (events, host) = (EventLoop::of(context), Host::of(context));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was given out above")]
-    let id = args.get_or_undefined(0).as_number().unwrap_or(0.0) as AskId;
+    let id = id_of(args);
     // Of its own call only.
+    events.own.borrow_mut().asks.forget(id);
     if host.open_asks.borrow().get(&id) == Some(&(events.script, events.current.get())) {
-        events.own.borrow_mut().asks.forget(id);
         host.forget_ask(id);
     }
     Ok(JsValue::undefined())
+}
+
+/// A number, `Uint8Array` → true: it goes along with what was asked for; false: that has been sent; a text: why not.
+pub(super) fn post(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let (part, host) = (bytes::of(args.get_or_undefined(1), context)?, Host::of(context));
+    let id = id_of(args);
+    let mut asks = host.asks.borrow_mut();
+    let Some(ask) = asks.iter_mut().find(|ask| ask.id == id) else { return Ok(false.into()) };
+    let size = ask.arguments.len() + ask.bytes.iter().map(Vec::len).sum::<usize>() + part.len();
+    if let Some(why) = too_large(size) {
+        return Ok(why);
+    }
+    ask.bytes.push(part);
+    Ok(true.into())
+}
+
+/// A number for a task of the call under way: the same each time that the call is made.
+#[expect(clippy::unnecessary_wraps, reason = "the engine's signature")]
+pub(super) fn number(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let events = EventLoop::of(context);
+    events.touched.set(true);
+    let own = &mut *events.own.borrow_mut();
+    own.tasks += 1;
+    Ok(own.tasks.into())
+}
+
+fn id_of(args: &[JsValue]) -> AskId {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was given out above")]
+    let id = args.get_or_undefined(0).as_number().unwrap_or(0.0) as AskId;
+    id
+}
+
+fn too_large(size: usize) -> Option<JsValue> {
+    let most = limits::SCRIPT_JOB_BYTES;
+    let message = || format!("{size} bytes for one piece of slow work: {most} at most (limit script_job_bytes)");
+    (size > most).then(|| text(&message()))
 }

@@ -168,6 +168,14 @@
     argv: freeze([]),
     exitCode: undefined,
   };
+  // Only a task is a program that may end itself.
+  if (native.task !== undefined) {
+    process.exit = (code = process.exitCode ?? 0) => {
+      process.exitCode = code;
+      emit("exit", code);
+      native.leave(Number(process.exitCode) || 0);
+    };
+  }
   all.process = process;
 
   // What the loop emits comes in through a `try`.

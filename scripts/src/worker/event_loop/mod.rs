@@ -34,7 +34,7 @@ use self::{
     asks::{Asks, Given, Stand},
     timers::{Arrived, Next, Timers},
 };
-use super::{host::Host, job, local::Local};
+use super::{host::Host, job, live::LOOP_ITERATIONS, local::Local};
 use crate::{frame::Answer, operation::Operation};
 
 /// A call that waits for pure work is not woken by its own clock.
@@ -50,11 +50,15 @@ pub(super) struct Manner {
     pub(super) virtual_time: bool,
     /// Callbacks of one call.
     pub(super) jobs: usize,
+    /// Times that one loop may go round in one call.
+    pub(super) loops: u64,
+    /// May they ask for slow work? Without a node at the other end nobody would answer.
+    pub(super) asks: bool,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { virtual_time: false, jobs: limits::SCRIPT_JOBS }
+        Self { virtual_time: false, jobs: limits::SCRIPT_JOBS, loops: LOOP_ITERATIONS, asks: true }
     }
 }
 
@@ -84,6 +88,8 @@ struct Own {
     timers: Timers<Task>,
     /// The slow work that it waits for.
     asks: Asks,
+    /// Tasks that it has made so far.
+    tasks: u32,
     /// Callbacks so far.
     ran: usize,
     rejections: Vec<(JsObject, JsValue)>,
@@ -268,6 +274,14 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Tells the listeners of `exit` that the call under way ends by itself.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(super) fn tell_exit(&self, context: &mut Context) -> JsResult<()> {
+        self.emit(&[natives::text("exit"), 0.into()], context).map(drop)
+    }
+
     /// Runs what the call under way has queued, and its turns until nothing keeps it going. `true`: there were any.
     ///
     /// # Errors
@@ -290,6 +304,11 @@ impl EventLoop {
     pub(super) fn await_settled(&self, promise: JsObject) {
         self.touched.set(true);
         self.own.borrow_mut().returned = Some(promise.into());
+    }
+
+    /// The call under way is done when nothing of it is left, whatever it waited for until now.
+    pub(super) fn await_nothing(&self) {
+        self.own.borrow_mut().returned = None;
     }
 
     /// What nobody caught in the call under way.

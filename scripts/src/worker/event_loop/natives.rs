@@ -11,7 +11,7 @@ use tidegate_actors::limits;
 use super::{super::host::Host, EventLoop, Task, asks};
 
 /// By the names that `loop.js` has for them.
-pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 12] = [
+pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 14] = [
     ("tick", tick),
     ("microtask", microtask),
     ("start", start),
@@ -24,6 +24,8 @@ pub(in super::super) const NATIVES: [(&str, NativeFunctionPointer); 12] = [
     ("listen", listen),
     ("ask", asks::ask),
     ("forget", asks::forget),
+    ("post", asks::post),
+    ("number", asks::number),
 ];
 
 /// A text of the host as a value.

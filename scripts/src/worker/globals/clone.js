@@ -65,5 +65,5 @@
     }
     return copy;
   }
-  return { structuredClone };
+  return { structuredClone, refuse };
 })

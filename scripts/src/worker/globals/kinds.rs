@@ -20,7 +20,7 @@ pub(super) fn kind(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsRe
     Ok(JsString::from(name).into())
 }
 
-fn name_of(object: &JsObject, context: &mut Context) -> &'static str {
+pub(super) fn name_of(object: &JsObject, context: &mut Context) -> &'static str {
     if object.is_ordinary() {
         return "";
     }

@@ -3,6 +3,7 @@
 //! engine: what no handler uses must cost nothing there.)
 
 pub(super) mod bytes;
+pub(super) mod cloned;
 mod hashes;
 mod kinds;
 
@@ -16,10 +17,10 @@ use boa_engine::{
 };
 use url::{Url, quirks};
 
-use super::{event_loop, local::callable, modules::LIBRARY, testing};
+use super::{event_loop, local::callable, modules::LIBRARY, task, testing};
 
 /// The groups by name.
-const GROUPS: [(&str, &str); 14] = [
+const GROUPS: [(&str, &str); 15] = [
     ("loop", include_str!("../event_loop/loop.js")),
     ("console", include_str!("console.js")),
     ("events", include_str!("events.js")),
@@ -34,6 +35,7 @@ const GROUPS: [(&str, &str); 14] = [
     ("files", include_str!("files.js")),
     ("dns", include_str!("dns.js")),
     ("fetch", include_str!("fetch.js")),
+    ("tasks", include_str!("tasks.js")),
 ];
 
 /// Sets up the names of a new context. The function gives the names of a group.
@@ -52,8 +54,10 @@ pub(super) fn install(host_natives: &JsObject, context: &mut Context) -> JsResul
         ("place", kinds::place),
         ("askNode", testing::ask),
     ];
+    let of_tasks = task::natives(context);
     let mut natives = ObjectInitializer::new(context);
-    for (name, function) in functions.into_iter().chain(event_loop::NATIVES).chain(hashes::NATIVES) {
+    let all = functions.into_iter().chain(event_loop::NATIVES).chain(hashes::NATIVES).chain(cloned::NATIVES);
+    for (name, function) in all.chain(of_tasks.iter().copied()) {
         natives.function(NativeFunction::from_fn_ptr(function), JsString::from(name), 0);
     }
     let natives = natives.build();

@@ -78,6 +78,7 @@
     util,
     "util/types": () => util().types,
     sys: util,
+    worker_threads: () => group("tasks").worker_threads,
     zlib: () => group("zlib"),
   };
 })

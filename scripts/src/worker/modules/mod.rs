@@ -38,7 +38,7 @@ const FACADE: &str = "tidegate:facade";
 /// What is put before a CommonJS source, on its first line.
 pub(super) const WRAPPER: &str = "(function (exports, require, module, __filename, __dirname) {";
 /// The modules of the host (`builtins.js`).
-const BUILTINS: [&str; 26] = [
+const BUILTINS: [&str; 27] = [
     "assert",
     "assert/strict",
     "buffer",
@@ -64,6 +64,7 @@ const BUILTINS: [&str; 26] = [
     "util",
     "util/types",
     "sys",
+    "worker_threads",
     "zlib",
 ];
 
@@ -357,6 +358,11 @@ pub(super) fn entry(path: &str, exports: &str, context: &mut Context) -> JsResul
         given.join(", ")
     );
     Module::parse(Source::from_bytes(&source).with_path(Path::new(ENTRY)), None, context)
+}
+
+/// Is there a file at this path?
+pub(super) fn has_file(path: &str, context: &Context) -> bool {
+    Loader::of(context).is_ok_and(|loader| loader.tree.is_file(path))
 }
 
 /// `with { type: "json" }` is for JSON, and nothing else is known.
