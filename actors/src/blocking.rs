@@ -34,7 +34,7 @@ pub struct BlockingPool {
 
 /// The pool takes no more jobs for now, or has been stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the blocking pool is full: {limit} jobs wait (limit blocking_jobs)")]
+#[error("the blocking pool is full: {limit} jobs wait (limit blocking_jobs, setting runtime.blocking_jobs)")]
 pub struct PoolFull {
     /// The jobs that may wait.
     pub limit: usize,
@@ -232,7 +232,10 @@ mod tests {
         let waiting = [pool.try_run(|| 2).unwrap(), pool.try_run(|| 3).unwrap()];
         assert_eq!((pool.queued(), pool.running(), pool.refused()), (2, 1, 0));
         let full = pool.try_run(|| 4).unwrap_err();
-        assert_eq!(full.to_string(), "the blocking pool is full: 2 jobs wait (limit blocking_jobs)");
+        assert_eq!(
+            full.to_string(),
+            "the blocking pool is full: 2 jobs wait (limit blocking_jobs, setting runtime.blocking_jobs)"
+        );
         assert_eq!(pool.refused(), 1);
         release.send(()).unwrap();
         pool.stop();

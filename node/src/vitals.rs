@@ -96,8 +96,8 @@ pub(crate) async fn sample(shared: Arc<Shared>) {
         if judged != memory {
             let consequence = match judged {
                 Memory::Enough => "enough again: reading sockets",
-                Memory::Short => "short: not reading sockets (limit memory_limit_bytes)",
-                Memory::Shedding => "nearly used up: refusing readings (limit memory_limit_bytes)",
+                Memory::Short => "short: not reading sockets (limit runtime.memory_limit_bytes)",
+                Memory::Shedding => "nearly used up: refusing readings (limit runtime.memory_limit_bytes)",
             };
             tracing::warn!(rss_bytes, memory_limit, "memory is {consequence}");
             // A loop that could not be told would stay as it is for good: it is told again with the next sample.

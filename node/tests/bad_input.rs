@@ -574,7 +574,7 @@ fn bad_packets_of_a_connected_client() {
             "may not contain '+' or '#'; those are for filters",
         ),
         ("no topic", &publish(b"", b"", b"{}"), 0x82, "an empty topic name needs a topic alias"),
-        ("256 MB", b"\x30\xff\xff\xff\x7f", 0x95, "at most 1048576 are allowed (limit mqtt_packet_bytes)"),
+        ("256 MB", b"\x30\xff\xff\xff\x7f", 0x95, "at most 1048576 are allowed (limit mqtt.limits.packet_bytes)"),
         ("a second CONNECT", &connect(5, "c"), 0x82, "a second CONNECT"),
         ("QoS 3", &packet(0x36, &binary(b"a")), 0x81, "may not have both QoS bits set"),
         (

@@ -198,7 +198,7 @@ fn a_second_connect_ends_the_connection() {
 
 #[test]
 fn an_oversized_packet_is_refused_by_its_header() {
-    closed("large", 0x95, "limit mqtt_packet_bytes", |_| {
+    closed("large", 0x95, "limit mqtt.limits.packet_bytes", |_| {
         let mut bytes = vec![0x30];
         bytes.extend(variable_length(1024 * 1024));
         bytes

@@ -402,11 +402,19 @@ pub(crate) fn blame(failure: &Failure, death: &Death, limits: &ScriptLimits) -> 
     match failure {
         Failure::Silent => {
             let wall = limits.call_wall.as_millis();
-            (ParkReason::Deadline, format!("it ran longer than {wall} ms (limit script_call_wall) and was killed"))
+            (
+                ParkReason::Deadline,
+                format!(
+                    "it ran longer than {wall} ms (limit script_call_wall, setting scripts.call_wall_ms) and was killed"
+                ),
+            )
         }
         Failure::Broken(_) if death.memory => {
             let heap = limits.heap_bytes / (1024 * 1024);
-            (ParkReason::Memory, format!("it needed more memory than {heap} MB (limit script_heap_bytes)"))
+            (
+                ParkReason::Memory,
+                format!("it needed more memory than {heap} MB (limit script_heap_bytes, setting scripts.heap_bytes)"),
+            )
         }
         Failure::Broken(_) | Failure::Stopped => (ParkReason::Crashed, death.message.clone()),
     }

@@ -89,7 +89,7 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
     text.one("tidegate_mqtt_messages_sent_total", "counter", "Messages to subscribers.", load(&counters.mqtt_sent));
     let retained = edge.shared.retained.size();
     text.one("tidegate_mqtt_retained_messages", "gauge", "Retained messages.", retained.messages);
-    let help = "Bytes of the retained messages with topics, properties and places (limit retained_bytes).";
+    let help = "Bytes of the retained messages with topics, properties and places (limit mqtt.limits.retained_bytes).";
     text.one("tidegate_mqtt_retained_bytes", "gauge", help, retained.bytes);
     let help = "Messages with the retain flag that were not retained (limits retained_messages, retained_bytes).";
     text.one("tidegate_mqtt_messages_not_retained_total", "counter", help, load(&counters.mqtt_not_retained));
@@ -137,12 +137,12 @@ fn node(text: &mut Text, edge: &EdgeLoop) {
     text.one(
         "tidegate_blocking_pool_limit",
         "gauge",
-        "Jobs that may wait (limit blocking_jobs).",
+        "Jobs that may wait (limit runtime.blocking_jobs).",
         services.pool.limit(),
     );
     text.one("tidegate_blocking_pool_threads", "gauge", "Threads of the blocking pool.", services.pool.threads());
     text.one("tidegate_blocking_pool_running", "gauge", "Jobs that run on the blocking pool.", services.pool.running());
-    let help = "Jobs that the blocking pool refused (limit blocking_jobs).";
+    let help = "Jobs that the blocking pool refused (limit runtime.blocking_jobs).";
     text.one("tidegate_blocking_pool_refused_total", "counter", help, services.pool.refused());
     slow_work(text, edge);
 }
@@ -152,7 +152,7 @@ fn slow_work(text: &mut Text, edge: &EdgeLoop) {
     let work = edge.shared.scripts.slow_work();
     let help = "Pieces of handlers' slow work that are on the blocking pool.";
     text.one("tidegate_script_work_running", "gauge", help, work.running);
-    let help = "The most that may be (limit script_pool_threads).";
+    let help = "The most that may be (limit script_pool_threads, setting scripts.pool_threads).";
     text.one("tidegate_script_work_threads", "gauge", help, work.threads);
     let help = "Pieces of handlers' slow work that wait for that (limit script_pool_queue).";
     text.one("tidegate_script_work_waiting", "gauge", help, work.waiting);

@@ -33,7 +33,7 @@ pub(crate) async fn readyz() -> HttpResponse {
         Some(checkpoint.reason.unwrap_or_else(|| "checkpoints fail".to_owned()))
     } else if edge.shared.vitals.is_shedding() {
         let limit = edge.shared.settings.memory_limit;
-        Some(format!("memory is nearly used up: readings are refused (limit memory_limit_bytes: {limit})"))
+        Some(format!("memory is nearly used up: readings are refused (limit runtime.memory_limit_bytes: {limit})"))
     } else {
         None
     };

@@ -144,7 +144,8 @@ fn bad_first(first: u8) -> CodecError {
 
 #[cold]
 fn too_large(total: usize, max_packet: usize) -> CodecError {
-    let detail = format!("the packet has {total} bytes, at most {max_packet} are allowed (limit mqtt_packet_bytes)");
+    let detail =
+        format!("the packet has {total} bytes, at most {max_packet} are allowed (limit mqtt.limits.packet_bytes)");
     CodecError::new(ReasonCode::PACKET_TOO_LARGE, detail)
 }
 /// How many packets these bytes of our own are.

@@ -161,7 +161,7 @@ async fn receive(edge: Rc<EdgeLoop>, mut transport: Transport, guest: Guest) {
         Err(_) => {
             let limit = edge.shared.settings.mqtt_connect_timeout;
             if let Some(left_out) = edge.hush.turned_away.may_say(edge.uptime_ms()) {
-                tracing::info!(%peer, left_out, "closed: no CONNECT within {limit:?} (limit connect_timeout)");
+                tracing::info!(%peer, left_out, "closed: no CONNECT within {limit:?} (limit mqtt.limits.connect_timeout_ms)");
             }
         }
     }

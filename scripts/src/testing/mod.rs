@@ -227,7 +227,10 @@ fn why(failure: &Failure, death: crate::process::Death, limits: &ScriptLimits) -
             format!("it ran longer than {wall} ms (limit script_test_wall) and was killed")
         }
         _ if death.memory => {
-            format!("it needed more memory than {} MB (limit script_heap_bytes)", limits.heap_bytes / (1024 * 1024))
+            format!(
+                "it needed more memory than {} MB (limit script_heap_bytes, setting scripts.heap_bytes)",
+                limits.heap_bytes / (1024 * 1024)
+            )
         }
         _ => death.message,
     }

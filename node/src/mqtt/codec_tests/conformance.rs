@@ -728,7 +728,7 @@ fn a_packet_above_the_limit_is_refused_before_its_body_is_there() {
     assert_eq!(frame::frame(head, total), Ok(frame::Framing::Incomplete { needed: total }));
     let error = frame::frame(head, total - 1).unwrap_err();
     assert_eq!(error.reason, ReasonCode::PACKET_TOO_LARGE);
-    assert_eq!(error.detail, "the packet has 203 bytes, at most 202 are allowed (limit mqtt_packet_bytes)");
+    assert_eq!(error.detail, "the packet has 203 bytes, at most 202 are allowed (limit mqtt.limits.packet_bytes)");
 }
 
 /// How a CONNECT that cannot be read is answered: section 3.1.4, and table 3.1 of 3.1.1.
