@@ -1,6 +1,6 @@
 // `node:worker_threads`: a task is a file of the handlers that runs in a process of its own, once, and is pure: what it gives follows
 // from what it is given. It begins when the turn ends in which it was made; its messages come when it is over, in order, and then
-// its end. Values cross as `cloned.rs` packs them.
+// its end. Values cross as `cloned/` packs them.
 (function (native, load) {
   "use strict";
   const { ask, forget, post, number, random, pack, unpack, locate, place, immediate, log, task } = native;
