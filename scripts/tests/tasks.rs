@@ -171,7 +171,13 @@ fn tasks_do_as_those_of_node() {
         ),
     ] {
         let source = task(source);
-        let (ours, theirs) = (one(&source, body), node(&source, body));
+        // Node.js' threads race on a busy machine: an error may overtake the message before it. Then it is asked again.
+        let (ours, mut theirs) = (one(&source, body), node(&source, body));
+        for _ in 0..4 {
+            if ours != theirs {
+                theirs = node(&source, body);
+            }
+        }
         assert_eq!(ours, theirs, "{what}");
     }
 }
