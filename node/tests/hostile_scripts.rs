@@ -142,7 +142,7 @@ fn sixty_hostile_handlers_hurt_nobody() {
         good += 1;
         let answer = node.post("/devices/good/metrics?ack=processed", &json!({"t": good}).to_string());
         assert_eq!((answer.status, &answer.json()["outcome"]), (200, &json!("kept")), "{}", answer.text());
-        let parked = parked(&node);
+        let parked = node.parked();
         if parked.len() >= HOSTILE.len() {
             break parked;
         }
@@ -180,8 +180,4 @@ fn sixty_hostile_handlers_hurt_nobody() {
     );
     assert!(worst < LIVEZ, "/livez took {worst:?}");
     assert!(after_kib < before_kib + 64 * 1024, "the node had {before_kib} KiB and has {after_kib} KiB");
-}
-
-fn parked(node: &Node) -> Vec<Value> {
-    node.get("/parked?limit=100").json()["parked"].as_array().cloned().unwrap_or_default()
 }

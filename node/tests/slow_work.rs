@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{House, Node, authority::Authority, eventually, node::tidegate};
+use support::{House, authority::Authority, eventually, node::tidegate};
 
 /// A server that answers `/fast` with a count of its requests, and holds any other until the client goes.
 struct Server {
@@ -62,15 +62,6 @@ fn house(source: &str) -> House {
     House::new().handler("10-slow.js", source).variable("TIDEGATE_SCRIPTS__FETCH_ALLOW", "127.0.0.1:*")
 }
 
-fn post(node: &Node, device: &str, reading: &str) {
-    let answer = node.post(&format!("/devices/{device}/metrics?ack=processed"), reading);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-}
-
-fn parked(node: &Node) -> Vec<Value> {
-    node.get("/parked").json()["parked"].as_array().expect("a list").clone()
-}
-
 #[test]
 fn a_handler_asks_another_host_and_keeps_files_and_it_is_all_counted() {
     let server = Server::new();
@@ -92,8 +83,8 @@ fn a_handler_asks_another_host_and_keeps_files_and_it_is_all_counted() {
     );
     let house = house(&source);
     let mut node = house.start();
-    post(&node, "d1", r#"{"t":1}"#);
-    post(&node, "d2", r#"{"t":1}"#);
+    node.processed("d1", r#"{"t":1}"#);
+    node.processed("d2", r#"{"t":1}"#);
     let state = node.device("d2").expect("known")["state"].clone();
     let expected = json!({"count": 2, "back": "text", "lines": 2, "hash": "0cc175b9c0f1b6a831c399e269772661"});
     for field in ["count", "back", "lines", "hash"] {
@@ -120,8 +111,8 @@ fn what_the_operator_has_not_allowed_is_refused_with_the_settings_name() {
     let source = format!("export async function onMetric() {{ await fetch('http://{}/fast'); }}", server.address);
     let house = House::new().handler("10-slow.js", &source);
     let node = house.start();
-    post(&node, "d1", r#"{"t":1}"#);
-    let parked = parked(&node);
+    node.processed("d1", r#"{"t":1}"#);
+    let parked = node.parked();
     assert_eq!(parked[0]["reason"], "threw");
     let message = parked[0]["message"].as_str().unwrap_or_default();
     assert!(message.contains("scripts.fetch_allow") && message.contains("10-slow.js:1:"), "{message}");
@@ -153,13 +144,13 @@ fn a_host_that_hangs_parks_its_own_readings_and_nobody_elses() {
     eventually("the server is asked", || (server.requests() > 0).then_some(()));
     let start = Instant::now();
     for n in 0..20 {
-        post(&node, &format!("fast-{n}"), &json!({"n": n}).to_string());
+        node.processed(&format!("fast-{n}"), &json!({"n": n}).to_string());
         // A load of the node's own, on the same pool.
         assert_eq!(node.get(&format!("/devices/nobody-{n}")).status, 404);
     }
     let meanwhile = start.elapsed();
     assert!(meanwhile < Duration::from_millis(1_500), "they waited: {meanwhile:?}");
-    let parked = eventually("all are parked", || Some(parked(&node)).filter(|parked| parked.len() == 8));
+    let parked = eventually("all are parked", || Some(node.parked()).filter(|parked| parked.len() == 8));
     for reading in &parked {
         let message = reading["message"].as_str().unwrap_or_default();
         let told = message.contains("limit script_fetch_wall") || message.contains("did not answer lately");
@@ -191,12 +182,12 @@ fn a_bomb_and_a_full_quota_park_their_reading() {
         (r#"{"fill":1001}"#, "limit script_fs_bytes"),
         (r#"{"way":"../../journal"}"#, "EACCES"),
     ] {
-        post(&node, "d1", reading);
-        let parked = parked(&node);
+        node.processed("d1", reading);
+        let parked = node.parked();
         let is_told = |parked: &Value| parked["message"].as_str().is_some_and(|message| message.contains(words));
         assert!(parked.iter().any(is_told), "{reading}: {parked:?}");
         // The breaker is not to open.
-        post(&node, "d1", r#"{"fill":1000}"#);
+        node.processed("d1", r#"{"fill":1000}"#);
     }
     node.device_with("d1", "fine", &json!(true));
 }
@@ -215,8 +206,8 @@ fn a_reading_that_a_crash_took_from_its_fetch_is_handled_again() {
     node.kill9();
     let mut node = house.start();
     eventually("it is asked again", || (server.requests() >= 2).then_some(()));
-    eventually("it is parked in the end", || (parked(&node).len() == 1).then_some(()));
-    post(&node, "d1", r#"{"t":1}"#);
+    eventually("it is parked in the end", || (node.parked().len() == 1).then_some(()));
+    node.processed("d1", r#"{"t":1}"#);
     assert_eq!(node.device("d1").expect("known")["state"]["count"], 3);
     assert_eq!(node.stop(), Some(0));
     house.ledger_balances();
@@ -260,7 +251,7 @@ fn a_replay_and_a_canary_have_no_effects() {
     });
     assert_eq!(reloaded.status, 200, "{}", reloaded.text());
     let before = server.requests();
-    post(&node, "d1", r#"{"t":1}"#);
+    node.processed("d1", r#"{"t":1}"#);
     assert_eq!(server.requests(), before + 1);
     let seen = house.data().join("script-files/10-slow.js/seen");
     let written = fs::read_to_string(&seen).expect("written");
@@ -295,12 +286,12 @@ fn https_is_checked_against_the_certificates_of_the_system() {
         || House::new().handler("10-slow.js", &source).variable("TIDEGATE_SCRIPTS__FETCH_ALLOW", "localhost:*");
     let trusting = allowed().variable("SSL_CERT_FILE", &authority.ca().display().to_string());
     let node = trusting.start();
-    post(&node, "d1", r#"{"t":1}"#);
+    node.processed("d1", r#"{"t":1}"#);
     node.device_with("d1", "said", &json!("ok"));
 
     let wary = allowed();
     let node = wary.start();
-    post(&node, "d1", r#"{"t":1}"#);
-    let message = parked(&node)[0]["message"].as_str().unwrap_or_default().to_owned();
+    node.processed("d1", r#"{"t":1}"#);
+    let message = node.parked()[0]["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("fetch failed") && message.contains("certificate"), "{message}");
 }

@@ -49,15 +49,6 @@ fn house() -> House {
     House::new().handler("10-work.js", HANDLER).handler("work.task.js", TASK)
 }
 
-fn post(node: &Node, device: &str, reading: &str) {
-    let answer = node.post(&format!("/devices/{device}/metrics?ack=processed"), reading);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-}
-
-fn parked(node: &Node) -> Vec<Value> {
-    node.get("/parked").json()["parked"].as_array().expect("a list").clone()
-}
-
 #[test]
 fn readings_of_other_devices_go_on_beside_a_task_and_its_device_keeps_the_order() {
     let house = house().variable("TIDEGATE_SCRIPTS__WORKERS", "1");
@@ -74,7 +65,7 @@ fn readings_of_other_devices_go_on_beside_a_task_and_its_device_keeps_the_order(
     let (began, mut beside) = (Instant::now(), 0);
     while node.metric("tidegate_script_work_running") > 0.0 {
         beside += 1;
-        post(&node, &format!("light-{beside}"), r#"{"n":1}"#);
+        node.processed(&format!("light-{beside}"), r#"{"n":1}"#);
         assert_eq!(node.get("/livez").status, 200);
     }
     let took = began.elapsed();
@@ -114,12 +105,12 @@ fn hostile_tasks_park_their_own_reading_with_the_limits_name() {
     }
     let began = Instant::now();
     for number in 0..20 {
-        post(&node, &format!("good-{number}"), r#"{"n":1}"#);
+        node.processed(&format!("good-{number}"), r#"{"n":1}"#);
         assert_eq!(node.get("/livez").status, 200);
     }
     let meanwhile = began.elapsed();
     assert!(meanwhile < Duration::from_secs(3), "they waited: {meanwhile:?}");
-    let parked = eventually("all are parked", || Some(parked(&node)).filter(|all| all.len() == probes.len()));
+    let parked = eventually("all are parked", || Some(node.parked()).filter(|all| all.len() == probes.len()));
     for (number, (what, words)) in probes.iter().enumerate() {
         let device = format!("bad-{number}");
         let of = parked.iter().find(|of| of["deviceId"] == *device || of["device"] == *device);
@@ -142,7 +133,7 @@ fn a_replay_comes_to_the_same_states() {
     let mut node = house.start();
     for n in 0..12 {
         let what = if n % 3 == 0 { "chance" } else { "sum" };
-        post(&node, &format!("d{}", n % 4), &json!({"do": what, "rounds": 1000 * n}).to_string());
+        node.processed(&format!("d{}", n % 4), &json!({"do": what, "rounds": 1000 * n}).to_string());
     }
     let state = node.device("d0").expect("known")["state"].clone();
     assert_eq!(node.stop(), Some(0));
@@ -172,7 +163,7 @@ fn a_new_set_has_its_own_version_of_a_task_also_while_it_is_tried() {
         .variable("TIDEGATE_SCRIPTS__CANARY_COST_FACTOR", "1000");
     let mut node = house.start();
     let reading = r#"{"do":"sum","rounds":7}"#;
-    post(&node, "d1", reading);
+    node.processed("d1", reading);
     node.device_with("d1", "said", &json!(21));
     // One whose call is under way while the set changes ends with its own version.
     assert_eq!(node.post("/devices/slow/metrics", r#"{"do":"sum","rounds":14000000}"#).status, 202);
@@ -189,7 +180,7 @@ fn a_new_set_has_its_own_version_of_a_task_also_while_it_is_tried() {
     assert_eq!(reloaded.status, 200, "{}", reloaded.text());
     let canary = &reloaded.json()["canary"];
     assert!(canary["different"].as_u64() > Some(0) && canary["new"]["failed"] == 0, "{canary}");
-    post(&node, "d1", reading);
+    node.processed("d1", reading);
     node.device_with("d1", "said", &json!(-21));
     let slow = eventually("it is there", || node.device("slow").map(|device| device["state"]["said"].clone()));
     assert!(slow.as_i64() > Some(0), "{slow}");

@@ -88,7 +88,7 @@ pub(crate) struct TaskFile<'a> {
     pub(crate) now: i64,
     /// What its random numbers begin with.
     pub(crate) seed: u64,
-    /// `workerData`, then the messages that were posted to it, as `worker/globals/cloned.rs` packs them.
+    /// `workerData`, then the messages that were posted to it, as `worker/globals/cloned/` packs them.
     pub(crate) values: Vec<&'a [u8]>,
 }
 

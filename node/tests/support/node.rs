@@ -342,6 +342,19 @@ impl Node {
         }
     }
 
+    /// Posts a reading of a device and waits until its handlers are done with it.
+    #[track_caller]
+    pub(crate) fn processed(&self, device: &str, reading: &str) {
+        let answer = self.post(&format!("/devices/{device}/metrics?ack=processed"), reading);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// What `GET /parked` shows, as far as one page goes.
+    #[track_caller]
+    pub(crate) fn parked(&self) -> Vec<Value> {
+        self.get("/parked?limit=100").json()["parked"].as_array().expect("a list").clone()
+    }
+
     /// The Device of `id`, once its state's `field` is `value`.
     #[track_caller]
     pub(crate) fn device_with(&self, id: &str, field: &str, value: &Value) -> Value {

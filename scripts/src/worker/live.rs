@@ -129,16 +129,10 @@ impl Live {
     /// # Errors
     /// What nobody in it caught, packed, and whether that was a limit or the engine.
     pub(super) fn run_task(&mut self, path: &str, tree: &Tree, host: &Rc<Host>) -> Result<i32, (Vec<u8>, bool)> {
-        self.loading(path, tree, host, |loading| Ok(loading.run_task())).unwrap_or(Ok(0))
+        self.loading(path, tree, host, |loading| loading.run_task())
     }
 
-    fn loading<T>(
-        &mut self,
-        name: &str,
-        tree: &Tree,
-        host: &Rc<Host>,
-        load: impl FnOnce(Loading<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+    fn loading<T>(&mut self, name: &str, tree: &Tree, host: &Rc<Host>, load: impl FnOnce(Loading<'_>) -> T) -> T {
         host.begin_reading();
         self.events.begin();
         let Self { events, local, context, .. } = self;

@@ -134,6 +134,24 @@ mod tests {
     }
 
     #[test]
+    fn errors_within_errors_count_as_depth_whoever_packed_them() {
+        let mut packed = vec![tag::UNDEFINED];
+        for _ in 0..5_000 {
+            // Name, message and stack are empty; no cause; one property "", packed by itself.
+            let mut error = vec![tag::ERROR, tag::TEXT, 0, tag::TEXT, 0, tag::TEXT, 0, 0, 1, tag::TEXT, 0, tag::BUFFER];
+            let mut size = packed.len();
+            while size >= 0x80 {
+                error.push(u8::try_from(size & 0x7f).expect("seven bits") | 0x80);
+                size >>= 7;
+            }
+            error.push(u8::try_from(size).expect("seven bits"));
+            error.extend(packed);
+            packed = error;
+        }
+        assert!(unpack(&packed, &mut Context::default()).is_err());
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused() {
         let mut context = Context::default();
         let mut state = 7_u64;

@@ -15,8 +15,12 @@ use crate::worker::json_in::{new_object, number};
 /// # Errors
 /// They are none of a value's.
 pub(in super::super::super) fn unpack(bytes: &[u8], context: &mut Context) -> JsResult<JsValue> {
+    unpack_at(bytes, 0, context)
+}
+
+fn unpack_at(bytes: &[u8], depth: usize, context: &mut Context) -> JsResult<JsValue> {
     let mut reader = Reader { bytes, known: Vec::new(), context };
-    let value = reader.value(0)?;
+    let value = reader.value(depth)?;
     if reader.bytes.is_empty() { Ok(value) } else { Err(unreadable()) }
 }
 
@@ -297,7 +301,7 @@ impl Reader<'_, '_> {
                     self.take(1)?;
                     let size = self.size()?;
                     let packed = self.take(size)?.to_vec();
-                    unpack(&packed, self.context)?
+                    unpack_at(&packed, depth + 1, self.context)?
                 }
                 _ => self.value(depth + 1)?,
             };

@@ -171,7 +171,7 @@ impl Writer<'_> {
                 all.iter().flatten().try_for_each(|value| self.value(value, depth + 1))
             }
             "Set" => {
-                let set = JsSet::from_object(object.clone()).map_err(|_| Refused::Value(object.clone().into()))?;
+                let set = JsSet::from_object(object.clone()).map_err(|object| Refused::Value(object.into()))?;
                 let mut all = Vec::new();
                 let taken = set.for_each_native(|value| {
                     all.push(value);
