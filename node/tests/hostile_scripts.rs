@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{House, Node, memory::resident_kib, raw::send};
+use support::{House, memory::resident_kib, raw::send};
 
 const GOOD: &str =
     "export const match = { devices: ['good'] };\nexport function onMetric(m) { return { double: m.t * 2 }; }";

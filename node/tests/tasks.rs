@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    House, Node, eventually,
+    House, eventually,
     mqtt::{Version, publish},
     node::tidegate,
 };
